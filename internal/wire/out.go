@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -26,27 +27,43 @@ const (
 	// inlineBytes is the size up to which a file range or foreign bytes are copied into the
 	// buffer: one read and a share of one write cost less than a write and a sendfile each.
 	inlineBytes = 8 << 10
-	// keepBytes is the largest buffer that an Out keeps when it is emptied.
+	// keepBytes is the largest buffer that a Pool keeps.
 	keepBytes = 256 << 10
-	// keepParts bounds the list of parts that an Out keeps when it is emptied.
+	// keepParts bounds the list of parts that a Pool keeps.
 	keepParts = 1 << 10
 )
 
+// Pool lends Outs their memory. An Out has some only while bytes wait to be sent, so idle
+// connections hold none. The zero value is ready, and safe for concurrent use.
+type Pool struct{ stores sync.Pool }
+
 // Out collects replies and sends them: one append buffer, and between its bytes the file ranges
-// and foreign bytes that are not copied. It belongs to one connection at a time and is used by
-// one goroutine at a time. The zero value is ready.
+// and foreign bytes that are not copied. It belongs to one connection and is used by one goroutine
+// at a time. The zero value is ready.
 //
 // The connection frames replies with Begin and End (or Discard), and sends them with Flush; a
 // Reply uses Append, Bytes, File, Waiting and Throttle.
 type Out struct {
-	buf      []byte
-	parts    []part
-	inserted int64 // bytes of all parts
-	open     mark  // where the reply being written begins
-	err      error // the first failure within the reply being written
+	// Pool is where memory comes from and where it returns once everything is sent; nil allocates.
+	Pool *Pool
+
+	*store // nil while nothing is written
+
+	open     bool // between Begin and End
+	headed   bool // and the header of that reply is in the buffer, at mark
+	flexible bool
+	id       int32
+	mark     mark
+	err      error // the first failure within the open reply
 
 	throttle time.Duration
 	send     func(*Out) error
+}
+
+type store struct {
+	buf      []byte
+	parts    []part
+	inserted int64    // bytes of all parts
 	vector   [][]byte // reused by Flush
 }
 
@@ -58,17 +75,21 @@ type part struct {
 	bytes []byte
 }
 
+// mark is a position in a store: between the parts, and between the bytes.
 type mark struct {
-	open       bool
 	buf, parts int
 	inserted   int64
 }
 
 // Append lets f append to the body: it gets the buffer and returns it, longer.
-func (o *Out) Append(f func(dst []byte) []byte) { o.buf = f(o.buf) }
+func (o *Out) Append(f func(dst []byte) []byte) {
+	o.attach()
+	o.buf = f(o.buf)
+}
 
 // Bytes adds b to the body. Large ones are not copied: b must not change until it has been sent.
 func (o *Out) Bytes(b []byte) {
+	o.attach()
 	if len(b) <= inlineBytes {
 		o.buf = append(o.buf, b...)
 		return
@@ -80,30 +101,23 @@ func (o *Out) Bytes(b []byte) {
 // File adds a file range to the body. Its Close is called once it is sent or given up, which may
 // be at once: small ranges are copied. A range that cannot be read fails the reply.
 func (o *Out) File(r FileRange) {
+	o.attach()
 	n := r.Len()
 	if n > inlineBytes {
 		o.parts = append(o.parts, part{at: len(o.buf), size: n, file: r})
 		o.inserted += n
 		return
 	}
-	before := len(o.buf)
-	buf, err := r.AppendTo(o.buf)
-	if err == nil && int64(len(buf)-before) != n {
-		err = fmt.Errorf("file range of %d bytes gave %d", n, len(buf)-before)
-	}
-	if closeErr := r.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil && o.err == nil {
-		o.err = fmt.Errorf("read a file range into a reply: %w", err)
-	}
+	buf, err := appendFile(o.buf, part{size: n, file: r})
 	if err == nil {
 		o.buf = buf
+	} else if o.err == nil {
+		o.err = err
 	}
 }
 
 // Waiting is called by a Reply that is about to block: the replies before its own are sent now.
-// Errors come back from the connection, not here.
+// Where that fails the connection is closed, which ends the Reply's context.
 func (o *Out) Waiting() {
 	if o.send == nil || !o.Complete() {
 		return
@@ -113,8 +127,8 @@ func (o *Out) Waiting() {
 	}
 }
 
-// Throttle asks the server to read nothing from this connection for d once the reply is sent. Of
-// several the longest counts.
+// Throttle asks the server to read nothing from this connection for d once the reply is sent
+// (KIP-219). Of several the longest counts.
 func (o *Out) Throttle(d time.Duration) { o.throttle = max(o.throttle, d) }
 
 // TakeThrottle gives what the replies since the last call asked for.
@@ -127,22 +141,18 @@ func (o *Out) TakeThrottle() time.Duration {
 // OnWaiting sets what Waiting calls to send the complete replies.
 func (o *Out) OnWaiting(send func(*Out) error) { o.send = send }
 
-// Begin starts a reply: room for its length, and its header.
+// Begin opens a reply. Its length and header take memory only once the body does.
 func (o *Out) Begin(correlationID int32, flexible bool) {
-	o.open = mark{open: true, buf: len(o.buf), parts: len(o.parts), inserted: o.inserted}
-	o.err = nil
-	o.buf = append(o.buf, 0, 0, 0, 0)
-	o.buf = binary.BigEndian.AppendUint32(o.buf, uint32(correlationID))
-	if flexible {
-		o.buf = append(o.buf, 0)
-	}
+	o.open, o.headed, o.err = true, false, nil
+	o.id, o.flexible = correlationID, flexible
 }
 
-// End completes the reply and gives its size on the wire. On an error (a file range that could
-// not be read, a failed send while waiting, a reply too large for the protocol) the reply is
-// discarded.
+// End completes the open reply and gives its size on the wire. On an error (a file range that
+// could not be read, a failed send while waiting, a reply too large for the protocol) the reply
+// is discarded.
 func (o *Out) End() (int64, error) {
-	size := int64(len(o.buf)-o.open.buf) + o.inserted - o.open.inserted
+	o.attach()
+	size := int64(len(o.buf)-o.mark.buf) + o.inserted - o.mark.inserted
 	err := o.err
 	if err == nil && size-LengthBytes > math.MaxInt32 {
 		err = fmt.Errorf("reply of %d bytes: %w", size, ErrMalformed)
@@ -151,79 +161,134 @@ func (o *Out) End() (int64, error) {
 		o.Discard()
 		return 0, err
 	}
-	binary.BigEndian.PutUint32(o.buf[o.open.buf:], uint32(size-LengthBytes))
-	o.open = mark{}
+	binary.BigEndian.PutUint32(o.buf[o.mark.buf:], uint32(size-LengthBytes))
+	o.open, o.headed = false, false
 	return size, nil
 }
 
-// Discard forgets the reply being written and closes its file ranges.
+// Discard forgets the open reply and closes its file ranges.
 func (o *Out) Discard() {
-	if !o.open.open {
-		return
+	if o.open && o.headed {
+		closeFiles(o.parts[o.mark.parts:])
+		o.parts = slices.Delete(o.parts, o.mark.parts, len(o.parts))
+		o.buf, o.inserted = o.buf[:o.mark.buf], o.mark.inserted
 	}
-	closeFiles(o.parts[o.open.parts:])
-	o.parts = slices.Delete(o.parts, o.open.parts, len(o.parts))
-	o.buf, o.inserted = o.buf[:o.open.buf], o.open.inserted
-	o.open, o.err = mark{}, nil
+	o.open, o.headed, o.err = false, false, nil
+	o.detachIfEmpty()
 }
 
-// Size is the number of bytes waiting to be sent, file ranges included.
-func (o *Out) Size() int64 { return int64(len(o.buf)) + o.inserted }
+// Size is the number of bytes of complete replies that wait to be sent, file ranges included.
+func (o *Out) Size() int64 {
+	end := o.complete()
+	return int64(end.buf) + end.inserted
+}
 
 // Complete tells whether at least one complete reply waits to be sent.
 func (o *Out) Complete() bool {
-	if o.open.open {
-		return o.open.buf > 0 || o.open.parts > 0
-	}
-	return len(o.buf) > 0 || len(o.parts) > 0
+	end := o.complete()
+	return end.buf > 0 || end.parts > 0
 }
 
-// CompleteSize is Size without the reply being written.
-func (o *Out) CompleteSize() int64 {
-	if o.open.open {
-		return int64(o.open.buf) + o.open.inserted
-	}
-	return o.Size()
-}
-
-// Flush sends every complete reply to c, in as few writes as there are file ranges between them,
+// Flush sends every complete reply to c, in as few writes as the file ranges between them allow,
 // and forgets them, sent or not: after an error c cannot be used any more. Deadlines are the
 // caller's.
 func (o *Out) Flush(c net.Conn) error {
-	end, parts := len(o.buf), o.parts
-	if o.open.open {
-		end, parts = o.open.buf, o.parts[:o.open.parts]
+	if o.store == nil {
+		return nil
 	}
-	err := o.write(c, o.buf[:end], parts)
-	for _, p := range parts {
-		o.inserted -= p.size
-	}
-	o.parts = slices.Delete(o.parts, 0, len(parts))
-	o.buf = o.buf[:copy(o.buf, o.buf[end:])]
+	end := o.complete()
+	err := o.write(c, o.buf[:end.buf], o.parts[:end.parts])
+	o.parts = slices.Delete(o.parts, 0, end.parts)
+	o.buf = o.buf[:copy(o.buf, o.buf[end.buf:])]
+	o.inserted -= end.inserted
 	for i := range o.parts {
-		o.parts[i].at -= end
+		o.parts[i].at -= end.buf
 	}
-	if o.open.open {
-		o.open = mark{open: true}
-	}
+	o.mark = mark{}
+	o.detachIfEmpty()
 	return err
 }
 
-// Reset gives up everything that was not sent and keeps memory for the next use, if not much.
-func (o *Out) Reset() {
-	closeFiles(o.parts)
-	clear(o.parts)
-	buf, parts, vector := o.buf[:0], o.parts[:0], o.vector
-	if cap(buf) > keepBytes {
-		buf = nil
+// Take gives the complete replies, and what was written outside Begin and End, as bytes instead
+// of sending them: for callers in the same process.
+func (o *Out) Take(dst []byte) ([]byte, error) {
+	defer o.Reset()
+	if o.store == nil {
+		return dst, nil
 	}
-	if cap(parts) > keepParts || cap(vector) > keepParts {
-		parts, vector = nil, nil
+	from, end := 0, o.complete()
+	for i, p := range o.parts[:end.parts] {
+		dst = append(dst, o.buf[from:p.at]...)
+		from = p.at
+		if p.file == nil {
+			dst = append(dst, p.bytes...)
+			continue
+		}
+		o.parts[i].file = nil // Reset must not close it again
+		var err error
+		if dst, err = appendFile(dst, p); err != nil {
+			return nil, err
+		}
 	}
-	*o = Out{buf: buf, parts: parts, vector: vector}
+	return append(dst, o.buf[from:end.buf]...), nil
 }
 
-func (o *Out) write(c net.Conn, buf []byte, parts []part) error {
+// Reset gives up everything that was not sent, and the memory.
+func (o *Out) Reset() {
+	if o.store != nil {
+		closeFiles(o.parts)
+		o.parts = slices.Delete(o.parts, 0, len(o.parts))
+		o.buf, o.inserted = o.buf[:0], 0
+	}
+	o.open, o.headed, o.err, o.throttle = false, false, nil, 0
+	o.detachIfEmpty()
+}
+
+// attach makes sure that there is memory to write to, and that an open reply has its header.
+func (o *Out) attach() {
+	if o.store == nil && o.Pool != nil {
+		o.store, _ = o.Pool.stores.Get().(*store)
+	}
+	if o.store == nil {
+		o.store = &store{}
+	}
+	if !o.open || o.headed {
+		return
+	}
+	o.headed = true
+	o.mark = mark{buf: len(o.buf), parts: len(o.parts), inserted: o.inserted}
+	o.buf = append(o.buf, 0, 0, 0, 0) // the length, known at the end
+	o.buf = binary.BigEndian.AppendUint32(o.buf, uint32(o.id))
+	if o.flexible {
+		o.buf = append(o.buf, 0) // no tagged fields
+	}
+}
+
+func (o *Out) detachIfEmpty() {
+	s := o.store
+	if s == nil || len(s.buf) > 0 || len(s.parts) > 0 {
+		return
+	}
+	o.store = nil
+	if o.Pool == nil || cap(s.buf) > keepBytes || cap(s.parts) > keepParts || cap(s.vector) > keepParts {
+		return
+	}
+	o.Pool.stores.Put(s)
+}
+
+// complete is where the complete replies end.
+func (o *Out) complete() mark {
+	switch {
+	case o.store == nil:
+		return mark{}
+	case o.open && o.headed:
+		return o.mark
+	}
+	return mark{buf: len(o.buf), parts: len(o.parts), inserted: o.inserted}
+}
+
+// write sends buf with the parts between and closes every file among them.
+func (s *store) write(c net.Conn, buf []byte, parts []part) error {
 	if len(parts) == 0 {
 		if len(buf) == 0 {
 			return nil
@@ -231,19 +296,17 @@ func (o *Out) write(c net.Conn, buf []byte, parts []part) error {
 		_, err := c.Write(buf)
 		return err
 	}
-	v, from := o.vector[:0], 0
-	defer func() { clear(v); o.vector = v[:0] }()
+	from := 0
 	for i, p := range parts {
 		if p.at > from {
-			v = append(v, buf[from:p.at])
+			s.vector = append(s.vector, buf[from:p.at])
 			from = p.at
 		}
 		if p.file == nil {
-			v = append(v, p.bytes)
+			s.vector = append(s.vector, p.bytes)
 			continue
 		}
-		err := writeAll(c, v)
-		v = v[:0]
+		err := s.writeVector(c)
 		if err == nil {
 			err = sendFile(c, p)
 		}
@@ -256,22 +319,27 @@ func (o *Out) write(c net.Conn, buf []byte, parts []part) error {
 		}
 	}
 	if from < len(buf) {
-		v = append(v, buf[from:])
+		s.vector = append(s.vector, buf[from:])
 	}
-	return writeAll(c, v)
+	return s.writeVector(c)
 }
 
-// writeAll writes the pieces in order, by writev where c can.
-func writeAll(c net.Conn, pieces [][]byte) error {
-	switch len(pieces) {
+// writeVector writes and forgets the collected pieces, by writev where c can.
+func (s *store) writeVector(c net.Conn) error {
+	v := s.vector
+	defer func() {
+		clear(v) // no piece is kept from the garbage collector
+		s.vector = v[:0]
+	}()
+	switch len(v) {
 	case 0:
 		return nil
 	case 1:
-		_, err := c.Write(pieces[0])
+		_, err := c.Write(v[0])
 		return err
 	}
-	v := net.Buffers(pieces)
-	_, err := v.WriteTo(c)
+	buffers := net.Buffers(v)
+	_, err := buffers.WriteTo(c)
 	return err
 }
 
@@ -285,6 +353,22 @@ func sendFile(c net.Conn, p part) error {
 		return fmt.Errorf("send %d bytes of a file, %d sent: %w", p.size, n, err)
 	}
 	return nil
+}
+
+// appendFile reads a range into memory and closes it.
+func appendFile(dst []byte, p part) ([]byte, error) {
+	before := len(dst)
+	dst, err := p.file.AppendTo(dst)
+	if err == nil && int64(len(dst)-before) != p.size {
+		err = io.ErrUnexpectedEOF
+	}
+	if closeErr := p.file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %d bytes of a file into a reply: %w", p.size, err)
+	}
+	return dst, nil
 }
 
 func closeFiles(parts []part) {

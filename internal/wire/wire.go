@@ -67,7 +67,8 @@ type Request struct {
 
 // Reply completes a request that has already taken effect. It may wait, for as long as ctx lives
 // (ctx ends with the connection), and then writes the body of the response, which may be empty;
-// header and length are the server's. An error closes the connection.
+// header and length are the server's. An error closes the connection. Where the connection ends
+// first a Reply is not called at all, so it must hold nothing that has to be released.
 type Reply func(ctx context.Context, out *Out) error
 
 // Peer is the other end of a connection as long as it lasts. The server fills it; the handler may
@@ -78,6 +79,8 @@ type Peer struct {
 	Remote, Local net.Addr
 	// Listener is the name of the listener that accepted the connection.
 	Listener string
+	// Authenticated says that the peer has proven who it is, on listeners that ask for it.
+	Authenticated bool
 	// SoftwareName and SoftwareVersion come from an ApiVersions request.
 	SoftwareName, SoftwareVersion string
 }
