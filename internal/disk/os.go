@@ -29,6 +29,15 @@ func (osFS) Open(name string, m Mode) (File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m == Read { // the system itself refuses a directory in the other modes
+		info, err := f.Stat()
+		if err == nil && info.IsDir() {
+			err = &fs.PathError{Op: "open", Path: name, Err: syscall.EISDIR}
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
