@@ -1,0 +1,120 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// checkTogether refuses values that are right by themselves and wrong beside each other.
+func checkTogether(s *Set) error {
+	var errs []error
+	refuse := func(key, allowed string) {
+		e := &InvalidError{Key: key, Allowed: allowed, Origin: s.static[key].origin}
+		if v, ok := s.values[key]; ok {
+			e.Value = text(v)
+		}
+		errs = append(errs, e)
+	}
+	checkListeners(s, refuse)
+	checkOrder(s, refuse)
+	checkQuorum(s, refuse)
+	if n := s.Int64("queued.max.request.bytes"); n >= 0 && n < s.Int64("socket.request.max.bytes") {
+		refuse("queued.max.request.bytes", "at least socket.request.max.bytes, or no request of that size could ever be read")
+	}
+	if s.Int("max.connections.per.ip") == 0 && len(s.MaxConnectionsPerIP()) == 0 {
+		refuse("max.connections.per.ip", "0 only together with max.connections.per.ip.overrides")
+	}
+	return joined(errs...)
+}
+
+func checkListeners(s *Set, refuse func(key, allowed string)) {
+	all := s.endpoints("listeners")
+	seen := map[string]bool{}
+	for i, e := range all {
+		if seen[e.Listener] {
+			refuse("listeners", "each listener's name once; "+e.Listener+" is there twice")
+		}
+		seen[e.Listener] = true
+		for _, o := range all[:i] {
+			if e.Port != 0 && e.Port == o.Port && (e.Host == o.Host || e.Host == "" || o.Host == "") {
+				refuse("listeners", fmt.Sprintf("each port once on one host; %d is there twice", e.Port))
+			}
+		}
+		switch {
+		case e.Protocol == "":
+			refuse("listener.security.protocol.map", "an entry for every listener; "+e.Listener+" has none")
+		case e.Protocol != "PLAINTEXT":
+			// Serving such a listener in the clear would betray whoever trusts its name.
+			refuse("listener.security.protocol.map", "PLAINTEXT for every listener in use: "+noTLS+" ("+e.Listener+" is "+e.Protocol+")")
+		}
+	}
+	if len(s.Listeners()) == 0 {
+		refuse("listeners", "at least one listener that controller.listener.names does not name")
+	}
+	for _, e := range s.AdvertisedListeners() {
+		if !seen[e.Listener] {
+			refuse("advertised.listeners", "listeners that are in listeners; "+e.Listener+" is not")
+		}
+		if e.Host == "0.0.0.0" || e.Host == "::" {
+			key := "advertised.listeners"
+			if s.Null(key) {
+				key = "listeners"
+			}
+			refuse(key, "addresses that a client can connect to; set advertised.listeners, since "+e.Host+" is none")
+		}
+	}
+	if name := strings.ToUpper(s.String("inter.broker.listener.name")); name != "" {
+		if s.isSet("security.inter.broker.protocol") {
+			refuse("inter.broker.listener.name", "only one of it and security.inter.broker.protocol")
+		}
+		if !seen[name] || s.isController(name) {
+			refuse("inter.broker.listener.name", "a listener in listeners that controller.listener.names does not name")
+		}
+	}
+}
+
+func checkQuorum(s *Set, refuse func(key, allowed string)) {
+	voters := s.Voters()
+	if len(voters) > 1 || len(voters) == 1 && voters[0].ID != int32(s.Int("node.id")) {
+		refuse("controller.quorum.voters", fmt.Sprintf("at most this node (node.id %d): there are no clusters yet", s.Int("node.id")))
+	}
+	if dirs := s.List("cordoned.log.dirs"); !slices.Contains(dirs, "*") {
+		for _, d := range dirs {
+			if !slices.Contains(s.LogDirs(), d) {
+				refuse("cordoned.log.dirs", "* or directories of log.dirs; "+d+" is not one")
+			}
+		}
+	}
+}
+
+// ordered lists pairs of keys whose first must not exceed the second.
+var ordered = [][2]string{
+	{"log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms"},
+	{"replica.fetch.wait.max.ms", "replica.socket.timeout.ms"},
+	{"replica.fetch.wait.max.ms", "replica.lag.time.max.ms"},
+	{"broker.heartbeat.interval.ms", "broker.session.timeout.ms"},
+	{"group.min.session.timeout.ms", "group.max.session.timeout.ms"},
+	{"group.streams.num.standby.replicas", "group.streams.max.standby.replicas"},
+	{"group.share.min.delivery.count.limit", "group.share.delivery.count.limit"},
+	{"group.share.delivery.count.limit", "group.share.max.delivery.count.limit"},
+	{"group.share.min.partition.max.record.locks", "group.share.partition.max.record.locks"},
+	{"group.share.partition.max.record.locks", "group.share.max.partition.max.record.locks"},
+	{"group.share.min.record.lock.duration.ms", "group.share.record.lock.duration.ms"},
+	{"group.share.record.lock.duration.ms", "group.share.max.record.lock.duration.ms"},
+}
+
+func checkOrder(s *Set, refuse func(key, allowed string)) {
+	pairs := slices.Clone(ordered)
+	for _, kind := range []string{"consumer", "share", "streams"} {
+		for _, what := range []string{"assignment.interval.ms", "heartbeat.interval.ms", "session.timeout.ms"} {
+			g := "group." + kind + "."
+			pairs = append(pairs, [2]string{g + "min." + what, g + what}, [2]string{g + what, g + "max." + what})
+		}
+	}
+	for _, p := range pairs {
+		if s.Int64(p[0]) > s.Int64(p[1]) {
+			refuse(p[0], fmt.Sprintf("at most %s, which is %d", p[1], s.Int64(p[1])))
+		}
+	}
+}

@@ -1,0 +1,31 @@
+package config
+
+// transactionKeys are the settings of transactions.
+var transactionKeys = []row{
+	{"transaction.max.timeout.ms", Int, "900000", atLeast(1), High, ReadOnly, no(noTransactions),
+		"The longest transaction that a producer may ask for, in milliseconds."},
+	{"transaction.abort.timed.out.transaction.cleanup.interval.ms", Int, "10000", atLeast(1), Low, ReadOnly, no(noTransactions),
+		"How often transactions are looked at for their timeout, in milliseconds."},
+	{"transaction.remove.expired.transaction.cleanup.interval.ms", Int, "3600000", atLeast(1), Low, ReadOnly, no(noTransactions),
+		"How often unused transactional ids are looked at for expiry, in milliseconds."},
+	{"transactional.id.expiration.ms", Int, "604800000", atLeast(1), High, ReadOnly, no(noTransactions),
+		"A transactional id without a transaction for this long is forgotten, in milliseconds."},
+	{"transaction.partition.verification.enable", Bool, "true", anything, Low, ClusterWide, no(noTransactions),
+		"Whether a partition asks the coordinator before it takes a transaction's records."},
+	{"transaction.two.phase.commit.enable", Bool, "false", anything, Low, ReadOnly, no(noTransactions),
+		"Whether transactions may wait for an outside coordinator without a timeout."},
+	{"transaction.state.log.num.partitions", Int, "50", atLeast(1), High, ReadOnly, no(noTransactions),
+		"Partitions of the topic of transactions; not to be changed once it exists."},
+	{"transaction.state.log.replication.factor", Short, "3", atLeast(1), High, ReadOnly, no(noTransactions),
+		"Replicas of the topic of transactions."},
+	{"transaction.state.log.min.isr", Int, "2", atLeast(1), High, ReadOnly, no(noTransactions),
+		"How many replicas of the topic of transactions must be in sync."},
+	{"transaction.state.log.segment.bytes", Int, "104857600", atLeast(1), High, ReadOnly, no(noTransactions),
+		"The segment size of the topic of transactions in bytes."},
+	{"transaction.state.log.load.buffer.size", Int, "5242880", atLeast(1), High, ReadOnly, no(noTransactions),
+		"How many bytes are read at a time when transactions are loaded."},
+	{"add.partitions.to.txn.retry.backoff.ms", Int, "20", atLeast(1), High, ReadOnly, no(noTransactions),
+		"The first pause before adding partitions to a transaction is tried again, in milliseconds."},
+	{"add.partitions.to.txn.retry.backoff.max.ms", Int, "100", atLeast(0), High, ReadOnly, no(noTransactions),
+		"The longest such pause, in milliseconds."},
+}

@@ -1,0 +1,55 @@
+package config
+
+// ownKeys are ours, not Kafka's.
+var ownKeys = []string{
+	"admin.listener",
+	"connection.max.unanswered.requests",
+	"flush.before.ack",
+	"log.flush.before.ack",
+	"log.idle.close.ms",
+	"log.max.open.files",
+	"message.max.decompressed.bytes",
+	"producer.id.max.entries",
+	"request.memory.internal.bytes",
+	"server.shutdown.timeout.ms",
+}
+
+// internalKeys are taken as Kafka takes them, but DescribeConfigs shows them only where they
+// are set. The three rates are no static keys in Kafka either.
+var internalKeys = []string{
+	"controller.performance.always.log.threshold.ms",
+	"controller.performance.sample.period.ms",
+	"follower.replication.throttled.rate",
+	"group.consumer.regex.refresh.interval.ms",
+	"group.share.initialize.retry.interval.ms",
+	"group.share.persister.class.name",
+	"internal.metadata.delete.delay.millis",
+	"internal.metadata.log.segment.bytes",
+	"internal.metadata.max.batch.size.in.bytes",
+	"internal.segment.bytes",
+	"leader.replication.throttled.rate",
+	"log.initial.task.delay.ms",
+	"producer.id.expiration.check.interval.ms",
+	"remote.log.index.file.cache.ttl.ms",
+	"remote.log.manager.task.retry.backoff.max.ms",
+	"remote.log.manager.task.retry.backoff.ms",
+	"remote.log.manager.task.retry.jitter",
+	"replica.alter.log.dirs.io.max.bytes.per.second",
+	"server.max.startup.time.ms",
+	"share.coordinator.cold.partition.snapshot.interval.ms",
+	"share.coordinator.state.topic.prune.interval.ms",
+	"unclean.leader.election.interval.ms",
+	"unstable.api.versions.enable",
+	"unstable.feature.versions.enable",
+}
+
+// deviations are the defaults that differ from Kafka's, each with its row in docs/deviations.md.
+var deviations = map[string]struct{ kafka, why string }{
+	"controller.listener.names":  {"null", "a broker starts without a configuration file"},
+	"default.replication.factor": {"1", "three copies, or as many as there are brokers, so that a cluster is safe without a setting; on one broker that is one"},
+	"listeners":                  {"PLAINTEXT://:9092", "without authentication only this machine is served"},
+	"log.dir":                    {"/tmp/kafka-logs", "what is acknowledged must not lie where the system cleans up"},
+	"node.id":                    {"null", "a broker starts without a configuration file"},
+	"process.roles":              {"null", "a broker starts without a configuration file"},
+	"queued.max.request.bytes":   {"-1", "memory is bounded by configuration, not by traffic"},
+}

@@ -1,0 +1,33 @@
+package config
+
+// Why keys have no effect here, in words for warnings and documentation.
+const (
+	oneNode            = "there is one broker: nothing is replicated, elected or moved yet"
+	noGroups           = "there are no consumer groups yet"
+	noStreamsGroups    = "there are no streams groups yet"
+	noShareGroups      = "there are no share groups yet"
+	noTransactions     = "there are no transactions yet"
+	noTiers            = "there is no tiered storage yet"
+	noTLS              = "there is no TLS yet"
+	noSASL             = "there is no authentication yet"
+	noAuthorizer       = "there is no authorization yet: everybody may do everything"
+	noTokens           = "there are no delegation tokens yet"
+	noQuotas           = "there are no quotas yet"
+	noCleaner          = "there is no log cleaner yet; the value is kept and shown"
+	noMoves            = "replicas cannot be moved between data directories yet"
+	noTelemetry        = "clients' metrics are not collected yet"
+	noProviders        = "values are taken as they are written; ${…} is not filled in"
+	javaClass          = "it names a Java class, which cannot be loaded here"
+	noThreads          = "there are no pools of threads to size: every connection has a goroutine, and Go's runtime uses all processors"
+	noPurgatory        = "waiting requests are kept in no list that would need tidying"
+	noQueue            = "requests do not queue between threads; connection.max.unanswered.requests bounds what one connection may have at work"
+	kernelBacklog      = "the queue is as long as the system allows (net.core.somaxconn on Linux)"
+	noJMX              = "metrics are Prometheus counters, served at admin.listener"
+	ownMetrics         = "the controller's timing is a metric at admin.listener"
+	groupCommit        = "records that arrive during a flush share the next one, without a timer"
+	noIdleRecords      = "an idle controller writes nothing"
+	cutAtSnapshot      = "what a snapshot covers is deleted as soon as the snapshot is on disk"
+	oneRecord          = "each batch of the metadata log holds one record, of bounded size"
+	failsFast          = "starting does not wait for other nodes: it ends or fails by itself"
+	watermarkIsFlushed = "the high watermark is found again at start: everything that was acknowledged is on disk"
+)
