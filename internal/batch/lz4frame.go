@@ -1,0 +1,174 @@
+package batch
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+
+	"github.com/pierrec/lz4/v4"
+)
+
+// lz4Inflater reads one LZ4 frame. The frame is taken apart here and not by the library's reader, because a leader
+// must refuse what Kafka's consumers cannot read (blocks that depend on each other, dictionaries, other frame
+// versions, a wrong checksum), and because a block is decompressed into the window without a copy.
+// As in Kafka the stream ends with the frame's end mark, and a checksum of the whole content is not looked at:
+// the batch has one of its own.
+type lz4Inflater struct {
+	left           []byte
+	begun, done    bool
+	maxBlockBytes  int
+	blockChecksums bool
+}
+
+const (
+	lz4Magic           = 0x184D2204
+	lz4VersionMask     = 0xC0
+	lz4Version         = 0x40
+	lz4Independent     = 0x20
+	lz4BlockChecksums  = 0x10
+	lz4ContentSize     = 0x08
+	lz4ReservedFlags   = 0x03 // Kafka counts the flag of a dictionary among them
+	lz4ReservedBlock   = 0x8F
+	lz4Uncompressed    = 1 << 31
+	lz4MinFrameBytes   = 7   // magic, two descriptor bytes, checksum
+	lz4MaxRatio        = 256 // a byte of a match's length stands for at most 255
+	lz4SmallestMaxCode = 4   // block sizes: 4 is 64 KiB, each further one four times that, 7 is 4 MiB
+)
+
+var errLz4Frame = errors.New("not an LZ4 frame that Kafka reads")
+
+func (z *lz4Inflater) begin(src []byte) error {
+	*z = lz4Inflater{left: src}
+	return nil
+}
+
+func (z *lz4Inflater) end() { *z = lz4Inflater{} }
+
+func (z *lz4Inflater) header() error {
+	src := z.left
+	if len(src) < lz4MinFrameBytes || binary.LittleEndian.Uint32(src) != lz4Magic {
+		return fmt.Errorf("%w: no magic", errLz4Frame)
+	}
+	flags, block := src[4], src[5]
+	size := lz4MinFrameBytes
+	if flags&lz4ContentSize != 0 {
+		size += 8
+	}
+	switch {
+	case flags&lz4VersionMask != lz4Version:
+		return fmt.Errorf("%w: its version", errLz4Frame)
+	case flags&lz4Independent == 0:
+		return fmt.Errorf("%w: blocks depend on each other", errLz4Frame)
+	case flags&lz4ReservedFlags != 0, block&lz4ReservedBlock != 0, block>>4 < lz4SmallestMaxCode:
+		return fmt.Errorf("%w: its descriptor is %02x %02x", errLz4Frame, flags, block)
+	case len(src) < size:
+		return io.ErrUnexpectedEOF
+	case byte(xxh32(src[4:size-1])>>8) != src[size-1]:
+		return fmt.Errorf("%w: the descriptor's checksum", errLz4Frame)
+	}
+	z.maxBlockBytes = pieceBytes << (2 * (block>>4 - lz4SmallestMaxCode))
+	z.blockChecksums = flags&lz4BlockChecksums != 0
+	z.left = src[size:]
+	return nil
+}
+
+func (z *lz4Inflater) more(dst []byte, room int64) ([]byte, error) {
+	if !z.begun {
+		if err := z.header(); err != nil {
+			return dst, undecodable(Lz4, err)
+		}
+		z.begun = true
+	}
+	for !z.done {
+		block, compressed, err := z.next()
+		if err != nil {
+			return dst, undecodable(Lz4, err)
+		}
+		had := len(dst)
+		if !compressed {
+			dst = append(grow(dst, len(block)), block...)
+		} else {
+			most := min(z.maxBlockBytes, lz4MaxRatio*len(block))
+			dst = grow(dst, most)
+			n, err := lz4.UncompressBlock(block, dst[had:had+most])
+			if err != nil {
+				return dst, undecodable(Lz4, err)
+			}
+			dst = dst[:had+n]
+		}
+		if int64(len(dst)-had) > room {
+			return dst, ErrInflates
+		}
+		if len(dst) > had {
+			return dst, nil
+		}
+	}
+	return dst, io.EOF
+}
+
+// next takes the next block off; at the end mark an empty one, and z is done.
+func (z *lz4Inflater) next() (block []byte, compressed bool, err error) {
+	if len(z.left) < 4 {
+		return nil, false, io.ErrUnexpectedEOF
+	}
+	word := binary.LittleEndian.Uint32(z.left)
+	z.left = z.left[4:]
+	size := int(word &^ lz4Uncompressed)
+	if size == 0 {
+		z.done = true
+		return nil, false, nil
+	}
+	if size > z.maxBlockBytes {
+		return nil, false, fmt.Errorf("block of %d bytes where at most %d are allowed", size, z.maxBlockBytes)
+	}
+	whole := size
+	if z.blockChecksums {
+		whole += 4
+	}
+	if whole > len(z.left) {
+		return nil, false, io.ErrUnexpectedEOF
+	}
+	block = z.left[:size]
+	if z.blockChecksums && xxh32(block) != binary.LittleEndian.Uint32(z.left[size:]) {
+		return nil, false, errors.New("a block's checksum is wrong")
+	}
+	z.left = z.left[whole:]
+	return block, word&lz4Uncompressed == 0, nil
+}
+
+const (
+	xxPrime1 uint32 = 2654435761
+	xxPrime2 uint32 = 2246822519
+	xxPrime3 uint32 = 3266489917
+	xxPrime4 uint32 = 668265263
+	xxPrime5 uint32 = 374761393
+)
+
+// xxh32 is the 32-bit xxHash with seed 0, LZ4 frames' checksum. The LZ4 library has it, but keeps it to itself.
+func xxh32(p []byte) uint32 {
+	h := xxPrime5
+	n := uint32(len(p))
+	if len(p) >= 16 {
+		a, b, c, d := xxPrime1, xxPrime2, uint32(0), uint32(0)
+		a, d = a+xxPrime2, d-xxPrime1
+		for ; len(p) >= 16; p = p[16:] {
+			a = bits.RotateLeft32(a+binary.LittleEndian.Uint32(p)*xxPrime2, 13) * xxPrime1
+			b = bits.RotateLeft32(b+binary.LittleEndian.Uint32(p[4:])*xxPrime2, 13) * xxPrime1
+			c = bits.RotateLeft32(c+binary.LittleEndian.Uint32(p[8:])*xxPrime2, 13) * xxPrime1
+			d = bits.RotateLeft32(d+binary.LittleEndian.Uint32(p[12:])*xxPrime2, 13) * xxPrime1
+		}
+		h = bits.RotateLeft32(a, 1) + bits.RotateLeft32(b, 7) + bits.RotateLeft32(c, 12) + bits.RotateLeft32(d, 18)
+	}
+	h += n
+	for ; len(p) >= 4; p = p[4:] {
+		h = bits.RotateLeft32(h+binary.LittleEndian.Uint32(p)*xxPrime3, 17) * xxPrime4
+	}
+	for _, c := range p {
+		h = bits.RotateLeft32(h+uint32(c)*xxPrime5, 11) * xxPrime1
+	}
+	h = (h ^ h>>15) * xxPrime2
+	h = (h ^ h>>13) * xxPrime3
+	return h ^ h>>16
+}
