@@ -52,9 +52,6 @@ const (
 	nodeLevel    = 7
 )
 
-// clientMayImport is all that the public client may see of internal.
-var clientMayImport = []string{"batch", "wire", "netx", "metrics"}
-
 // publicMayImport says what the packages for users may import of this module.
 var publicMayImport = map[string][]string{
 	"client":       {"client", "internal/batch", "internal/wire", "internal/netx", "internal/metrics"},
