@@ -72,8 +72,10 @@ var errTrailing = errors.New("bytes follow the last record")
 // came costs no allocation, and its records are not copied. b belongs to the Checker during the call; a batch
 // that is refused is unchanged.
 //
-// It is stricter than Kafka in one thing: the records' offset deltas must be 0, 1, 2 and so on. Kafka rewrites
-// compressed batches where they are not, and stores uncompressed ones as they are.
+// It is stricter than Kafka in what would make others stumble later. The records' offset deltas must be 0, 1, 2 and
+// so on, where Kafka stores any in an uncompressed batch and fails on a compressed one. A record's length must be
+// exact and a null's length -1, also in a compressed batch, and nothing may follow the compressed stream. In a batch
+// that claims LogAppendTime, the timestamp bounds apply to what the records say.
 //
 // Errors: ErrCorrupt, ErrMagic, ErrTooLarge, ErrInflates, ErrUnsupportedCodec, *InvalidRecordsError.
 func (c *Checker) Check(b Batch, r Rules) (Checked, error) {

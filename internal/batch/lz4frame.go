@@ -13,13 +13,13 @@ import (
 // lz4Inflater reads one LZ4 frame. The frame is taken apart here and not by the library's reader, because a leader
 // must refuse what Kafka's consumers cannot read (blocks that depend on each other, dictionaries, other frame
 // versions, a wrong checksum), and because a block is decompressed into the window without a copy.
-// As in Kafka the stream ends with the frame's end mark, and a checksum of the whole content is not looked at:
-// the batch has one of its own.
+// As in Kafka a checksum of the whole content is not looked at: the batch has one of its own.
 type lz4Inflater struct {
 	left           []byte
 	begun, done    bool
 	maxBlockBytes  int
 	blockChecksums bool
+	trailerBytes   int // the content's checksum, if there is one
 }
 
 const (
@@ -29,6 +29,7 @@ const (
 	lz4Independent     = 0x20
 	lz4BlockChecksums  = 0x10
 	lz4ContentSize     = 0x08
+	lz4ContentChecksum = 0x04
 	lz4ReservedFlags   = 0x03 // Kafka counts the flag of a dictionary among them
 	lz4ReservedBlock   = 0x8F
 	lz4Uncompressed    = 1 << 31
@@ -70,6 +71,9 @@ func (z *lz4Inflater) header() error {
 	}
 	z.maxBlockBytes = pieceBytes << (2 * (block>>4 - lz4SmallestMaxCode))
 	z.blockChecksums = flags&lz4BlockChecksums != 0
+	if flags&lz4ContentChecksum != 0 {
+		z.trailerBytes = 4
+	}
 	z.left = src[size:]
 	return nil
 }
@@ -118,7 +122,10 @@ func (z *lz4Inflater) next() (block []byte, compressed bool, err error) {
 	size := int(word &^ lz4Uncompressed)
 	if size == 0 {
 		z.done = true
-		return nil, false, nil
+		if len(z.left) != z.trailerBytes {
+			err = fmt.Errorf("%d bytes follow its end mark, not %d", len(z.left), z.trailerBytes)
+		}
+		return nil, false, err
 	}
 	if size > z.maxBlockBytes {
 		return nil, false, fmt.Errorf("block of %d bytes where at most %d are allowed", size, z.maxBlockBytes)

@@ -43,8 +43,9 @@ const maxRecordErrors = 1000
 // walk is the pass over an incoming batch's records: what it wants of them, and what it finds.
 type walk struct {
 	baseTimestamp int64
-	earliest      int64 // bounds of CreateTime, both allowed
-	latest        int64
+	now           int64
+	maxBefore     int64 // bounds of now minus CreateTime and of its opposite, both allowed
+	maxAfter      int64
 	checkTimes    bool // the topic has CreateTime
 	refuseUntimed bool // nothing in the batch may lack a CreateTime, see timeFault
 	requireKeys   bool
@@ -60,8 +61,9 @@ type walk struct {
 func newWalk(b Batch, r *Rules) walk {
 	k := walk{
 		baseTimestamp: b.BaseTimestamp(),
-		earliest:      minusSaturating(r.NowMs, r.MaxBeforeMs),
-		latest:        plusSaturating(r.NowMs, r.MaxAfterMs),
+		now:           r.NowMs,
+		maxBefore:     r.MaxBeforeMs,
+		maxAfter:      r.MaxAfterMs,
 		checkTimes:    r.TimestampType == CreateTime,
 		refuseUntimed: b.TimestampType() == LogAppendTime,
 		requireKeys:   r.RequireKeys,
@@ -69,9 +71,15 @@ func newWalk(b Batch, r *Rules) walk {
 		maxDelta:      -1,
 	}
 	if !k.checkTimes {
-		k.earliest, k.latest = math.MinInt64, math.MaxInt64
+		k.maxBefore, k.maxAfter = math.MaxInt64, math.MaxInt64
 	}
 	return k
+}
+
+// outOfTime compares a timestamp with the bounds as Kafka does, overflow included.
+func (k *walk) outOfTime(timestamp int64) bool {
+	age := k.now - timestamp
+	return age > k.maxBefore || -age > k.maxAfter
 }
 
 // run passes over count records and makes sure that nothing follows them.
@@ -87,7 +95,7 @@ func (k *walk) run(w *window, count int32) error {
 			}
 		}
 		timestamp := k.baseTimestamp + g.timestampDelta
-		if g.offsetDelta != i || !g.hasKey && k.requireKeys || timestamp < k.earliest || timestamp > k.latest || k.refuseUntimed {
+		if g.offsetDelta != i || !g.hasKey && k.requireKeys || k.outOfTime(timestamp) || k.refuseUntimed {
 			k.judge(i, g, timestamp)
 		}
 		if timestamp > k.maxTimestamp {
@@ -199,9 +207,9 @@ func (k *walk) judge(i int32, g glance, timestamp int64) {
 	case !g.hasKey && k.requireKeys:
 		k.fault(i, "a compacted topic takes no record without a key")
 	case k.checkTimes && timestamp != NoTimestamp:
-		if timestamp < k.earliest || timestamp > k.latest {
+		if k.outOfTime(timestamp) {
 			k.timeFaults = true
-			k.fault(i, "timestamp %d is out of range: allowed are %d to %d", timestamp, k.earliest, k.latest)
+			k.fault(i, "timestamp %d is out of range: allowed are %d ms before %d to %d ms after", timestamp, k.maxBefore, k.now, k.maxAfter)
 		}
 	case k.refuseUntimed:
 		k.timeFaults = true
@@ -226,18 +234,4 @@ func (k *walk) verdict() error {
 		reason = fmt.Sprintf("%d records are not allowed", k.faultCount)
 	}
 	return &InvalidRecordsError{Reason: reason, Records: k.faults, Timestamp: k.timeFaults}
-}
-
-func plusSaturating(a, b int64) int64 {
-	if s := a + b; b < 0 || s >= a {
-		return s
-	}
-	return math.MaxInt64
-}
-
-func minusSaturating(a, b int64) int64 {
-	if s := a - b; b < 0 || s <= a {
-		return s
-	}
-	return math.MinInt64
 }
