@@ -62,9 +62,15 @@ func createTopic(t *testing.T, addr, topic string, partitions int32, configs ...
 		k, v, _ := strings.Cut(c, "=")
 		set[k] = &v
 	}
-	if _, err := admin(t, addr).CreateTopic(within(t, patience), partitions, 1, set, topic); err != nil {
+	adm, ctx := admin(t, addr), within(t, patience)
+	if _, err := adm.CreateTopic(ctx, partitions, 1, set, topic); err != nil {
 		t.Fatalf("create %s: %v", topic, err)
 	}
+	// Apache Kafka answers before its leaders are there, and then drops what asks for no acknowledgement.
+	rig.Eventually(t, patience, "every partition of "+topic+" has a leader", func() bool {
+		ends, err := adm.ListEndOffsets(ctx, topic)
+		return err == nil && ends.Error() == nil && len(ends[topic]) == int(partitions)
+	})
 }
 
 // readAll consumes a topic from its start to the ends as they stand now, in the order of each partition.
@@ -182,3 +188,5 @@ func decodeJSON[T any](t *testing.T, what, text string) T {
 	}
 	return v
 }
+
+func msTime(ms int64) time.Time { return time.UnixMilli(ms) }
