@@ -114,7 +114,7 @@ func ourConsumer(t *testing.T, addr, codec string) {
 	topic := uniqueTopic("our-consumer")
 	createTopic(t, addr, topic, 1)
 	ctx := within(t, patience)
-	cl := kgoClient(t, addr, kgo.ProducerBatchCompression(kgoCodecs[codec]), kgo.ProducerBatchMaxBytes(4000))
+	cl := kgoClient(t, addr, kgo.ProducerBatchCompression(kgoCodecs[codec]), kgo.ProducerBatchMaxBytes(1_000_000))
 	wrote := sample(topic, 8)
 	if err := cl.ProduceSync(ctx, wrote...).FirstErr(); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,164 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Client is what producers, consumers and admin clients of one cluster share: what is known of the
+// cluster, how to reach it, and one connection to each broker for everything that is not records.
+// It is safe for concurrent use. Close it last.
+type Client struct {
+	cfg    config
+	log    *slog.Logger
+	random *random
+	meta   *metadata
+	links  *links // for metadata and admin requests; producers and consumers have their own
+
+	ctx      context.Context // ends with Close
+	cancel   context.CancelCauseFunc
+	children struct {
+		sync.Mutex
+		closed bool
+		wg     sync.WaitGroup
+	}
+}
+
+// New makes a client. It does not wait for a broker, and fails only on a wrong option; a cluster
+// that cannot be reached shows in the first call that needs it. Ping asks at once.
+func New(options ...Option) (*Client, error) {
+	cfg := defaultConfig()
+	for _, o := range options {
+		if err := o(&cfg); err != nil {
+			return nil, fmt.Errorf("client: %w", err)
+		}
+	}
+	c := &Client{cfg: cfg, log: cfg.logger, random: newRandom()}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.meta = newMetadata(c)
+	c.links = newLinks(c)
+	c.goRun(func() { c.meta.run(c.ctx) })
+	return c, nil
+}
+
+// goRun starts a goroutine that Close waits for; false once closed.
+func (c *Client) goRun(f func()) bool {
+	c.children.Lock()
+	defer c.children.Unlock()
+	if c.children.closed {
+		return false
+	}
+	c.children.wg.Go(f)
+	return true
+}
+
+// Close ends every connection of the client. Producers and consumers are to be closed before: what
+// they still try fails with ErrClosed.
+func (c *Client) Close() error {
+	c.children.Lock()
+	already := c.children.closed
+	c.children.closed = true
+	c.children.Unlock()
+	if already {
+		return nil
+	}
+	c.cancel(ErrClosed)
+	c.links.close()
+	c.children.wg.Wait()
+	return nil
+}
+
+// Ping returns nil as soon as some broker has answered, which proves address and protocol.
+func (c *Client) Ping(ctx context.Context) error {
+	if _, err := c.meta.ask(ctx, nil, false); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// Target is the broker that a Request is for.
+type Target struct {
+	kind targetKind
+	node int32
+}
+
+type targetKind int8
+
+const (
+	anyBroker targetKind = iota
+	oneBroker
+	controllerBroker
+)
+
+// AnyBroker is whichever broker can be reached.
+var AnyBroker = Target{kind: anyBroker}
+
+// Controller is the broker that the metadata names as the controller. With KRaft every broker
+// passes on what is the controller's business.
+var Controller = Target{kind: controllerBroker}
+
+// ToBroker is the broker with that node id.
+func ToBroker(node int32) Target { return Target{kind: oneBroker, node: node} }
+
+// Request sends one request of Kafka's protocol and returns the answer, for what this package and
+// client/admin have no call of their own. The version is the newest that the broker, kmsg and this
+// client know. Error codes inside the answer are the caller's to look at. Nothing is tried again,
+// except that AnyBroker goes on to the next broker while none could be reached.
+//
+// Errors: ErrNoBrokers, ErrUnknownBroker, ErrUnsupported, ErrNetwork, ErrClosed, ctx's.
+func (c *Client) Request(ctx context.Context, to Target, req kmsg.Request) (kmsg.Response, error) {
+	name := kmsg.NameForKey(req.Key())
+	var node int32
+	switch to.kind {
+	case anyBroker:
+		resp, err := c.requestAny(ctx, req)
+		if err != nil {
+			return nil, fmt.Errorf("%s to any broker: %w", name, err)
+		}
+		return resp, nil
+	case oneBroker:
+		node = to.node
+	case controllerBroker:
+		s, err := c.meta.atLeastOnce(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s to the controller: %w", name, err)
+		}
+		if node = s.controller; node < 0 {
+			return nil, fmt.Errorf("%s to the controller: %w", name, ErrBrokerNotAvailable)
+		}
+	}
+	if _, err := c.meta.atLeastOnce(ctx); err != nil {
+		return nil, fmt.Errorf("%s to broker %d: %w", name, node, err)
+	}
+	l, err := c.links.node(node)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	resp, err := l.request(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("%s to broker %d: %w", name, node, err)
+	}
+	return resp, nil
+}
+
+// requestAny tries the known brokers in random order, then those that the client was given, until
+// one has been reached.
+func (c *Client) requestAny(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	var failures []error
+	for _, l := range c.links.candidates() {
+		resp, err := l.request(ctx, req)
+		if err == nil || errors.Is(err, ErrUnsupported) || errors.Is(err, ErrClosed) {
+			return resp, err
+		}
+		if ctx.Err() != nil {
+			return nil, errors.Join(append(failures, context.Cause(ctx))...)
+		}
+		failures = append(failures, err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrNoBrokers, errors.Join(failures...))
+}

@@ -1,0 +1,438 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/wire"
+)
+
+// links are the long-lived connections of one component (the client itself, a producer, a
+// consumer), one to each broker that it has needed. A broker answers the requests of a connection
+// in their order, so a fetch that waits for data would hold up whatever shares its connection:
+// hence a set for each component.
+type links struct {
+	c      *Client
+	ctx    context.Context // ends with close
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup // connecting goroutines, the sweeper
+
+	mu struct { // never held while connecting or sending
+		sync.Mutex
+		closed bool
+		byNode map[int32]*link
+		bySeed map[string]*link
+		sweeps bool
+	}
+}
+
+func newLinks(c *Client) *links {
+	ls := &links{c: c}
+	ls.ctx, ls.cancel = context.WithCancelCause(c.ctx)
+	ls.mu.byNode = map[int32]*link{}
+	ls.mu.bySeed = map[string]*link{}
+	return ls
+}
+
+// node gives the link to a broker of the current metadata. A broker that has moved to another
+// address gets a new link, and the old one ends.
+func (ls *links) node(id int32) (*link, error) {
+	b, ok := ls.c.meta.snapshot().brokers[id]
+	if !ok {
+		return nil, fmt.Errorf("broker %d: %w", id, ErrUnknownBroker)
+	}
+	ls.mu.Lock()
+	if ls.mu.closed {
+		ls.mu.Unlock()
+		return nil, ErrClosed
+	}
+	old := ls.mu.byNode[id]
+	if old != nil && old.address == b.address {
+		ls.mu.Unlock()
+		return old, nil
+	}
+	l := &link{set: ls, name: fmt.Sprintf("broker %d at %s", id, b.address), address: b.address}
+	ls.mu.byNode[id] = l
+	ls.sweepLocked()
+	ls.mu.Unlock()
+	if old != nil {
+		old.close()
+	}
+	return l, nil
+}
+
+// candidates gives a link to every known broker, in random order, and then to every address that
+// the client was given.
+func (ls *links) candidates() []*link {
+	var out []*link
+	brokers := ls.c.meta.snapshot().brokers
+	ids := slices.Sorted(maps.Keys(brokers))
+	for _, i := range ls.c.random.perm(len(ids)) {
+		if l, err := ls.node(ids[i]); err == nil {
+			out = append(out, l)
+		}
+	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.mu.closed {
+		return nil
+	}
+	seeds := ls.c.cfg.seeds
+	for _, i := range ls.c.random.perm(len(seeds)) {
+		l := ls.mu.bySeed[seeds[i]]
+		if l == nil {
+			l = &link{set: ls, name: seeds[i], address: seeds[i]}
+			ls.mu.bySeed[seeds[i]] = l
+			ls.sweepLocked()
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// close ends all connections and waits for what runs on their behalf.
+func (ls *links) close() {
+	ls.mu.Lock()
+	ls.mu.closed = true
+	all := slices.Collect(maps.Values(ls.mu.byNode))
+	all = slices.AppendSeq(all, maps.Values(ls.mu.bySeed))
+	ls.mu.Unlock()
+	ls.cancel(ErrClosed)
+	ls.wg.Wait()
+	for _, l := range all {
+		l.close()
+	}
+}
+
+// sweepLocked starts the goroutine that closes idle connections, with the first link.
+func (ls *links) sweepLocked() {
+	if ls.mu.sweeps {
+		return
+	}
+	ls.mu.sweeps = true
+	ls.wg.Go(func() {
+		for sleep(ls.ctx, ls.c.cfg.maxIdle/4) == nil {
+			ls.mu.Lock()
+			all := slices.Collect(maps.Values(ls.mu.byNode))
+			all = slices.AppendSeq(all, maps.Values(ls.mu.bySeed))
+			ls.mu.Unlock()
+			for _, l := range all {
+				l.closeIdle(time.Now().Add(-ls.c.cfg.maxIdle))
+			}
+		}
+	})
+}
+
+// link is a broker as one component reaches it: at most one connection, made when it is first
+// needed and again when it has broken, no sooner than reconnect.backoff.ms allows.
+type link struct {
+	set     *links
+	name    string // for errors and logs
+	address string
+
+	mu struct { // never held while connecting or sending
+		sync.Mutex
+		closed   bool
+		conn     *connection
+		dialling *dialling
+		failures int // in a row
+		notUntil time.Time
+		lastUse  time.Time
+	}
+}
+
+// connection is an established connection whose versions are known.
+type connection struct {
+	name     string
+	wire     *wire.Client
+	versions apiVersions
+	timeout  time.Duration // request.timeout.ms
+}
+
+// dialling is an attempt to connect that several callers may wait for.
+type dialling struct {
+	done chan struct{}
+	conn *connection
+	err  error
+}
+
+// connect gives the connection, making it where there is none. Callers that come while one is
+// being made wait for the same attempt, each as long as its own ctx allows.
+func (l *link) connect(ctx context.Context) (*connection, error) {
+	l.mu.Lock()
+	if l.mu.closed {
+		l.mu.Unlock()
+		return nil, fmt.Errorf("%s: %w", l.name, ErrClosed)
+	}
+	l.mu.lastUse = time.Now()
+	if conn := l.mu.conn; conn != nil && conn.wire.Err() == nil {
+		l.mu.Unlock()
+		return conn, nil
+	}
+	broken := l.mu.conn
+	l.mu.conn = nil
+	d := l.mu.dialling
+	if d == nil {
+		d = &dialling{done: make(chan struct{})}
+		l.mu.dialling = d
+		wait := time.Until(l.mu.notUntil)
+		if !l.set.goRun(func() { l.dial(d, wait, broken) }) {
+			l.mu.dialling = nil
+			l.mu.Unlock()
+			return nil, fmt.Errorf("%s: %w", l.name, ErrClosed)
+		}
+	}
+	l.mu.Unlock()
+	select {
+	case <-d.done:
+		return d.conn, d.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("connect to %s: %w", l.name, context.Cause(ctx))
+	}
+}
+
+func (ls *links) goRun(f func()) bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.mu.closed {
+		return false
+	}
+	ls.wg.Go(f)
+	return true
+}
+
+// dial makes one attempt, after the wait that earlier failures earned.
+func (l *link) dial(d *dialling, wait time.Duration, broken *connection) {
+	if broken != nil {
+		broken.wire.Close() // waits for its reader, so that a link never owns two
+	}
+	err := sleep(l.set.ctx, wait)
+	var conn *connection
+	if err == nil {
+		conn, err = l.establish()
+	}
+	cfg := &l.set.c.cfg
+	l.mu.Lock()
+	switch {
+	case err == nil && l.mu.closed:
+		err = ErrClosed
+	case err == nil:
+		l.mu.conn, l.mu.failures = conn, 0
+		// A broker that accepts and hangs up at once must not be connected to in a tight loop.
+		l.mu.notUntil = time.Now().Add(cfg.reconnectBackoff.after(1, l.set.c.random))
+	default:
+		l.mu.failures++
+		l.mu.notUntil = time.Now().Add(cfg.reconnectBackoff.after(l.mu.failures, l.set.c.random))
+	}
+	failures := l.mu.failures
+	l.mu.dialling = nil
+	l.mu.Unlock()
+	if err != nil && conn != nil {
+		conn.wire.Close()
+		conn = nil
+	}
+	switch {
+	case err == nil:
+		d.conn = conn
+	case errors.Is(err, ErrClosed) || errors.Is(err, ErrUnsupported):
+		d.err = fmt.Errorf("connect to %s: %w", l.name, err)
+	default:
+		d.err = fmt.Errorf("connect to %s: %w: %w", l.name, ErrNetwork, err)
+		if failures == 1 {
+			l.set.c.log.Warn("broker cannot be reached", "broker", l.name, "error", err)
+		}
+	}
+	close(d.done)
+}
+
+// establish connects and negotiates versions.
+func (l *link) establish() (*connection, error) {
+	c := l.set.c
+	ctx, cancel := context.WithTimeoutCause(l.set.ctx, c.cfg.setupTimeout,
+		errors.New("not connected within socket.connection.setup.timeout.ms"))
+	defer cancel()
+	nc, err := c.cfg.dial(ctx, l.address)
+	if err != nil {
+		return nil, err
+	}
+	conn := &connection{
+		name:     l.name,
+		timeout:  c.cfg.requestTimeout,
+		versions: minimalVersions,
+		wire: wire.NewClient(nc, wire.ClientOptions{
+			ClientID: c.cfg.id, MaxInFlight: maxRequestsInFlight, MaxResponseBytes: c.cfg.maxResponseBytes,
+			WriteStall: c.cfg.requestTimeout,
+		}),
+	}
+	versions, err := conn.negotiate(ctx)
+	if err != nil {
+		conn.wire.Close()
+		return nil, err
+	}
+	conn.versions = versions
+	return conn, nil
+}
+
+// negotiate asks which requests the broker speaks (KIP-35). A broker that does not know our
+// version of the question answers version 0, with the versions of the question itself.
+func (conn *connection) negotiate(ctx context.Context) (apiVersions, error) {
+	limit := int16(-1)
+	for range 2 {
+		req := kmsg.NewPtrApiVersionsRequest()
+		req.ClientSoftwareName, req.ClientSoftwareVersion = softwareName, softwareVersion
+		resp, err := conn.ask(ctx, req, limit)
+		if err != nil {
+			return apiVersions{}, err
+		}
+		answer := resp.(*kmsg.ApiVersionsResponse)
+		v := apiVersions{ranges: make(map[int16]versionRange, len(answer.ApiKeys))}
+		for _, k := range answer.ApiKeys {
+			v.ranges[k.ApiKey] = versionRange{k.MinVersion, k.MaxVersion}
+		}
+		if answer.ErrorCode == int16(ErrUnsupportedVersion) && limit < 0 {
+			limit = v.ranges[req.Key()].most // 0 where it did not say
+			continue
+		}
+		if err := CodeError(answer.ErrorCode, nil); err != nil {
+			return apiVersions{}, fmt.Errorf("ApiVersions: %w", err)
+		}
+		return v, nil
+	}
+	return apiVersions{}, fmt.Errorf("ApiVersions: %w", ErrUnsupported)
+}
+
+// close ends the link for good.
+func (l *link) close() {
+	l.mu.Lock()
+	l.mu.closed = true
+	conn := l.mu.conn
+	l.mu.conn = nil
+	l.mu.Unlock()
+	if conn != nil {
+		conn.wire.Close()
+	}
+}
+
+// closeIdle ends the connection, not the link, where it has not been used since.
+func (l *link) closeIdle(since time.Time) {
+	l.mu.Lock()
+	conn := l.mu.conn
+	idle := conn != nil && l.mu.lastUse.Before(since) && conn.wire.InFlight() == 0
+	if idle {
+		l.mu.conn = nil
+	}
+	l.mu.Unlock()
+	if idle {
+		conn.wire.Close()
+	}
+}
+
+// request connects where needed, sends, and waits for the answer.
+func (l *link) request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	conn, err := l.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn.ask(ctx, req, -1)
+}
+
+// call is a request on its way.
+type call struct {
+	conn    *connection
+	pending *wire.Pending
+	resp    kmsg.Response
+	// extra is how long the broker may wait on purpose before it answers (a fetch's long poll).
+	extra time.Duration
+}
+
+func (conn *connection) ask(ctx context.Context, req kmsg.Request, limit int16) (kmsg.Response, error) {
+	p, err := conn.start(ctx, req, limit)
+	if err != nil {
+		return nil, err
+	}
+	return p.wait(ctx)
+}
+
+// start sends a request at the newest version, at most limit. Requests leave in the order of the calls.
+func (conn *connection) start(ctx context.Context, req kmsg.Request, limit int16) (*call, error) {
+	version, err := conn.versions.choose(req, limit)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", conn.name, err)
+	}
+	req.SetVersion(version)
+	p, err := conn.wire.Start(ctx, req.Key(), version, req.AppendTo)
+	if err != nil {
+		return nil, conn.failure(ctx, err)
+	}
+	resp := req.ResponseKind()
+	resp.SetVersion(version)
+	return &call{conn: conn, pending: p, resp: resp}, nil
+}
+
+// errRequestTimeout is why a request ended that a broker left unanswered.
+var errRequestTimeout = errors.New("no answer within request.timeout.ms")
+
+// wait gives the answer. A broker that does not answer in time costs it the connection: answers
+// come in order, so those behind would not come either.
+func (p *call) wait(ctx context.Context) (kmsg.Response, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, p.conn.timeout+p.extra, errRequestTimeout)
+	defer cancel()
+	body, err := p.pending.Wait(limited)
+	if errors.Is(err, errRequestTimeout) {
+		p.conn.wire.Close()
+	}
+	if err != nil {
+		return nil, p.conn.failure(ctx, err)
+	}
+	if err := decode(p.resp, body); err != nil {
+		p.conn.wire.Close()
+		return nil, fmt.Errorf("%s: %w: %w", p.conn.name, ErrNetwork, err)
+	}
+	return p.resp, nil
+}
+
+// failure names the broker, and marks whatever is not the caller's own ctx as trouble of the
+// network, which may be tried again.
+func (conn *connection) failure(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", conn.name, err)
+	case errors.Is(err, wire.ErrMalformed):
+		return fmt.Errorf("%s does not answer with Kafka's protocol: %w: %w", conn.name, ErrNetwork, err)
+	default:
+		return fmt.Errorf("%s: %w: %w", conn.name, ErrNetwork, err)
+	}
+}
+
+// decode reads a response's body. Answers to Produce and Fetch alias it, strings included, and are
+// not kept; all others are copies.
+func decode(resp kmsg.Response, body []byte) error {
+	read := resp.ReadFrom
+	if u, ok := resp.(kmsg.UnsafeReadFrom); ok && resp.Key() <= 1 {
+		read = u.UnsafeReadFrom
+	}
+	if err := read(body); err != nil {
+		return fmt.Errorf("%s response, version %d: %w", kmsg.NameForKey(resp.Key()), resp.GetVersion(), err)
+	}
+	return nil
+}
+
+// send sends a request that the broker does not answer.
+func (conn *connection) send(ctx context.Context, req kmsg.Request, limit int16) error {
+	version, err := conn.versions.choose(req, limit)
+	if err != nil {
+		return fmt.Errorf("%s: %w", conn.name, err)
+	}
+	req.SetVersion(version)
+	if err := conn.wire.Send(ctx, req.Key(), version, req.AppendTo); err != nil {
+		return conn.failure(ctx, err)
+	}
+	return nil
+}

@@ -1,0 +1,16 @@
+// Package client talks to Barnabas and to Apache Kafka: it sends records, reads them, and knows
+// the cluster. A Client holds what is shared; producers and consumers are made from it, and
+// client/admin does the rest.
+//
+//	c, err := client.New(client.Brokers("127.0.0.1:9092"))
+//	p, err := c.NewProducer()
+//	err = p.Send(ctx, client.ProducerRecord{Topic: "orders", Key: key, Value: value},
+//		func(m client.RecordMetadata, err error) { … })
+//
+// It decides how records become batches and batches requests, which broker gets them, and what is
+// tried again; it is for programs and for the command line. It refuses to know what records mean,
+// and nothing of how a broker works inside: whatever it learns comes over Kafka's protocol.
+//
+// Names and defaults are those of Kafka's settings, which each option names. Errors that a broker
+// answered are found by errors.Is under Kafka's names, as in ErrTopicAlreadyExists.
+package client

@@ -1,0 +1,143 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Error is one of Kafka's error codes as a Go error. Brokers answer with codes; whatever this
+// package returns because of one wraps it, so that
+//
+//	errors.Is(err, client.ErrTopicAlreadyExists)
+//
+// finds it, and
+//
+//	var code client.Error
+//	errors.As(err, &code)
+//
+// gives it for a switch. Where the broker explained itself a *BrokerError is in the chain too.
+// A code that this table does not know is still an Error, named UNKNOWN_CODE.
+type Error int16
+
+// Error gives Kafka's name of the code and its number, as in "NOT_LEADER_OR_FOLLOWER (6)".
+func (e Error) Error() string { return fmt.Sprintf("%s (%d)", e.Name(), int16(e)) }
+
+// Name is Kafka's name of the code, for instance "TOPIC_ALREADY_EXISTS".
+func (e Error) Name() string {
+	switch info, known := errorTable[e]; {
+	case known:
+		return info.name
+	case e == 0:
+		return "NONE"
+	default:
+		return "UNKNOWN_CODE"
+	}
+}
+
+// Code is the number that travels in responses.
+func (e Error) Code() int16 { return int16(e) }
+
+// Retriable says whether the same request may succeed later without anybody changing anything.
+// Kafka's own classification, which is what its Java client goes by. The producer, the consumer
+// and the admin client have already retried within their timeouts when they return such an error.
+func (e Error) Retriable() bool { return errorTable[e].retriable }
+
+// BrokerError is an error code together with the explanation that the broker sent along.
+type BrokerError struct {
+	Code    Error
+	Message string // in the broker's words
+}
+
+// Error gives the code's name and number, then the broker's words.
+func (e *BrokerError) Error() string { return e.Code.Error() + ": " + e.Message }
+
+// Unwrap gives the code, so that errors.Is finds it.
+func (e *BrokerError) Unwrap() error { return e.Code }
+
+// CodeError turns an error code and an optional explanation, as responses carry them, into an
+// error: nil for code 0, else an Error, or a *BrokerError where there is an explanation.
+func CodeError(code int16, message *string) error {
+	switch {
+	case code == 0:
+		return nil
+	case message != nil && *message != "":
+		return &BrokerError{Code: Error(code), Message: *message}
+	default:
+		return Error(code)
+	}
+}
+
+// What this package itself refuses, where no broker was asked.
+var (
+	// ErrClosed answers every call on something that has been closed, and whatever was still
+	// waiting when it was.
+	ErrClosed = errors.New("closed")
+
+	// ErrBufferFull answers Send when buffer.memory was still exhausted after max.block.ms.
+	ErrBufferFull = errors.New("buffer.memory is exhausted")
+
+	// ErrDeliveryTimeout answers a record that was not acknowledged within delivery.timeout.ms.
+	// It may nevertheless have been written: nobody can tell.
+	ErrDeliveryTimeout = errors.New("not acknowledged within delivery.timeout.ms")
+
+	// ErrRecordTooLarge answers a record larger than max.request.size or buffer.memory.
+	ErrRecordTooLarge = errors.New("record is larger than max.request.size or buffer.memory allows")
+
+	// ErrNoSuchPartition answers a record that names a partition which its topic does not have.
+	ErrNoSuchPartition = errors.New("the topic has no such partition")
+
+	// ErrNoBrokers says that no broker could be reached, neither those of the metadata nor those
+	// that the client was given.
+	ErrNoBrokers = errors.New("no broker could be reached")
+
+	// ErrUnknownBroker says that the metadata names no broker of the given id.
+	ErrUnknownBroker = errors.New("no such broker in the cluster's metadata")
+
+	// ErrUnsupported says that the broker does not offer a request, or no version of it that this
+	// client speaks.
+	ErrUnsupported = errors.New("the broker does not support this request")
+
+	// ErrNotAssigned answers a call about a partition that the consumer does not read.
+	ErrNotAssigned = errors.New("the partition is not assigned to this consumer")
+
+	// ErrTopicRecreated answers a consumer whose topic was deleted and made again: the new topic
+	// has other records, so the offsets of the old one mean nothing in it.
+	ErrTopicRecreated = errors.New("the topic was deleted and made again")
+
+	// ErrConcurrentPoll answers a Poll while another one of the same consumer is under way.
+	ErrConcurrentPoll = errors.New("another Poll of this consumer is under way")
+)
+
+// PartitionError is an error of one partition.
+type PartitionError struct {
+	TopicPartition
+	Err error
+}
+
+// Error names the partition, then what is wrong with it.
+func (e *PartitionError) Error() string { return e.TopicPartition.String() + ": " + e.Err.Error() }
+
+// Unwrap gives what is wrong.
+func (e *PartitionError) Unwrap() error { return e.Err }
+
+// retriable tells whether a failed attempt may be made again: Kafka's retriable codes, and every
+// failure of a connection.
+func retriable(err error) bool {
+	var code Error
+	return errors.As(err, &code) && code.Retriable()
+}
+
+// staleMetadata tells whether an error says that what we know about leaders is out of date.
+func staleMetadata(err error) bool {
+	var code Error
+	if !errors.As(err, &code) {
+		return errors.Is(err, ErrUnknownBroker)
+	}
+	switch code {
+	case ErrUnknownTopicOrPartition, ErrLeaderNotAvailable, ErrNotLeaderOrFollower, ErrNetwork,
+		ErrReplicaNotAvailable, ErrFencedLeaderEpoch, ErrUnknownLeaderEpoch, ErrKafkaStorageError,
+		ErrUnknownTopicID, ErrInconsistentTopicID, ErrListenerNotFound:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,386 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/batch"
+)
+
+// fetcher reads the partitions that one broker leads, on a connection of its own. It asks for more
+// as soon as an answer has come, and decodes that answer while the next is on its way.
+type fetcher struct {
+	k    *Consumer
+	node int32
+	wake chan struct{} // one slot
+	turn int           // rotates which partition is asked for first: a broker fills up in this order
+}
+
+// request is what a fetcher asks for at once: the starts to resolve, or else records.
+type fetchWork struct {
+	resolve []*cursor
+	fetch   []*cursor
+	offsets []int64 // of each to fetch
+	crowded bool    // some partition was left out because Poll has not taken what it has
+}
+
+// fetched is the answer for one partition, not yet decoded.
+type fetched struct {
+	cur     *cursor
+	from    int64 // the offset that was asked for
+	next    int64
+	batches []batch.Batch
+	aborted []kmsg.FetchResponseTopicPartitionAbortedTransaction
+	bytes   int
+	err     error // behind the batches
+}
+
+// crowdedMaxWait is how long a broker may hold an answer while some partition is left out because
+// Poll has not taken what it has: it must not stay out for a whole fetch.max.wait.ms.
+const crowdedMaxWait = 20 * time.Millisecond
+
+func newFetcher(k *Consumer, node int32) *fetcher {
+	return &fetcher{k: k, node: node, wake: make(chan struct{}, 1)}
+}
+
+func (f *fetcher) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *fetcher) run() {
+	var answers []fetched
+	ctx := f.k.ctx
+	for ctx.Err() == nil {
+		work := f.claim(time.Now())
+		if len(work.resolve) == 0 && len(work.fetch) == 0 {
+			if len(answers) > 0 {
+				f.decode(answers)
+				answers = nil
+				continue // decoding may have made room for more
+			}
+			select {
+			case <-f.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		conn, err := f.connect(ctx)
+		if err != nil {
+			f.decode(answers)
+			answers = nil
+			f.release(work, err)
+			continue
+		}
+		if len(work.resolve) > 0 {
+			f.resolveStarts(ctx, conn, work.resolve)
+			continue
+		}
+		call, err := conn.start(ctx, f.request(work), f.versionLimit(work))
+		f.decode(answers)
+		answers = nil
+		if err == nil {
+			answers, err = f.receive(ctx, call, work)
+		}
+		if err != nil {
+			f.release(work, err)
+		}
+	}
+}
+
+func (f *fetcher) connect(ctx context.Context) (*connection, error) {
+	l, err := f.k.links.node(f.node)
+	if err != nil {
+		return nil, err
+	}
+	return l.connect(ctx)
+}
+
+// claim marks what this broker is to be asked for as busy.
+func (f *fetcher) claim(now time.Time) fetchWork {
+	k := f.k
+	var w fetchWork
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	room := k.mu.pending < int(k.cfg.maxBytes)
+	for _, cur := range k.mu.cursors {
+		if cur.leader != f.node || cur.busy || cur.stopped || now.Before(cur.notUntil) {
+			continue
+		}
+		switch {
+		case cur.start.kind != positionNone:
+			w.resolve = append(w.resolve, cur)
+		case cur.paused:
+		case !room || cur.pending >= int(k.cfg.maxPartition):
+			w.crowded = true
+		default:
+			w.fetch = append(w.fetch, cur)
+		}
+	}
+	if len(w.resolve) > 0 {
+		w.fetch = nil
+	}
+	slices.SortFunc(w.fetch, func(a, b *cursor) int { return compareTP(a.tp, b.tp) })
+	slices.SortFunc(w.resolve, func(a, b *cursor) int { return compareTP(a.tp, b.tp) })
+	if n := len(w.fetch); n > 0 {
+		f.turn = (f.turn + 1) % n
+		w.fetch = append(w.fetch[f.turn:n:n], w.fetch[:f.turn]...)
+	}
+	for _, cur := range w.fetch {
+		cur.busy = true
+		w.offsets = append(w.offsets, cur.next)
+	}
+	for _, cur := range w.resolve {
+		cur.busy = true
+	}
+	return w
+}
+
+func compareTP(a, b TopicPartition) int {
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+}
+
+// release gives back what was claimed when the request failed as a whole.
+func (f *fetcher) release(w fetchWork, err error) {
+	if f.k.ctx.Err() != nil {
+		return
+	}
+	f.k.mu.Lock()
+	for _, cur := range slices.Concat(w.fetch, w.resolve) {
+		cur.busy = false
+		f.backOffLocked(cur)
+	}
+	f.k.mu.Unlock()
+	f.k.c.log.Debug("fetch failed", "broker", f.node, "error", err)
+	f.k.c.meta.update()
+}
+
+// backOffLocked leaves a partition alone for a while.
+func (f *fetcher) backOffLocked(cur *cursor) {
+	cur.failures++
+	wait := f.k.c.cfg.retryBackoff.after(cur.failures, f.k.c.random)
+	cur.notUntil = time.Now().Add(wait)
+	// The leader may be another by then.
+	time.AfterFunc(wait, f.k.wakeFetchers)
+}
+
+func (f *fetcher) request(w fetchWork) *kmsg.FetchRequest {
+	cfg := &f.k.cfg
+	req := kmsg.NewPtrFetchRequest()
+	req.ReplicaID = -1
+	req.MaxWaitMillis = int32(cfg.maxWait.Milliseconds())
+	if w.crowded {
+		req.MaxWaitMillis = min(req.MaxWaitMillis, int32(crowdedMaxWait.Milliseconds()))
+	}
+	req.MinBytes, req.MaxBytes = cfg.minBytes, cfg.maxBytes
+	req.IsolationLevel = int8(cfg.isolation)
+	req.SessionID, req.SessionEpoch = 0, -1 // no session
+	f.k.mu.Lock()
+	defer f.k.mu.Unlock()
+	for i, cur := range w.fetch {
+		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != cur.tp.Topic {
+			req.Topics = append(req.Topics, kmsg.FetchRequestTopic{Topic: cur.tp.Topic, TopicID: cur.topicID})
+		}
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = cur.tp.Partition, w.offsets[i], cfg.maxPartition
+		p.CurrentLeaderEpoch, p.LastFetchedEpoch, p.LogStartOffset = cur.epoch, -1, -1
+		t := &req.Topics[len(req.Topics)-1]
+		t.Partitions = append(t.Partitions, p)
+	}
+	return req
+}
+
+// firstFetchWithTopicIDs is the version of Fetch from which topics have ids and no names.
+const firstFetchWithTopicIDs = 13
+
+func (f *fetcher) versionLimit(w fetchWork) int16 {
+	f.k.mu.Lock()
+	defer f.k.mu.Unlock()
+	for _, cur := range w.fetch {
+		if cur.topicID == [16]byte{} {
+			return firstFetchWithTopicIDs - 1
+		}
+	}
+	return -1
+}
+
+// receive takes in an answer: positions move at once, so that the next request can leave before
+// the records of this one are decoded.
+func (f *fetcher) receive(ctx context.Context, p *call, w fetchWork) ([]fetched, error) {
+	p.extra = f.k.cfg.maxWait
+	resp, err := p.wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer := resp.(*kmsg.FetchResponse)
+	if err := CodeError(answer.ErrorCode, nil); err != nil {
+		return nil, err
+	}
+	parts := indexFetch(answer)
+	var out []fetched
+	stale := false
+	f.k.mu.Lock()
+	for i, cur := range w.fetch {
+		cur.busy = false
+		if cur.dropped || cur.stopped {
+			continue
+		}
+		key := partitionKey{topic: cur.tp.Topic, partition: cur.tp.Partition}
+		if answer.Version >= firstFetchWithTopicIDs {
+			key = partitionKey{id: cur.topicID, partition: cur.tp.Partition}
+		}
+		part := parts[key]
+		if part == nil {
+			f.backOffLocked(cur)
+			continue
+		}
+		if err := CodeError(part.ErrorCode, nil); err != nil {
+			stale = f.refusedLocked(cur, err, part, answer) || stale
+			continue
+		}
+		if got, some := f.advanceLocked(cur, w.offsets[i], part); some {
+			out = append(out, got)
+		}
+	}
+	f.k.mu.Unlock()
+	if stale {
+		f.k.route() // a hint may have named the new leader already
+		f.k.c.meta.update()
+	}
+	if answer.ThrottleMillis > 0 {
+		f.decode(out)
+		out = nil
+		if err := sleep(ctx, time.Duration(answer.ThrottleMillis)*time.Millisecond); err != nil {
+			return nil, nil //nolint:nilerr // the consumer has been closed: run ends
+		}
+	}
+	return out, nil
+}
+
+func indexFetch(answer *kmsg.FetchResponse) map[partitionKey]*kmsg.FetchResponseTopicPartition {
+	parts := make(map[partitionKey]*kmsg.FetchResponseTopicPartition, len(answer.Topics))
+	for i := range answer.Topics {
+		t := &answer.Topics[i]
+		for j := range t.Partitions {
+			parts[partitionKey{t.Topic, t.TopicID, t.Partitions[j].Partition}] = &t.Partitions[j]
+		}
+	}
+	return parts
+}
+
+// advanceLocked moves a position past the whole batches that an answer holds. A broker may cut the
+// last batch short; the first is always whole (and starts before the offset asked for, where that
+// lies inside it).
+func (f *fetcher) advanceLocked(cur *cursor, from int64, part *kmsg.FetchResponseTopicPartition) (fetched, bool) {
+	cur.failures = 0
+	cur.highWatermark, cur.logStart = part.HighWatermark, part.LogStartOffset
+	if f.k.cfg.isolation == ReadCommitted && part.LastStableOffset >= 0 {
+		cur.highWatermark = part.LastStableOffset
+	}
+	out := fetched{cur: cur, from: from, next: from, aborted: part.AbortedTransactions, bytes: len(part.RecordBatches)}
+	rest := part.RecordBatches
+	for len(rest) > 0 {
+		b, after, err := batch.Next(rest)
+		if errors.Is(err, batch.ErrIncomplete) && len(out.batches) > 0 {
+			break
+		}
+		if err != nil {
+			out.err = fmt.Errorf("batch at offset %d: %w: %w", out.next, ErrCorruptMessage, err)
+			break
+		}
+		if rest = after; b.NextOffset() <= out.next {
+			continue // the broker sent something that lies before
+		}
+		out.batches = append(out.batches, b)
+		out.next = b.NextOffset()
+	}
+	if out.err != nil {
+		cur.stopped = true // the error reaches Poll behind the records
+	}
+	if len(out.batches) == 0 && out.err == nil {
+		return out, false
+	}
+	cur.next = out.next
+	cur.pending += out.bytes
+	f.k.mu.pending += out.bytes
+	return out, true
+}
+
+// refusedLocked deals with a partition's error code; true where the metadata is stale.
+func (f *fetcher) refusedLocked(cur *cursor, err error, part *kmsg.FetchResponseTopicPartition, answer *kmsg.FetchResponse) bool {
+	switch {
+	case errors.Is(err, ErrOffsetOutOfRange):
+		if f.k.cfg.reset.kind == positionNone {
+			cur.position = cur.next
+			f.k.stopLocked(cur, fmt.Errorf("offset %d: %w", cur.next, err))
+			f.k.tell()
+			return false
+		}
+		f.k.c.log.Info("offset out of range", "partition", cur.tp.String(), "offset", cur.next, "reset", f.k.cfg.reset.String())
+		cur.start = f.k.cfg.reset
+		return false
+	case staleMetadata(err):
+		hint := leaderHint{cur.tp, part.CurrentLeader.LeaderID, part.CurrentLeader.LeaderEpoch}
+		if !f.k.c.meta.hint(hint, fetchBrokers(answer)) {
+			f.backOffLocked(cur)
+		}
+		return true
+	case retriable(err), errors.Is(err, ErrUnknownServerError):
+		f.backOffLocked(cur)
+		f.k.c.log.Warn("fetch refused", "partition", cur.tp.String(), "error", err)
+		return false
+	default:
+		f.k.stopLocked(cur, err)
+		f.k.tell()
+		return false
+	}
+}
+
+func fetchBrokers(answer *kmsg.FetchResponse) []brokerInfo {
+	brokers := make([]brokerInfo, 0, len(answer.Brokers))
+	for _, b := range answer.Brokers {
+		info := brokerInfo{id: b.NodeID, address: joinHostPort(b.Host, b.Port)}
+		if b.Rack != nil {
+			info.rack = *b.Rack
+		}
+		brokers = append(brokers, info)
+	}
+	return brokers
+}
+
+// decode makes records of answers and hands them to Poll.
+func (f *fetcher) decode(answers []fetched) {
+	for i := range answers {
+		a := &answers[i]
+		records, err := f.k.decode(a)
+		if err == nil {
+			err = a.err
+		}
+		if err != nil {
+			err = &PartitionError{a.cur.tp, err}
+		}
+		f.k.mu.Lock()
+		if !a.cur.dropped {
+			next := a.next
+			if err != nil {
+				a.cur.stopped = true
+				next = a.from
+				if n := len(records); n > 0 {
+					next = records[n-1].Offset + 1
+				}
+			}
+			a.cur.chunks = append(a.cur.chunks, chunk{records: records, bytes: a.bytes, next: next, err: err})
+			f.k.enlistLocked(a.cur)
+		}
+		f.k.mu.Unlock()
+		f.k.tell()
+	}
+}

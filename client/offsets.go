@@ -1,0 +1,119 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// The times that ListOffsets gives a meaning of their own.
+const (
+	listLatest   = -1
+	listEarliest = -2
+)
+
+func (p Position) listTime() int64 {
+	switch p.kind {
+	case positionEarliest:
+		return listEarliest
+	case positionTime:
+		return p.number
+	default:
+		return listLatest
+	}
+}
+
+// resolveStarts asks the leader for the offsets that positions stand for.
+func (f *fetcher) resolveStarts(ctx context.Context, conn *connection, cursors []*cursor) {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	req.IsolationLevel = int8(f.k.cfg.isolation)
+	req.TimeoutMillis = int32(f.k.c.cfg.requestTimeout.Milliseconds())
+	f.k.mu.Lock()
+	for _, cur := range cursors {
+		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != cur.tp.Topic {
+			req.Topics = append(req.Topics, kmsg.ListOffsetsRequestTopic{Topic: cur.tp.Topic})
+		}
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = cur.tp.Partition, cur.epoch, cur.start.listTime()
+		t := &req.Topics[len(req.Topics)-1]
+		t.Partitions = append(t.Partitions, p)
+	}
+	f.k.mu.Unlock()
+	resp, err := conn.ask(ctx, req, -1)
+	if err != nil {
+		f.release(fetchWork{resolve: cursors}, err)
+		return
+	}
+	parts := map[partitionKey]*kmsg.ListOffsetsResponseTopicPartition{}
+	answer := resp.(*kmsg.ListOffsetsResponse)
+	for i := range answer.Topics {
+		t := &answer.Topics[i]
+		for j := range t.Partitions {
+			parts[partitionKey{topic: t.Topic, partition: t.Partitions[j].Partition}] = &t.Partitions[j]
+		}
+	}
+	stale := false
+	f.k.mu.Lock()
+	for _, cur := range cursors {
+		cur.busy = false
+		part := parts[partitionKey{topic: cur.tp.Topic, partition: cur.tp.Partition}]
+		if part == nil {
+			f.backOffLocked(cur)
+			continue
+		}
+		stale = f.resolvedLocked(cur, part) || stale
+	}
+	f.k.mu.Unlock()
+	if stale {
+		f.k.c.meta.update()
+	}
+}
+
+// resolvedLocked takes in the offset that a position stands for; true where the metadata is stale.
+func (f *fetcher) resolvedLocked(cur *cursor, part *kmsg.ListOffsetsResponseTopicPartition) bool {
+	err := CodeError(part.ErrorCode, nil)
+	switch {
+	case err == nil && part.Offset < 0 && cur.start.kind == positionTime:
+		cur.start = Latest // nothing is that late
+		return false
+	case err == nil && part.Offset < 0:
+		f.backOffLocked(cur)
+		return false
+	case err == nil:
+		cur.start, cur.failures = Position{}, 0
+		cur.next = part.Offset
+		// What was fetched before a reset is still to be polled, and says itself where it ends.
+		if len(cur.chunks) == 0 {
+			cur.position = part.Offset
+		}
+		return false
+	case retriable(err), errors.Is(err, ErrUnknownServerError):
+		f.backOffLocked(cur)
+		return staleMetadata(err)
+	default:
+		f.k.stopLocked(cur, fmt.Errorf("find %v: %w", cur.start, err))
+		f.k.tell()
+		return false
+	}
+}
+
+// Partitions gives the number of partitions of a topic, asking the cluster. It never creates one.
+// Errors: ErrUnknownTopicOrPartition, ErrTopicAuthorizationFailed, ErrInvalidTopic, ErrNoBrokers, ctx's.
+func (c *Client) Partitions(ctx context.Context, topic string) (int32, error) {
+	answer, err := c.meta.ask(ctx, []string{topic}, false)
+	if err != nil {
+		return 0, fmt.Errorf("partitions of topic %q: %w", topic, err)
+	}
+	for i := range answer.Topics {
+		if t := readTopic(&answer.Topics[i]); t.name == topic {
+			if t.err != nil {
+				return 0, fmt.Errorf("partitions of topic %q: %w", topic, t.err)
+			}
+			return int32(len(t.partitions)), nil
+		}
+	}
+	return 0, fmt.Errorf("partitions of topic %q: %w", topic, ErrUnknownTopicOrPartition)
+}

@@ -1,0 +1,185 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"barnabas/internal/netx"
+)
+
+// Option sets something of a Client. Each names the Kafka setting that it stands for.
+type Option func(*config) error
+
+type config struct {
+	seeds             []string
+	id                string
+	dial              func(ctx context.Context, address string) (net.Conn, error)
+	logger            *slog.Logger
+	metadataMaxAge    time.Duration
+	metadataMaxIdle   time.Duration
+	requestTimeout    time.Duration
+	setupTimeout      time.Duration
+	maxIdle           time.Duration
+	retryBackoff      backoff
+	reconnectBackoff  backoff
+	maxResponseBytes  int
+	allowAutoCreation bool
+}
+
+// The limits of what a Client keeps open or takes in.
+const (
+	// defaultMaxResponseBytes bounds one response of a broker. A larger one closes the connection,
+	// since the length field of a stream that is not Kafka's reads as any number.
+	defaultMaxResponseBytes = 256 << 20
+
+	// maxRequestsInFlight bounds the unanswered requests on one connection. The next request waits.
+	maxRequestsInFlight = 64
+)
+
+func defaultConfig() config {
+	return config{
+		seeds:             []string{"127.0.0.1:9092"},
+		id:                "barnabas-client",
+		dial:              netx.TCP.Dial,
+		logger:            slog.New(slog.DiscardHandler),
+		metadataMaxAge:    5 * time.Minute,
+		metadataMaxIdle:   5 * time.Minute,
+		requestTimeout:    30 * time.Second,
+		setupTimeout:      10 * time.Second,
+		maxIdle:           9 * time.Minute,
+		retryBackoff:      backoff{first: 100 * time.Millisecond, most: time.Second},
+		reconnectBackoff:  backoff{first: 50 * time.Millisecond, most: time.Second},
+		maxResponseBytes:  defaultMaxResponseBytes,
+		allowAutoCreation: true,
+	}
+}
+
+// Brokers names the brokers to ask first, as HOST:PORT. One that answers is enough: it tells of all
+// others. Default 127.0.0.1:9092. Kafka: bootstrap.servers.
+func Brokers(addresses ...string) Option {
+	return func(c *config) error {
+		if len(addresses) == 0 {
+			return errors.New("bootstrap.servers: at least one HOST:PORT is needed")
+		}
+		for _, a := range addresses {
+			if _, _, err := net.SplitHostPort(a); err != nil {
+				return fmt.Errorf("bootstrap.servers: %q is not HOST:PORT: %w", a, err)
+			}
+		}
+		c.seeds = append([]string(nil), addresses...)
+		return nil
+	}
+}
+
+// ID is the name that brokers log and meter this client by. Default "barnabas-client".
+// Kafka: client.id.
+func ID(id string) Option {
+	return func(c *config) error { c.id = id; return nil }
+}
+
+// Logger receives what an operator may want to know: connections lost, metadata that cannot be
+// had, records given up. Default: nothing is logged.
+func Logger(l *slog.Logger) Option {
+	return func(c *config) error {
+		if l == nil {
+			return errors.New("the logger is nil")
+		}
+		c.logger = l
+		return nil
+	}
+}
+
+// Dialer replaces the way to reach a broker's HOST:PORT, which is TCP: for proxies, for programs
+// that run client and broker in one process, and for tests.
+func Dialer(dial func(ctx context.Context, address string) (net.Conn, error)) Option {
+	return func(c *config) error {
+		if dial == nil {
+			return errors.New("the dialer is nil")
+		}
+		c.dial = dial
+		return nil
+	}
+}
+
+// MetadataMaxAge is after how long the metadata is asked for anew although nothing proved it
+// stale. Default 5 minutes. Kafka: metadata.max.age.ms.
+func MetadataMaxAge(d time.Duration) Option {
+	return duration("metadata.max.age.ms", d, time.Millisecond, func(c *config) *time.Duration { return &c.metadataMaxAge })
+}
+
+// MetadataMaxIdle is how long a topic that is no longer produced to stays in the metadata that is
+// asked for. Default 5 minutes, at least 5 seconds. Kafka: metadata.max.idle.ms.
+func MetadataMaxIdle(d time.Duration) Option {
+	return duration("metadata.max.idle.ms", d, 5*time.Second, func(c *config) *time.Duration { return &c.metadataMaxIdle })
+}
+
+// RequestTimeout is how long a broker may take to answer. After it the connection is closed and
+// the request is tried again where that is safe. Default 30 seconds. Kafka: request.timeout.ms.
+func RequestTimeout(d time.Duration) Option {
+	return duration("request.timeout.ms", d, time.Millisecond, func(c *config) *time.Duration { return &c.requestTimeout })
+}
+
+// ConnectionSetupTimeout bounds connecting, including the negotiation of versions. Default
+// 10 seconds. Kafka: socket.connection.setup.timeout.ms.
+func ConnectionSetupTimeout(d time.Duration) Option {
+	return duration("socket.connection.setup.timeout.ms", d, time.Millisecond,
+		func(c *config) *time.Duration { return &c.setupTimeout })
+}
+
+// ConnectionsMaxIdle is after how long an unused connection is closed. Default 9 minutes; less
+// than the brokers' 10, so that it is never closed under a request. Kafka: connections.max.idle.ms.
+func ConnectionsMaxIdle(d time.Duration) Option {
+	return duration("connections.max.idle.ms", d, time.Second, func(c *config) *time.Duration { return &c.maxIdle })
+}
+
+// RetryBackoff is how long to wait before a failed request is tried again: first, then doubled up
+// to most, each time longer or shorter by up to a fifth. Default 100 ms and 1 s.
+// Kafka: retry.backoff.ms and retry.backoff.max.ms.
+func RetryBackoff(first, most time.Duration) Option {
+	return func(c *config) error { return setBackoff("retry.backoff.ms", &c.retryBackoff, first, most) }
+}
+
+// ReconnectBackoff is how long to wait before a broker that could not be reached is tried again:
+// first, then doubled up to most, each time longer or shorter by up to a fifth. Default 50 ms and
+// 1 s. Kafka: reconnect.backoff.ms and reconnect.backoff.max.ms.
+func ReconnectBackoff(first, most time.Duration) Option {
+	return func(c *config) error {
+		return setBackoff("reconnect.backoff.ms", &c.reconnectBackoff, first, most)
+	}
+}
+
+// AllowAutoTopicCreation says whether a topic that is produced to and does not exist may be
+// created, where the brokers allow that too (auto.create.topics.enable). Default true, as in
+// Kafka's producer. Consumers and admin calls never create a topic.
+// Kafka: allow.auto.create.topics.
+func AllowAutoTopicCreation(allow bool) Option {
+	return func(c *config) error { c.allowAutoCreation = allow; return nil }
+}
+
+func duration(key string, d, least time.Duration, field func(*config) *time.Duration) Option {
+	return func(c *config) error {
+		if d < least {
+			return fmt.Errorf("%s: %v is less than %v", key, d, least)
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+func setBackoff(key string, b *backoff, first, most time.Duration) error {
+	if first <= 0 || most < first {
+		return fmt.Errorf("%s: the first wait (%v) must be above 0 and at most the longest (%v)", key, first, most)
+	}
+	*b = backoff{first: first, most: most}
+	return nil
+}
+
+// softwareVersion is what brokers are told in ApiVersions (KIP-511), beside the software's name.
+const (
+	softwareName    = "barnabas-client"
+	softwareVersion = "0.1.0"
+)

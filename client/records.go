@@ -1,0 +1,144 @@
+package client
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/batch"
+)
+
+// decode makes records of fetched batches: it verifies checksums, decompresses, and leaves out
+// what lies before the offset that was asked for, control batches, and, reading committed,
+// batches of aborted transactions. With an error come the records before it.
+func (k *Consumer) decode(a *fetched) ([]Record, error) {
+	most := 0
+	for _, b := range a.batches {
+		// What a header claims is not to be believed beyond what the bytes could hold uncompressed.
+		most += min(max(int(b.Count()), 0), len(b))
+	}
+	records := make([]Record, 0, most)
+	aborted := newAbortedTransactions(k.cfg.isolation, a.aborted)
+	for _, b := range a.batches {
+		if k.cfg.checkCRCs {
+			if err := b.CheckCRC(); err != nil {
+				return records, fmt.Errorf("batch at offset %d: %w: %w", b.BaseOffset(), ErrCorruptMessage, err)
+			}
+		}
+		skip, err := aborted.skips(k.checker, b)
+		if err != nil {
+			return records, fmt.Errorf("batch at offset %d: %w: %w", b.BaseOffset(), ErrCorruptMessage, err)
+		}
+		if skip || b.IsControl() {
+			continue
+		}
+		if records, err = k.appendRecords(records, a, b); err != nil {
+			return records, fmt.Errorf("batch at offset %d: %w", b.BaseOffset(), err)
+		}
+	}
+	return records, nil
+}
+
+// appendRecords decodes one batch. Its records alias the batch where it is not compressed, and
+// otherwise memory of their own.
+func (k *Consumer) appendRecords(dst []Record, a *fetched, b batch.Batch) ([]Record, error) {
+	var copies arena
+	keep := func(p []byte) []byte { return p }
+	if b.Codec() != batch.None {
+		keep = copies.copy
+	}
+	epoch, kind := b.LeaderEpoch(), TimestampType(b.TimestampType())
+	for in, err := range k.checker.Records(b) {
+		if err != nil {
+			if errors.Is(err, batch.ErrUnsupportedCodec) {
+				return dst, fmt.Errorf("%w: %w", ErrUnsupportedCompressionType, err)
+			}
+			return dst, fmt.Errorf("%w: %w", ErrCorruptMessage, err)
+		}
+		offset := b.OffsetOf(&in)
+		if offset < a.from {
+			continue
+		}
+		r := Record{
+			Topic: a.cur.tp.Topic, Partition: a.cur.tp.Partition, LeaderEpoch: epoch, Offset: offset,
+			Timestamp: time.UnixMilli(b.TimestampOf(&in)), TimestampType: kind,
+			Key: keep(in.Key), Value: keep(in.Value),
+		}
+		if len(in.Headers) > 0 {
+			r.Headers = make([]Header, len(in.Headers))
+			for i, h := range in.Headers {
+				r.Headers[i] = Header{Key: string(h.Key), Value: keep(h.Value)}
+			}
+		}
+		dst = append(dst, r)
+	}
+	return dst, nil
+}
+
+// arena gives out copies that share blocks of memory.
+type arena struct{ free []byte }
+
+const arenaBlock = 32 << 10
+
+func (a *arena) copy(p []byte) []byte {
+	if p == nil {
+		return nil
+	}
+	if len(p) > arenaBlock/4 {
+		return append(make([]byte, 0, len(p)), p...)
+	}
+	if len(p) > len(a.free) {
+		a.free = make([]byte, arenaBlock)
+	}
+	c := a.free[:len(p):len(p)]
+	a.free = a.free[len(p):]
+	copy(c, p)
+	return c
+}
+
+// abortedTransactions tells which batches belong to transactions that were aborted: those of a
+// producer from the first offset of its transaction up to the marker that ends it.
+type abortedTransactions struct {
+	coming []kmsg.FetchResponseTopicPartitionAbortedTransaction // by first offset
+	open   map[int64]bool                                       // producers
+}
+
+// newAbortedTransactions sorts what a broker lists: not every broker does (trap 20).
+func newAbortedTransactions(i Isolation, list []kmsg.FetchResponseTopicPartitionAbortedTransaction) *abortedTransactions {
+	if i != ReadCommitted || len(list) == 0 {
+		return &abortedTransactions{}
+	}
+	sorted := slices.Clone(list)
+	slices.SortFunc(sorted, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
+		return cmp.Compare(a.FirstOffset, b.FirstOffset)
+	})
+	return &abortedTransactions{coming: sorted, open: map[int64]bool{}}
+}
+
+func (t *abortedTransactions) skips(checker *batch.Checker, b batch.Batch) (bool, error) {
+	if t.open == nil {
+		return false, nil
+	}
+	for len(t.coming) > 0 && t.coming[0].FirstOffset <= b.LastOffset() {
+		t.open[t.coming[0].ProducerID] = true
+		t.coming = t.coming[1:]
+	}
+	if !b.IsTransactional() {
+		return false, nil
+	}
+	if !b.IsControl() {
+		return t.open[b.ProducerID()], nil
+	}
+	marker, err := checker.ParseControl(b)
+	if err != nil {
+		return false, err
+	}
+	if marker.Type == batch.AbortMarker {
+		delete(t.open, b.ProducerID())
+	}
+	return true, nil
+}

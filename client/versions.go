@@ -1,0 +1,48 @@
+package client
+
+import (
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// apiVersions is what a broker said in its ApiVersions response.
+type apiVersions struct {
+	ranges map[int16]versionRange
+}
+
+type versionRange struct{ least, most int16 }
+
+// newest is up to which version this client was written, for the requests whose content it builds
+// itself. kmsg may know newer ones, whose new fields would then go out unset.
+var newest = map[int16]int16{
+	0:  13, // Produce: topic ids
+	1:  17, // Fetch: topic ids; 18 is for replicas
+	2:  10, // ListOffsets
+	3:  13, // Metadata: REBOOTSTRAP_REQUIRED
+	18: 4,  // ApiVersions
+	22: 5,  // InitProducerId; 6 is not stable
+}
+
+// choose gives the newest version of the request that both ends know, at most limit (-1: no limit).
+func (v *apiVersions) choose(req kmsg.Request, limit int16) (int16, error) {
+	ours := req.MaxVersion()
+	if n, ok := newest[req.Key()]; ok {
+		ours = min(ours, n)
+	}
+	if limit >= 0 {
+		ours = min(ours, limit)
+	}
+	r, ok := v.ranges[req.Key()]
+	if !ok {
+		return 0, fmt.Errorf("%w: %s", ErrUnsupported, kmsg.NameForKey(req.Key()))
+	}
+	if version := min(ours, r.most); version >= r.least {
+		return version, nil
+	}
+	return 0, fmt.Errorf("%w: it speaks %s versions %d to %d, we at most %d",
+		ErrUnsupported, kmsg.NameForKey(req.Key()), r.least, r.most, ours)
+}
+
+// minimalVersions is what may be asked of a broker that has not said anything yet.
+var minimalVersions = apiVersions{ranges: map[int16]versionRange{18: {0, 4}}}
