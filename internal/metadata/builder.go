@@ -147,9 +147,13 @@ func brokerFrom(r *BrokerRecord) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	cordoned, err := uuidsFrom(r.Cordoned)
+	if err != nil {
+		return nil, err
+	}
 	broker := &Broker{
 		ID: r.Id, Epoch: r.Epoch, Incarnation: incarnation, Rack: r.Rack,
-		Directories: directories, Fenced: r.Fenced, ShuttingDown: r.ShuttingDown,
+		Directories: directories, Cordoned: cordoned, Fenced: r.Fenced, ShuttingDown: r.ShuttingDown,
 	}
 	for _, l := range r.Listeners {
 		if l.Port > math.MaxUint16 {
@@ -210,6 +214,11 @@ func (b *Builder) replayBrokerChange(r *BrokerChangeRecord) error {
 	if r.Directories != nil {
 		if broker.Directories, err = uuidsFrom(r.Directories.Ids); err != nil {
 			return fmt.Errorf("directories of broker %d: %w", r.Id, err)
+		}
+	}
+	if r.Cordoned != nil {
+		if broker.Cordoned, err = uuidsFrom(r.Cordoned.Ids); err != nil {
+			return fmt.Errorf("cordoned directories of broker %d: %w", r.Id, err)
 		}
 	}
 	b.setBroker(&broker)

@@ -22,11 +22,11 @@ func oneOfEach() []Record {
 		&ClusterRecord{Id: "c", LastBrokerEpoch: 3},
 		&FeatureRecord{Name: "f", Level: 2},
 		&BrokerRecord{
-			Id: 1, Epoch: 4, Incarnation: id, Rack: proto.String("r"), Directories: [][]byte{id}, Fenced: true, ShuttingDown: true,
+			Id: 1, Epoch: 4, Incarnation: id, Rack: proto.String("r"), Directories: [][]byte{id}, Cordoned: [][]byte{id}, Fenced: true, ShuttingDown: true,
 			Listeners: []*BrokerRecord_Listener{{Name: "PLAINTEXT", Host: "h", Port: 9092, SecurityProtocol: 1}},
 			Features:  []*BrokerRecord_Feature{{Name: "f", Min: 1, Max: 2}},
 		},
-		&BrokerChangeRecord{Id: 1, Epoch: 4, Fenced: proto.Bool(false), ShuttingDown: proto.Bool(true), Directories: directories},
+		&BrokerChangeRecord{Id: 1, Epoch: 4, Fenced: proto.Bool(false), ShuttingDown: proto.Bool(true), Directories: directories, Cordoned: directories},
 		&BrokerRemovalRecord{Id: 1, Epoch: 4},
 		&TopicRecord{Name: "t", Id: id},
 		&PartitionRecord{TopicId: id, Partition: 1, Replicas: []int32{1}, Directories: [][]byte{id}, Isr: []int32{1}, Elr: []int32{2}, LastKnownElr: []int32{3}, Adding: []int32{4}, Removing: []int32{5}, Leader: 1, LeaderEpoch: 2, PartitionEpoch: 3},

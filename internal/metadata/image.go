@@ -46,6 +46,13 @@ func (t *Topic) ReplicationFactor() int {
 	return len(t.Partitions[0].Replicas)
 }
 
+// EffectiveMinISR is the number of in-sync replicas that a write with acks=all really waits for:
+// Kafka lowers min.insync.replicas silently to the number of replicas that there are, so that a
+// topic of one replica is no safer for a setting of two. lowered says so, for those who warn.
+func EffectiveMinISR(configured, replicationFactor int) (effective int, lowered bool) {
+	return min(configured, replicationFactor), configured > replicationFactor
+}
+
 // Listener is an address under which clients or brokers reach a broker.
 type Listener struct {
 	Name             string
@@ -69,6 +76,7 @@ type Broker struct {
 	Features     []FeatureRange
 	Rack         *string
 	Directories  []UUID // log directories that are online
+	Cordoned     []UUID // of Directories: those that take no new replicas (KIP-1066)
 	Fenced       bool   // leads nothing and is not in any ISR
 	ShuttingDown bool
 }

@@ -106,6 +106,7 @@ func (h *history) brokerRecord(b *Builder) Record {
 	}
 	r := &Broker{ID: id, Epoch: b.next.LastBrokerEpoch() + 1 + h.random.Int64N(3), Incarnation: h.newID(), Fenced: true}
 	if h.random.IntN(2) == 0 {
+		r.Cordoned = []UUID{h.newID()}
 		r.Listeners = []Listener{{"PLAINTEXT", "host", 9092, 0}}
 		r.Features = []FeatureRange{{"metadata.version", 7, 30}}
 		r.Rack = proto.String("")

@@ -439,6 +439,7 @@ type BrokerRecord struct {
 	Directories   [][]byte                 `protobuf:"bytes,7,rep,name=directories,proto3" json:"directories,omitempty"` // ids of the log directories that are online
 	Fenced        bool                     `protobuf:"varint,8,opt,name=fenced,proto3" json:"fenced,omitempty"`
 	ShuttingDown  bool                     `protobuf:"varint,9,opt,name=shutting_down,json=shuttingDown,proto3" json:"shutting_down,omitempty"`
+	Cordoned      [][]byte                 `protobuf:"bytes,10,rep,name=cordoned,proto3" json:"cordoned,omitempty"` // of directories: those that take no new replicas (KIP-1066)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -536,6 +537,13 @@ func (x *BrokerRecord) GetShuttingDown() bool {
 	return false
 }
 
+func (x *BrokerRecord) GetCordoned() [][]byte {
+	if x != nil {
+		return x.Cordoned
+	}
+	return nil
+}
+
 // BrokerChangeRecord changes a registration. Fields that are not set stay as they are.
 type BrokerChangeRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -544,6 +552,7 @@ type BrokerChangeRecord struct {
 	Fenced        *bool                  `protobuf:"varint,3,opt,name=fenced,proto3,oneof" json:"fenced,omitempty"`
 	ShuttingDown  *bool                  `protobuf:"varint,4,opt,name=shutting_down,json=shuttingDown,proto3,oneof" json:"shutting_down,omitempty"`
 	Directories   *Directories           `protobuf:"bytes,5,opt,name=directories,proto3" json:"directories,omitempty"`
+	Cordoned      *Directories           `protobuf:"bytes,6,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +618,13 @@ func (x *BrokerChangeRecord) GetShuttingDown() bool {
 func (x *BrokerChangeRecord) GetDirectories() *Directories {
 	if x != nil {
 		return x.Directories
+	}
+	return nil
+}
+
+func (x *BrokerChangeRecord) GetCordoned() *Directories {
+	if x != nil {
+		return x.Cordoned
 	}
 	return nil
 }
@@ -1424,7 +1440,7 @@ const file_records_proto_rawDesc = "" +
 	"\x11last_broker_epoch\x18\x02 \x01(\x03R\x0flastBrokerEpoch\"9\n" +
 	"\rFeatureRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05level\x18\x02 \x01(\x05R\x05level\"\x9c\x04\n" +
+	"\x05level\x18\x02 \x01(\x05R\x05level\"\xb8\x04\n" +
 	"\fBrokerRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12 \n" +
@@ -1434,7 +1450,9 @@ const file_records_proto_rawDesc = "" +
 	"\x04rack\x18\x06 \x01(\tH\x00R\x04rack\x88\x01\x01\x12 \n" +
 	"\vdirectories\x18\a \x03(\fR\vdirectories\x12\x16\n" +
 	"\x06fenced\x18\b \x01(\bR\x06fenced\x12#\n" +
-	"\rshutting_down\x18\t \x01(\bR\fshuttingDown\x1as\n" +
+	"\rshutting_down\x18\t \x01(\bR\fshuttingDown\x12\x1a\n" +
+	"\bcordoned\x18\n" +
+	" \x03(\fR\bcordoned\x1as\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
@@ -1444,13 +1462,14 @@ const file_records_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03min\x18\x02 \x01(\x05R\x03min\x12\x10\n" +
 	"\x03max\x18\x03 \x01(\x05R\x03maxB\a\n" +
-	"\x05_rack\"\xe0\x01\n" +
+	"\x05_rack\"\x9c\x02\n" +
 	"\x12BrokerChangeRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x1b\n" +
 	"\x06fenced\x18\x03 \x01(\bH\x00R\x06fenced\x88\x01\x01\x12(\n" +
 	"\rshutting_down\x18\x04 \x01(\bH\x01R\fshuttingDown\x88\x01\x01\x12@\n" +
-	"\vdirectories\x18\x05 \x01(\v2\x1e.barnabas.metadata.DirectoriesR\vdirectoriesB\t\n" +
+	"\vdirectories\x18\x05 \x01(\v2\x1e.barnabas.metadata.DirectoriesR\vdirectories\x12:\n" +
+	"\bcordoned\x18\x06 \x01(\v2\x1e.barnabas.metadata.DirectoriesR\bcordonedB\t\n" +
 	"\a_fencedB\x10\n" +
 	"\x0e_shutting_down\";\n" +
 	"\x13BrokerRemovalRecord\x12\x0e\n" +
@@ -1555,18 +1574,19 @@ var file_records_proto_depIdxs = []int32{
 	16, // 13: barnabas.metadata.BrokerRecord.listeners:type_name -> barnabas.metadata.BrokerRecord.Listener
 	17, // 14: barnabas.metadata.BrokerRecord.features:type_name -> barnabas.metadata.BrokerRecord.Feature
 	11, // 15: barnabas.metadata.BrokerChangeRecord.directories:type_name -> barnabas.metadata.Directories
-	10, // 16: barnabas.metadata.PartitionChangeRecord.replicas:type_name -> barnabas.metadata.Nodes
-	11, // 17: barnabas.metadata.PartitionChangeRecord.directories:type_name -> barnabas.metadata.Directories
-	10, // 18: barnabas.metadata.PartitionChangeRecord.isr:type_name -> barnabas.metadata.Nodes
-	10, // 19: barnabas.metadata.PartitionChangeRecord.elr:type_name -> barnabas.metadata.Nodes
-	10, // 20: barnabas.metadata.PartitionChangeRecord.last_known_elr:type_name -> barnabas.metadata.Nodes
-	10, // 21: barnabas.metadata.PartitionChangeRecord.adding:type_name -> barnabas.metadata.Nodes
-	10, // 22: barnabas.metadata.PartitionChangeRecord.removing:type_name -> barnabas.metadata.Nodes
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	11, // 16: barnabas.metadata.BrokerChangeRecord.cordoned:type_name -> barnabas.metadata.Directories
+	10, // 17: barnabas.metadata.PartitionChangeRecord.replicas:type_name -> barnabas.metadata.Nodes
+	11, // 18: barnabas.metadata.PartitionChangeRecord.directories:type_name -> barnabas.metadata.Directories
+	10, // 19: barnabas.metadata.PartitionChangeRecord.isr:type_name -> barnabas.metadata.Nodes
+	10, // 20: barnabas.metadata.PartitionChangeRecord.elr:type_name -> barnabas.metadata.Nodes
+	10, // 21: barnabas.metadata.PartitionChangeRecord.last_known_elr:type_name -> barnabas.metadata.Nodes
+	10, // 22: barnabas.metadata.PartitionChangeRecord.adding:type_name -> barnabas.metadata.Nodes
+	10, // 23: barnabas.metadata.PartitionChangeRecord.removing:type_name -> barnabas.metadata.Nodes
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_records_proto_init() }

@@ -47,7 +47,7 @@ func (i *Image) brokerRecords(yield func(Record) bool) bool {
 func (b *Broker) Record() *BrokerRecord {
 	r := &BrokerRecord{
 		Id: b.ID, Epoch: b.Epoch, Incarnation: b.Incarnation.Bytes(), Rack: b.Rack,
-		Directories: DirectoryBytes(b.Directories), Fenced: b.Fenced, ShuttingDown: b.ShuttingDown,
+		Directories: DirectoryBytes(b.Directories), Cordoned: DirectoryBytes(b.Cordoned), Fenced: b.Fenced, ShuttingDown: b.ShuttingDown,
 	}
 	for _, l := range b.Listeners {
 		r.Listeners = append(r.Listeners, &BrokerRecord_Listener{
