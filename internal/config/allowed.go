@@ -58,10 +58,12 @@ var notEmpty = rule{"not empty", func(v any) bool { return v.(string) != "" }}
 var gzipLevel = rule{"from 1 to 9, or -1 for the codec's default", func(v any) bool { n := v.(int64); return n == -1 || n >= 1 && n <= 9 }}
 
 func distinct(list []string) bool {
-	for i, s := range list {
-		if s == "" || slices.Contains(list[:i], s) {
+	seen := make(map[string]bool, len(list))
+	for _, s := range list {
+		if s == "" || seen[s] {
 			return false
 		}
+		seen[s] = true
 	}
 	return true
 }

@@ -88,6 +88,7 @@ func (s Source) String() string {
 type Key struct {
 	Name       string
 	Scope      Scope
+	Area       string // the chapter of docs/config.md
 	Type       Type
 	Default    string // in the form DescribeConfigs shows; "" where HasDefault is false
 	HasDefault bool   // false: null unless set

@@ -53,7 +53,11 @@ func (s *Set) Entries() []Entry {
 func (s *Set) DefaultEntries() []Entry {
 	var list []Entry
 	for _, name := range slices.Sorted(maps.Keys(s.dynamicDefault)) {
-		list = append(list, s.entry(name, func(y Synonym) bool { return y.Source == DynamicDefaultBroker }))
+		e := s.entry(name, func(y Synonym) bool { return y.Source == DynamicDefaultBroker })
+		if !e.Sensitive {
+			e.Value = s.dynamicDefault[name] // what was set, even where this broker has its own
+		}
+		list = append(list, e)
 	}
 	return list
 }
@@ -107,7 +111,10 @@ func (s *Set) synonyms(name string, k *Key) []Synonym {
 	add(DynamicBroker, func(n string) (string, bool) { v, ok := s.dynamicBroker[n]; return v, ok })
 	add(DynamicDefaultBroker, func(n string) (string, bool) { v, ok := s.dynamicDefault[n]; return v, ok })
 	add(StaticBroker, func(n string) (string, bool) { v, ok := s.static[n]; return v.value, ok })
-	add(Default, func(n string) (string, bool) { d := keyOf(n); return d.Default, d.HasDefault })
+	add(Default, func(n string) (string, bool) {
+		d := keyOf(n)
+		return d.Default, d.HasDefault && !slices.Contains(dynamicKeys, n)
+	})
 	from := slices.IndexFunc(list, func(y Synonym) bool { return y.Name == name })
 	if from < 0 {
 		return nil

@@ -31,7 +31,7 @@ var logKeys = []row{
 	{"log.segment.delete.delay.ms", Long, "60000", atLeast(0), High, ClusterWide, effective,
 		"How long a file stays on disk after its segment was deleted, in milliseconds."},
 	{"log.cleanup.policy", List, "delete", subset("compact", "delete"), Medium, ClusterWide, effective,
-		"What becomes of old records: delete drops them by age and size, compact keeps the newest of each key. Empty: nothing."},
+		"What becomes of old records: delete drops them by age and size; compact demands that records have keys and, until there is a log cleaner, keeps all of them. Empty: all are kept."},
 	{"log.index.size.max.bytes", Int, "10485760", atLeast(4), Medium, ClusterWide, effective,
 		"The largest offset or time index in bytes; a segment whose index is full is closed."},
 	{"log.index.interval.bytes", Int, "4096", atLeast(0), Medium, ClusterWide, effective,

@@ -3,7 +3,7 @@ package config
 // topicKeys are the settings of a topic.
 var topicKeys = []row{
 	{"cleanup.policy", List, "delete", subset("compact", "delete"), Medium, ReadOnly, effective,
-		"What becomes of old records: delete drops them by age and size, compact keeps the newest of each key and demands that records have keys. Empty: nothing."},
+		"What becomes of old records: delete drops them by age and size; compact demands that records have keys and, until there is a log cleaner, keeps all of them. Empty: all are kept."},
 	{"compression.type", String, "producer", oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"), Medium, ReadOnly, effective,
 		"How records are stored: by a codec of the topic's choice, uncompressed, or as the producer sends them."},
 	{"compression.gzip.level", Int, "-1", gzipLevel, Medium, ReadOnly, effective,

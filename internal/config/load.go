@@ -168,3 +168,13 @@ func suggest(name string) string {
 	}
 	return nearest(name, table.names[Broker])
 }
+
+// suggestTopic does the same for a topic's key: a broker's key stands for the topic's.
+func suggestTopic(name string) string {
+	for _, topic := range table.names[Topics] {
+		if b, ok := topicSynonyms[topic]; ok && slices.Contains(table.broker[b].Synonyms, name) {
+			return topic
+		}
+	}
+	return nearest(name, table.names[Topics])
+}

@@ -14,12 +14,19 @@ var ownKeys = []string{
 	"server.shutdown.timeout.ms",
 }
 
+// dynamicKeys exist in Kafka only once they are set at run time: they have no place among the
+// defaults that DescribeConfigs lists.
+var dynamicKeys = []string{
+	"follower.replication.throttled.rate",
+	"leader.replication.throttled.rate",
+	"replica.alter.log.dirs.io.max.bytes.per.second",
+}
+
 // internalKeys are taken as Kafka takes them, but DescribeConfigs shows them only where they
-// are set. The three rates are no static keys in Kafka either.
+// are set.
 var internalKeys = []string{
 	"controller.performance.always.log.threshold.ms",
 	"controller.performance.sample.period.ms",
-	"follower.replication.throttled.rate",
 	"group.consumer.regex.refresh.interval.ms",
 	"group.share.initialize.retry.interval.ms",
 	"group.share.persister.class.name",
@@ -27,14 +34,12 @@ var internalKeys = []string{
 	"internal.metadata.log.segment.bytes",
 	"internal.metadata.max.batch.size.in.bytes",
 	"internal.segment.bytes",
-	"leader.replication.throttled.rate",
 	"log.initial.task.delay.ms",
 	"producer.id.expiration.check.interval.ms",
 	"remote.log.index.file.cache.ttl.ms",
 	"remote.log.manager.task.retry.backoff.max.ms",
 	"remote.log.manager.task.retry.backoff.ms",
 	"remote.log.manager.task.retry.jitter",
-	"replica.alter.log.dirs.io.max.bytes.per.second",
 	"server.max.startup.time.ms",
 	"share.coordinator.cold.partition.snapshot.interval.ms",
 	"share.coordinator.state.topic.prune.interval.ms",

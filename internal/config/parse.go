@@ -17,7 +17,7 @@ type InvalidError struct {
 }
 
 func (e *InvalidError) Error() string {
-	s := fmt.Sprintf("%s = %q is not allowed: %s", e.Key, e.Value, e.Allowed)
+	s := fmt.Sprintf("%s = %q is not allowed: %s", e.Key, clip(e.Value), e.Allowed)
 	if e.Origin != "" {
 		s += " (" + e.Origin + ")"
 	}
@@ -32,7 +32,7 @@ type UnknownError struct {
 }
 
 func (e *UnknownError) Error() string {
-	s := "unknown key " + e.Key
+	s := "unknown key " + clip(e.Key)
 	if e.Nearest != "" {
 		s += ": did you mean " + e.Nearest + "?"
 	}
@@ -42,11 +42,30 @@ func (e *UnknownError) Error() string {
 	return s
 }
 
+// clip keeps messages short whatever the user wrote.
+func clip(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+// maxValueBytes bounds a value; a longer one is refused. It is far above every use, PEM
+// chains included, and keeps hostile requests from costing more than they carry.
+const maxValueBytes = 1 << 16
+
+// maxReported is how many wrong settings one error names; the others wait for the next try.
+const maxReported = 20
+
 // trim removes what Java's String.trim removes.
 func trim(s string) string { return strings.TrimFunc(s, func(r rune) bool { return r <= ' ' }) }
 
 // parse reads text as a value of k: bool, string, int64, float64 or []string.
 func (k *Key) parse(text string) (any, error) {
+	if len(text) > maxValueBytes {
+		return nil, &InvalidError{Key: k.Name, Value: "[too long]", Allowed: fmt.Sprintf("takes at most %d bytes", maxValueBytes)}
+	}
 	v, ok := k.Type.parse(trim(text))
 	if ok && (k.check == nil || k.check(v)) {
 		return v, nil

@@ -31,6 +31,9 @@ func readProperties(file string) ([]line, error) {
 		logical, next = cutLogical(next)
 		first := number + 1
 		number += strings.Count(logical, "\n")
+		if blank(logical) {
+			continue
+		}
 		p, err := loader.LoadBytes([]byte(logical))
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", first, err)
@@ -53,13 +56,17 @@ func cutLogical(s string) (logical, rest string) {
 			return s, ""
 		}
 		natural := s[end : end+i]
-		first := end == 0
+		backslashes := len(natural) - len(strings.TrimRight(natural, `\`))
+		whole := backslashes%2 == 0 || end == 0 && blank(natural)
 		end += i + 1
-		if trimmed := strings.TrimLeft(natural, " \t\f"); first && (trimmed == "" || trimmed[0] == '#' || trimmed[0] == '!') {
-			return s[:end], s[end:]
-		}
-		if backslashes := len(natural) - len(strings.TrimRight(natural, `\`)); backslashes%2 == 0 {
+		if whole {
 			return s[:end], s[end:]
 		}
 	}
+}
+
+// blank reports whether a line sets nothing: it is empty or a comment.
+func blank(line string) bool {
+	line = strings.TrimLeft(line, " \t\f")
+	return line == "" || line[0] == '\n' || line[0] == '#' || line[0] == '!'
 }

@@ -108,8 +108,8 @@ func lookup(k *Key, get func(name string) (any, bool)) (any, bool) {
 	return get(k.Name)
 }
 
-// scale converts a number of hours or minutes, staying within 64 bits; negative stays
-// "no limit", whatever the unit.
+// scale converts a number of hours or minutes, which have 32 bits and so cannot overflow;
+// negative stays "no limit", whatever the unit.
 func scale(v any, times int64) any {
 	n, ok := v.(int64)
 	switch {
@@ -117,8 +117,6 @@ func scale(v any, times int64) any {
 		return v
 	case n < 0:
 		return int64(-1)
-	case n > math.MaxInt64/times:
-		return int64(math.MaxInt64)
 	}
 	return n * times
 }

@@ -47,15 +47,31 @@ type prefix struct {
 	name, reason string
 }
 
+// areas are the table's parts, in the order of docs/config.md.
+var areas = []struct {
+	name  string
+	scope Scope
+	rows  []row
+}{
+	{"Topics", Topics, topicKeys},
+	{"Logs", Broker, logKeys},
+	{"Listeners, connections, requests", Broker, networkKeys},
+	{"Node, controller, metadata", Broker, nodeKeys},
+	{"Replication, leadership, quotas", Broker, replicaKeys},
+	{"Groups and offsets", Broker, groupKeys},
+	{"Share groups", Broker, shareKeys},
+	{"Transactions", Broker, transactionKeys},
+	{"Tiered storage", Broker, remoteKeys},
+	{"TLS", Broker, tlsKeys},
+	{"Authentication and authorization", Broker, saslKeys},
+}
+
 func build() *tables {
 	t := &tables{broker: map[string]*Key{}, topic: map[string]*Key{}, env: map[string]*Key{}}
-	for _, rows := range [][]row{networkKeys, nodeKeys, logKeys, replicaKeys, groupKeys, shareKeys, transactionKeys, remoteKeys, tlsKeys, saslKeys} {
-		for _, r := range rows {
-			t.add(Broker, t.broker, r)
+	for _, a := range areas {
+		for _, r := range a.rows {
+			t.add(a.scope, t.of(a.scope), a.name, r)
 		}
-	}
-	for _, r := range topicKeys {
-		t.add(Topics, t.topic, r)
 	}
 	t.relate()
 	for name, k := range t.broker {
@@ -64,13 +80,13 @@ func build() *tables {
 	return t
 }
 
-func (t *tables) add(scope Scope, keys map[string]*Key, r row) {
+func (t *tables) add(scope Scope, keys map[string]*Key, area string, r row) {
 	if keys[r.name] != nil {
 		panic("config: two rows for " + r.name)
 	}
 	k := &Key{
-		Name: r.name, Scope: scope, Type: r.kind, Allowed: r.takes.text, Importance: r.importance, Update: r.update,
-		Sensitive: r.kind == Password, Own: slices.Contains(ownKeys, r.name), Internal: slices.Contains(internalKeys, r.name),
+		Name: r.name, Scope: scope, Area: area, Type: r.kind, Allowed: r.takes.text, Importance: r.importance, Update: r.update,
+		Sensitive: r.kind == Password, Own: slices.Contains(ownKeys, r.name), Internal: slices.Contains(internalKeys, r.name) || slices.Contains(dynamicKeys, r.name),
 		Status: r.here.status, Reason: r.here.reason, Doc: r.doc, check: r.takes.check,
 	}
 	if r.def != null {

@@ -69,9 +69,12 @@ func CheckTopic(overrides map[string]string) error {
 	var errs []error
 	values := map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(overrides)) {
+		if len(errs) == maxReported {
+			break
+		}
 		k, ok := table.topic[name]
 		if !ok {
-			errs = append(errs, &UnknownError{Key: name, Nearest: nearest(name, table.names[Topics])})
+			errs = append(errs, &UnknownError{Key: name, Nearest: suggestTopic(name)})
 			continue
 		}
 		v, err := k.parse(overrides[name])
@@ -159,9 +162,11 @@ func listenerBase(name string) (*Key, bool) {
 	return nil, false
 }
 
-// joined is errors.Join, but one error stays itself.
+// joined is errors.Join, but one error stays itself, and of very many the first few stand
+// for all.
 func joined(errs ...error) error {
 	errs = slices.DeleteFunc(errs, func(e error) bool { return e == nil })
+	errs = errs[:min(len(errs), maxReported)]
 	if len(errs) == 1 {
 		return errs[0]
 	}
