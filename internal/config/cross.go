@@ -19,7 +19,7 @@ func checkTogether(s *Set) error {
 	checkListeners(s, refuse)
 	checkOrder(s, refuse)
 	checkQuorum(s, refuse)
-	if n := s.Int64("queued.max.request.bytes"); n >= 0 && n < s.Int64("socket.request.max.bytes") {
+	if s.RequestMemoryBytes() < s.Int64("socket.request.max.bytes") {
 		refuse("queued.max.request.bytes", "at least socket.request.max.bytes, or no request of that size could ever be read")
 	}
 	if s.Int("max.connections.per.ip") == 0 && len(s.MaxConnectionsPerIP()) == 0 {

@@ -262,6 +262,7 @@ ssl.keystore.location=${file:/x:y}
 func TestValuesThatContradictEachOtherAreRefused(t *testing.T) {
 	for _, c := range []struct{ file, key string }{
 		{"queued.max.request.bytes=1000000", "queued.max.request.bytes"},
+		{"queued.max.request.bytes=-1\nsocket.request.max.bytes=300000000", "queued.max.request.bytes"},
 		{"broker.id=3\nnode.id=4", "broker.id"},
 		{"advertised.listeners=OTHER://h:1", "advertised.listeners"},
 		{"advertised.listeners=PLAINTEXT://0.0.0.0:1", "advertised.listeners"},

@@ -4,6 +4,7 @@ package config
 var ownKeys = []string{
 	"admin.listener",
 	"connection.max.unanswered.requests",
+	"connection.stall.ms",
 	"flush.before.ack",
 	"log.flush.before.ack",
 	"log.idle.close.ms",

@@ -182,3 +182,14 @@ func millis(name string, v any) time.Duration {
 	}
 	return time.Duration(max(n, -most)) * time.Millisecond
 }
+
+// RequestMemoryBytes is queued.max.request.bytes, where -1 stands for the default: memory is
+// never without a bound.
+func (s *Set) RequestMemoryBytes() int64 {
+	const name = "queued.max.request.bytes"
+	if n := s.Int64(name); n > 0 {
+		return n
+	}
+	n, _ := table.broker[name].parse(table.broker[name].Default)
+	return n.(int64)
+}
