@@ -1,0 +1,857 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"path"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var errDisk = errors.New("the disk says no")
+
+// on makes a Fault that answers one kind of Op.
+func on(k Kind, answer func(Op) error) Fault {
+	return func(op Op) error {
+		if op.Kind == k {
+			return answer(op)
+		}
+		return nil
+	}
+}
+
+func always(err error) func(Op) error { return func(Op) error { return err } }
+
+// newFile makes a durable, empty file on a new disk.
+func newFile(t *testing.T) (*Mem, File) {
+	t.Helper()
+	m := NewMem()
+	f := open(t, m, "/file", New)
+	require.NoError(t, m.SyncDir("/"))
+	return m, f
+}
+
+// history remembers of a file what any crash may leave at each offset.
+type history struct {
+	flushed  []byte   // content at the last flush
+	possible [][]byte // every content since, in order, unflushed
+}
+
+// TestCrashKeepsWhatWasFlushed writes, cuts and flushes at random. After a crash each byte must
+// be one that stood there at the last flush or since (zero where the file grew), and the size one
+// between the smallest and the largest since.
+func TestCrashKeepsWhatWasFlushed(t *testing.T) {
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		m, f := newFile(t)
+		var h history
+		var now []byte
+		for range 1 + r.IntN(30) {
+			switch r.IntN(8) {
+			case 0:
+				require.NoError(t, f.SyncData())
+				h = history{flushed: slices.Clone(now)}
+			case 1:
+				size := r.IntN(len(now) + 1)
+				require.NoError(t, f.Truncate(int64(size)))
+				now = slices.Clone(now[:size])
+				h.possible = append(h.possible, now)
+			default:
+				p := bytes.Repeat([]byte{byte(1 + r.IntN(255))}, 1+r.IntN(3000))
+				off := r.IntN(len(now) + 1)
+				write(t, f, string(p), int64(off))
+				grown := append(slices.Clone(now), make([]byte, max(0, off+len(p)-len(now)))...)
+				copy(grown[off:], p)
+				now = grown
+				h.possible = append(h.possible, now)
+			}
+		}
+		after := m.Crash(seed)
+		if err := h.allows([]byte(content(t, after, "/file"))); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+func (h history) allows(got []byte) error {
+	smallest, largest := len(h.flushed), len(h.flushed)
+	for _, p := range h.possible {
+		smallest, largest = min(smallest, len(p)), max(largest, len(p))
+	}
+	if len(got) < smallest || len(got) > largest {
+		return fmt.Errorf("%d bytes survived, had between %d and %d", len(got), smallest, largest)
+	}
+	for i, b := range got {
+		ok := i >= len(h.flushed) && b == 0 || i < len(h.flushed) && b == h.flushed[i]
+		for _, p := range h.possible {
+			ok = ok || i < len(p) && p[i] == b || i >= len(p) && b == 0
+		}
+		if !ok {
+			return fmt.Errorf("byte %d is %d, which it never was since the last flush", i, b)
+		}
+	}
+	return nil
+}
+
+// TestCrashHasEveryFate wants each way of losing data that the package names from some seed.
+func TestCrashHasEveryFate(t *testing.T) {
+	seen := map[string]uint64{}
+	for seed := range uint64(400) {
+		m, f := newFile(t)
+		write(t, f, string(bytes.Repeat([]byte{1}, 3000)), 0)
+		require.NoError(t, f.SyncData())
+		write(t, f, string(bytes.Repeat([]byte{2}, 9000)), 3000)
+		write(t, f, string(bytes.Repeat([]byte{3}, 500)), 0)
+		got := []byte(content(t, m.Crash(seed), "/file"))
+		tail := got[3000:]
+		filled := bytes.Count(tail, []byte{2})
+		switch first := bytes.Count(got[:500], []byte{3}); {
+		case first == 0 && len(tail) == 0:
+			seen["nothing"] = seed
+		case first == 500 && filled == 9000:
+			seen["all"] = seed
+		case first == 0 && filled == len(tail) && len(tail)%4 == 1:
+			seen["first write cut at any byte"] = seed
+		case first == 500 && filled == 0:
+			seen["second write without the first"] = seed
+		case first > 0 && first < 500 && first%4 == 1:
+			seen["overwrite torn at any byte"] = seed
+		case filled > 0 && filled < len(tail) && tail[len(tail)-1] == 2:
+			seen["hole"] = seed
+		case filled == 0 && len(tail) > 512:
+			seen["grown by zeros"] = seed
+		}
+	}
+	for _, fate := range []string{
+		"nothing", "all", "first write cut at any byte", "second write without the first",
+		"overwrite torn at any byte", "hole", "grown by zeros",
+	} {
+		require.Contains(t, seen, fate)
+	}
+}
+
+// TestCrashMayLoseATruncateAndKeepWhatFollowed is why who cuts a file must flush before going on.
+func TestCrashMayLoseATruncateAndKeepWhatFollowed(t *testing.T) {
+	mixed := 0
+	for seed := range uint64(400) {
+		for _, flushed := range []bool{false, true} {
+			m, f := newFile(t)
+			write(t, f, "old old old old", 0)
+			require.NoError(t, f.SyncData())
+			require.NoError(t, f.Truncate(4))
+			if flushed {
+				require.NoError(t, f.SyncData())
+			}
+			write(t, f, "new ", 4)
+			got := content(t, m.Crash(seed), "/file")
+			if got == "old new old old" {
+				mixed++
+				require.False(t, flushed, "seed %d", seed)
+			}
+		}
+	}
+	require.NotZero(t, mixed)
+}
+
+// busyDisk does random things to names and contents of a small tree, the same for one seed.
+func busyDisk(seed uint64) *Mem {
+	r := rand.New(rand.NewPCG(seed, 3))
+	m := NewMem()
+	dirs := []string{"/", "/a", "/b", "/a/c"}
+	for _, d := range dirs {
+		_ = m.MkdirAll(d)
+	}
+	name := func() string { return path.Join(dirs[r.IntN(len(dirs))], string(rune('p'+r.IntN(6)))) }
+	for range 80 {
+		switch r.IntN(8) {
+		case 0:
+			_ = m.Rename(name(), name())
+		case 1:
+			_ = m.Remove(name())
+		case 2:
+			_ = m.SyncDir(dirs[r.IntN(len(dirs))])
+		case 3:
+			_ = m.Rename("/a/c", "/b/c")
+		default:
+			if f, err := m.Open(name(), Create); err == nil {
+				_, _ = f.WriteAt(bytes.Repeat([]byte{byte(r.IntN(256))}, r.IntN(2000)), int64(r.IntN(2000)))
+				if r.IntN(2) == 0 {
+					_ = f.SyncData()
+				}
+				_ = f.Close()
+			}
+		}
+	}
+	return m
+}
+
+func TestCrashReplays(t *testing.T) {
+	outcomes := map[string]bool{}
+	for seed := range uint64(100) {
+		first := tree(t, busyDisk(5).Crash(seed), "/")
+		for range 3 {
+			require.Equal(t, first, tree(t, busyDisk(5).Crash(seed), "/"), "seed %d", seed)
+		}
+		outcomes[first] = true
+	}
+	require.Greater(t, len(outcomes), 90, "seeds make a difference")
+}
+
+// TestCrashOfACrashedDiskLosesNothing: what is left after a crash is all on the platter.
+func TestCrashOfACrashedDiskLosesNothing(t *testing.T) {
+	for seed := range uint64(200) {
+		m := busyDisk(seed).Crash(seed)
+		before := tree(t, m, "/")
+		require.Equal(t, before, tree(t, m.Crash(seed+1), "/"), "seed %d", seed)
+	}
+}
+
+// TestNamesSurviveInOrder makes, moves and removes names without a flush: what survives is what
+// the directory looked like at some moment after the last flush.
+func TestNamesSurviveInOrder(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		m := NewMem()
+		look := func() string { return fmt.Sprint(names(t, m, "/")) }
+		moments := map[string]bool{look(): true}
+		for i := range 20 {
+			switch r.IntN(4) {
+			case 0:
+				_ = m.Rename(fmt.Sprint("/", r.IntN(i+1)), fmt.Sprint("/", i))
+			case 1:
+				require.NoError(t, m.Remove(fmt.Sprint("/", r.IntN(i+1))))
+			default:
+				put(t, m, fmt.Sprint("/", i), "")
+			}
+			if r.IntN(8) == 0 {
+				require.NoError(t, m.SyncDir("/"))
+				clear(moments)
+			}
+			moments[look()] = true
+		}
+		if got := fmt.Sprint(names(t, m.Crash(seed), "/")); !moments[got] {
+			t.Fatalf("seed %d: %s was never what the directory held since its last flush: %v", seed, got, moments)
+		}
+	}
+}
+
+// TestRenameIsAtomic moves a file and a directory between directories: after a crash each is in
+// exactly one place, and in the new one once either directory has been flushed.
+func TestRenameIsAtomic(t *testing.T) {
+	seen := map[string]int{}
+	for seed := range uint64(200) {
+		for _, flush := range []string{"", "/from", "/to"} {
+			m := NewMem()
+			require.NoError(t, MkdirAllSync(m, "/from/dir"))
+			require.NoError(t, MkdirAllSync(m, "/to"))
+			require.NoError(t, WriteFileAtomic(m, "/from/dir/inner", []byte("x")))
+			require.NoError(t, WriteFileAtomic(m, "/from/file", []byte("x")))
+			put(t, m, "/to/earlier", "")
+			require.NoError(t, m.Rename("/from/file", "/to/file"))
+			require.NoError(t, m.Rename("/from/dir", "/to/dir"))
+			if flush != "" {
+				require.NoError(t, m.SyncDir(flush))
+			}
+			after := m.Crash(seed)
+			for _, name := range []string{"/file", "/dir/inner"} {
+				var at []string
+				for _, dir := range []string{"/from", "/to"} {
+					if _, err := after.Stat(dir + name); err == nil {
+						at = append(at, dir)
+					}
+				}
+				require.Len(t, at, 1, "seed %d, %q flushed: where %s is", seed, flush, name)
+				if flush != "" {
+					require.Equal(t, []string{"/to"}, at, "seed %d, %q flushed", seed, flush)
+				}
+				seen[name+at[0]]++
+			}
+			if _, err := after.Stat("/to/earlier"); err != nil {
+				require.Empty(t, names(t, after, "/to"), "seed %d: a later change overtook an earlier", seed)
+			}
+		}
+	}
+	require.Len(t, seen, 4, "either outcome happens")
+}
+
+// TestRemoveOfADirectoryCanStopHalfway also on disk: some files gone, and not the same each time.
+func TestRemoveOfADirectoryCanStopHalfway(t *testing.T) {
+	left := map[string]bool{}
+	for seed := range uint64(100) {
+		m := NewMem()
+		require.NoError(t, MkdirAllSync(m, "/dir"))
+		for i := range 4 {
+			put(t, m, fmt.Sprint("/dir/", i), "")
+		}
+		require.NoError(t, m.SyncDir("/dir"))
+		require.NoError(t, m.Remove("/dir"))
+		after := m.Crash(seed)
+		if _, err := after.Stat("/dir"); err == nil {
+			left[fmt.Sprint(names(t, after, "/dir"))] = true
+		} else {
+			left["gone"] = true
+		}
+	}
+	require.GreaterOrEqual(t, len(left), 5, "%v", left)
+}
+
+// TestTrap08FailedFlushIsNotRetried: after a flush that failed the next says success and reads
+// show the data, and yet it is on no disk that a crash leaves.
+func TestTrap08FailedFlushIsNotRetried(t *testing.T) {
+	flushes := map[Kind]func(m *Mem, f File) error{
+		OpSync: func(_ *Mem, f File) error { return f.SyncData() },
+		OpSyncFS: func(m *Mem, _ File) error {
+			v, err := m.Volume("/")
+			if err != nil {
+				return err
+			}
+			return v.SyncFS()
+		},
+	}
+	for kind, flush := range flushes {
+		for seed := range uint64(50) {
+			m, f := newFile(t)
+			write(t, f, "kept", 0)
+			require.NoError(t, flush(m, f))
+			write(t, f, " lost", 4)
+			m.SetFault(on(kind, always(errDisk)))
+			require.ErrorIs(t, flush(m, f), errDisk)
+			m.SetFault(nil)
+			require.NoError(t, flush(m, f))
+			require.Equal(t, "kept lost", content(t, m, "/file"))
+			write(t, f, " new", 9)
+			require.NoError(t, flush(m, f))
+			require.Equal(t, "kept\x00\x00\x00\x00\x00 new", content(t, m.Crash(seed), "/file"), "seed %d, %s", seed, kind)
+		}
+	}
+}
+
+func TestFailedDirectoryFlushLosesNames(t *testing.T) {
+	for seed := range uint64(50) {
+		m := NewMem()
+		put(t, m, "/lost", "")
+		m.SetFault(on(OpSyncDir, always(errDisk)))
+		require.ErrorIs(t, m.SyncDir("/"), errDisk)
+		m.SetFault(nil)
+		put(t, m, "/new", "")
+		require.NoError(t, m.SyncDir("/"))
+		require.Equal(t, []string{"lost", "new"}, names(t, m, "/"))
+		require.Equal(t, []string{"new"}, names(t, m.Crash(seed), "/"), "seed %d", seed)
+	}
+}
+
+// TestFlushCoversWhatWasThereWhenItBegan lets a flush take a second, in which more is written.
+func TestFlushCoversWhatWasThereWhenItBegan(t *testing.T) {
+	late := 0
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			m, f := newFile(t)
+			m.SetFault(on(OpSync, func(Op) error { time.Sleep(time.Second); return nil }))
+			write(t, f, "before", 0)
+			time.AfterFunc(time.Second/2, func() { _, _ = f.WriteAt([]byte("after"), 6) })
+			require.NoError(t, f.SyncData())
+			switch got := content(t, m.Crash(seed), "/file"); {
+			case len(got) < 6 || got[:6] != "before":
+				t.Fatalf("seed %d: %q", seed, got)
+			case got != "beforeafter":
+				late++
+			}
+		})
+	}
+	require.NotZero(t, late, "what was written during the flush is not durable by it")
+}
+
+// TestSlowDiskBlocksNobodyElse sleeps in one Op while others go on: in a bubble a lock held across
+// the sleep would stop time for good.
+func TestSlowDiskBlocksNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFile(t)
+		m.SetFault(func(op Op) error {
+			if op.Path == "/file" {
+				time.Sleep(time.Minute)
+			}
+			return nil
+		})
+		var wg sync.WaitGroup
+		start := time.Now()
+		for i := range 4 {
+			wg.Go(func() { _, _ = f.WriteAt([]byte("slow"), int64(i)*4); _ = f.SyncData() })
+		}
+		for i := range 10 {
+			put(t, m, fmt.Sprint("/quick", i), "x")
+		}
+		require.Zero(t, time.Since(start))
+		wg.Wait()
+		require.Equal(t, 2*time.Minute, time.Since(start))
+	})
+}
+
+// TestFaultSeesEveryOp first, with its extent, and may refuse it; a refused Op changes nothing.
+func TestFaultSeesEveryOp(t *testing.T) {
+	m := NewMem()
+	require.NoError(t, m.MkdirAll("/dir/sub"))
+	put(t, m, "/dir/file", "content")
+	f := open(t, m, "dir/file", Create)
+	v, err := m.Volume("/dir")
+	require.NoError(t, err)
+	calls := []struct {
+		op   Op
+		call func() error
+	}{
+		{Op{Kind: OpOpen, Path: "/dir/new"}, func() error { _, err := m.Open("/dir//new", New); return err }},
+		{Op{Kind: OpRead, Path: "dir/file", Off: 2, Len: 3}, func() error { _, err := f.ReadAt(make([]byte, 3), 2); return err }},
+		{Op{Kind: OpWrite, Path: "dir/file", Off: 2, Len: 3}, func() error { _, err := f.WriteAt(make([]byte, 3), 2); return err }},
+		{Op{Kind: OpTruncate, Path: "dir/file", Off: 2}, func() error { return f.Truncate(2) }},
+		{Op{Kind: OpPreallocate, Path: "dir/file", Off: 2, Len: 9}, func() error { return f.Preallocate(2, 9) }},
+		{Op{Kind: OpSync, Path: "dir/file"}, f.SyncData},
+		{Op{Kind: OpSize, Path: "dir/file"}, func() error { _, err := f.Size(); return err }},
+		{Op{Kind: OpMkdir, Path: "/dir/more"}, func() error { return m.MkdirAll("/dir/more") }},
+		{Op{Kind: OpList, Path: "/dir"}, func() error { _, err := m.List("/dir"); return err }},
+		{Op{Kind: OpStat, Path: "/dir"}, func() error { _, err := m.Stat("/dir"); return err }},
+		{Op{Kind: OpRename, Path: "/dir/file", To: "/dir/moved"}, func() error { return m.Rename("/dir/file", "/dir/moved") }},
+		{Op{Kind: OpRemove, Path: "/dir/file"}, func() error { return m.Remove("/dir/file") }},
+		{Op{Kind: OpRemove, Path: "/dir/missing"}, func() error { return m.Remove("/dir/missing") }},
+		{Op{Kind: OpSyncDir, Path: "/dir"}, func() error { return m.SyncDir("/dir") }},
+		{Op{Kind: OpSyncFS, Path: "/dir"}, v.SyncFS},
+		{Op{Kind: OpFree, Path: "/dir"}, func() error { _, _, err := m.Free("/dir"); return err }},
+		{Op{Kind: OpLock, Path: "/dir/lock"}, func() error { _, err := m.Lock("/dir/lock", "me"); return err }},
+		{Op{Kind: OpVolume, Path: "/dir"}, func() error { _, err := m.Volume("/dir"); return err }},
+	}
+	before := tree(t, m, "/")
+	for _, c := range calls {
+		var seen []Op
+		m.SetFault(func(op Op) error { seen = append(seen, op); return errDisk })
+		err := c.call()
+		m.SetFault(nil)
+		require.ErrorIs(t, err, errDisk, c.op.Kind)
+		require.ErrorContains(t, err, c.op.Path)
+		require.Equal(t, []Op{c.op}, seen)
+		require.Equal(t, before, tree(t, m, "/"), c.op.Kind)
+		m.SetFault(on(c.op.Kind, always(nil)))
+		require.NoError(t, c.call(), c.op.Kind)
+		m.SetFault(nil)
+		put(t, m, "/dir/file", "content")
+		for _, made := range []string{"new", "more", "moved", "lock"} {
+			require.NoError(t, m.Remove("/dir/"+made))
+		}
+		f = open(t, m, "dir/file", Create)
+	}
+}
+
+func TestShortLetsAPartThrough(t *testing.T) {
+	m, f := newFile(t)
+	m.SetFault(on(OpWrite, always(Short{N: 4, Err: errDisk})))
+	n, err := f.WriteAt([]byte("half of it"), 0)
+	require.ErrorIs(t, err, errDisk)
+	require.Equal(t, 4, n)
+	m.SetFault(on(OpRead, always(fmt.Errorf("wrapped: %w", Short{N: 2}))))
+	buf := make([]byte, 4)
+	n, err = f.ReadAt(buf, 0)
+	require.Error(t, err)
+	require.Equal(t, "ha", string(buf[:n]))
+	m.SetFault(on(OpTruncate, always(Short{N: 1, Err: errDisk})))
+	require.ErrorIs(t, f.Truncate(0), errDisk, "what has no length fails as a whole")
+	m.SetFault(nil)
+	require.Equal(t, "half", content(t, m, "/file"))
+}
+
+func TestGarbledReadIsNotOnTheDisk(t *testing.T) {
+	m, f := newFile(t)
+	write(t, f, "content", 0)
+	m.SetFault(on(OpRead, always(Garbled{Off: 1, Bit: 1})))
+	buf := make([]byte, 7)
+	_, err := f.ReadAt(buf, 0)
+	require.NoError(t, err)
+	require.Equal(t, "cmntent", string(buf))
+	m.SetFault(nil)
+	require.Equal(t, "content", content(t, m, "/file"))
+}
+
+func TestFlipBit(t *testing.T) {
+	for seed := range uint64(20) {
+		m, f := newFile(t)
+		write(t, f, "flushed", 0)
+		require.NoError(t, f.SyncData())
+		require.NoError(t, m.FlipBit("/file", 0, 5))
+		write(t, f, " unflushed", 7)
+		require.NoError(t, m.FlipBit("/file", 8, 5))
+		require.Equal(t, "Flushed Unflushed", content(t, m, "/file"))
+		require.NoError(t, f.SyncData())
+		require.Equal(t, "Flushed Unflushed", content(t, m.Crash(seed), "/file"))
+	}
+	m, _ := newFile(t)
+	require.ErrorIs(t, m.FlipBit("/file", 0, 0), fs.ErrInvalid)
+	require.ErrorIs(t, m.FlipBit("/missing", 0, 0), fs.ErrNotExist)
+}
+
+// used is how many bytes of a disk with a capacity are taken.
+func used(t *testing.T, m *Mem) int {
+	t.Helper()
+	avail, total, err := m.Free("/")
+	require.NoError(t, err)
+	return int(total - avail)
+}
+
+func TestFullDisk(t *testing.T) {
+	m, f := newFile(t)
+	m.SetCapacity(10 * pageBytes)
+	reserve := open(t, m, "/reserve", New)
+	require.NoError(t, reserve.Preallocate(100, 3*pageBytes))
+	require.Equal(t, 4*pageBytes, used(t, m))
+	n, err := f.WriteAt(make([]byte, 8*pageBytes), 1000)
+	require.True(t, IsNoSpace(err), err)
+	require.Equal(t, 6*pageBytes-1000, n, "what fits is written")
+	size, err := f.Size()
+	require.NoError(t, err)
+	require.EqualValues(t, 6*pageBytes, size)
+	write(t, f, "in place", 0)
+	n, err = f.WriteAt([]byte("x"), 6*pageBytes)
+	require.True(t, IsNoSpace(err), err)
+	require.Zero(t, n)
+	require.True(t, IsNoSpace(f.Preallocate(0, 7*pageBytes)))
+	require.NoError(t, f.Preallocate(0, 6*pageBytes), "is there already")
+	write(t, reserve, string(make([]byte, 3*pageBytes)), 100)
+	require.Equal(t, 10*pageBytes, used(t, m), "the reserve was for this")
+	_, err = m.Lock("/lock", "me")
+	require.NoError(t, err, "names take no space")
+
+	require.NoError(t, f.Truncate(1))
+	require.Equal(t, 5*pageBytes, used(t, m))
+	require.NoError(t, m.Remove("/reserve"))
+	require.Equal(t, 5*pageBytes, used(t, m), "who has it open still reads it")
+	require.NoError(t, reserve.Close())
+	require.Equal(t, pageBytes, used(t, m))
+	put(t, m, "/new", "x")
+	require.NoError(t, m.Rename("/new", "/file"))
+	require.Equal(t, 2*pageBytes, used(t, m))
+	require.NoError(t, f.Close())
+	require.Equal(t, pageBytes, used(t, m))
+	m.SetCapacity(0)
+	_, total, err := m.Free("/")
+	require.NoError(t, err)
+	require.EqualValues(t, 1<<40, total)
+}
+
+// TestSpaceIsAccountedFor does random things and compares the counter with a count.
+func TestSpaceIsAccountedFor(t *testing.T) {
+	for seed := range uint64(200) {
+		m := busyDisk(seed)
+		want := m.used
+		require.Equal(t, m.root.closeAll(), want, "seed %d", seed)
+		require.LessOrEqual(t, int64(used(t, m.Crash(seed))), int64(1<<20))
+	}
+}
+
+func TestIsNoSpace(t *testing.T) {
+	require.True(t, IsNoSpace(&fs.PathError{Err: syscall.ENOSPC}))
+	require.True(t, IsNoSpace(fmt.Errorf("append: %w", syscall.EDQUOT)))
+	require.False(t, IsNoSpace(syscall.EIO))
+	require.False(t, IsNoSpace(nil))
+}
+
+// TestSyncFSFlushesAllBelow its directory, names and contents, and nothing else.
+func TestSyncFSFlushesAllBelow(t *testing.T) {
+	for seed := range uint64(100) {
+		m := NewMem()
+		require.NoError(t, MkdirAllSync(m, "/one"))
+		require.NoError(t, MkdirAllSync(m, "/two"))
+		v, err := m.Volume("/one")
+		require.NoError(t, err)
+		for _, dir := range []string{"/one", "/two"} {
+			require.NoError(t, m.MkdirAll(dir+"/deep/down"))
+			for i := range 5 {
+				put(t, m, fmt.Sprint(dir, "/deep/down/", i), "content")
+			}
+			require.NoError(t, m.Rename(dir+"/deep/down/0", dir+"/moved"))
+		}
+		want := tree(t, m, "/one")
+		require.NoError(t, v.SyncFS())
+		require.NoError(t, v.Close())
+		require.ErrorIs(t, v.SyncFS(), fs.ErrClosed)
+		before := tree(t, m, "/two")
+		after := m.Crash(seed)
+		require.Equal(t, want, tree(t, after, "/one"), "seed %d", seed)
+		if seed == 0 {
+			require.NotEqual(t, before, tree(t, after, "/two"))
+		}
+	}
+}
+
+func TestFailedSyncFSSparesOtherVolumes(t *testing.T) {
+	for seed := range uint64(30) {
+		m := NewMem()
+		for _, dir := range []string{"/one", "/two"} {
+			require.NoError(t, MkdirAllSync(m, dir))
+			put(t, m, dir+"/file", "content")
+		}
+		v, err := m.Volume("/one")
+		require.NoError(t, err)
+		m.SetFault(on(OpSyncFS, always(errDisk)))
+		require.ErrorIs(t, v.SyncFS(), errDisk)
+		f := open(t, m, "/two/file", Read)
+		require.NoError(t, f.SyncData())
+		require.NoError(t, m.SyncDir("/two"))
+		after := m.Crash(seed)
+		require.Empty(t, names(t, after, "/one"), "seed %d", seed)
+		require.Equal(t, "content", content(t, after, "/two/file"))
+	}
+}
+
+// everyCall fails on a disk that is gone.
+func everyCall(t *testing.T, m *Mem, f File, v Volume, want error) {
+	t.Helper()
+	_, err := f.ReadAt(make([]byte, 1), 0)
+	require.ErrorIs(t, err, want)
+	_, err = f.WriteAt(make([]byte, 1), 0)
+	require.ErrorIs(t, err, want)
+	_, err = f.Size()
+	require.ErrorIs(t, err, want)
+	require.ErrorIs(t, f.SyncData(), want)
+	require.ErrorIs(t, f.Truncate(0), want)
+	require.ErrorIs(t, f.Preallocate(0, 1), want)
+	require.ErrorIs(t, v.SyncFS(), want)
+	_, err = m.Open("/file", Create)
+	require.ErrorIs(t, err, want)
+	_, err = m.List("/")
+	require.ErrorIs(t, err, want)
+	_, err = m.Lock("/lock", "me")
+	require.ErrorIs(t, err, want)
+	require.ErrorIs(t, m.Rename("/file", "/x"), want)
+	require.ErrorIs(t, m.Remove("/file"), want)
+	require.ErrorIs(t, m.SyncDir("/"), want)
+	require.NoError(t, f.Close())
+	require.NoError(t, v.Close())
+}
+
+func TestOldHandlesOfACrashedDisk(t *testing.T) {
+	for _, end := range []struct {
+		of   func(*Mem) *Mem
+		want error
+	}{
+		{func(m *Mem) *Mem { return m.Crash(1) }, ErrPowerLost},
+		{(*Mem).Kill, ErrKilled},
+	} {
+		m, f := newFile(t)
+		v, err := m.Volume("/")
+		require.NoError(t, err)
+		l, err := m.Lock("/lock", "me")
+		require.NoError(t, err)
+		m.SetFault(on(OpFree, always(errDisk)))
+		next := end.of(m)
+		everyCall(t, m, f, v, end.want)
+		require.NoError(t, l.Close())
+		_, err = next.Lock("/lock", "the next")
+		require.NoError(t, err, "a lock ends with its process")
+		_, _, err = next.Free("/")
+		require.ErrorIs(t, err, errDisk, "faults stay")
+		end.of(m)
+		require.ErrorIs(t, m.SyncDir("/"), end.want)
+	}
+}
+
+// TestCrashDuringAnOp: what is under way when the power goes fails, and leaves no trace.
+func TestCrashDuringAnOp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newFile(t)
+		m.SetFault(func(Op) error { time.Sleep(time.Second); return nil })
+		failed := make(chan error, 2)
+		go func() { _, err := f.WriteAt([]byte("x"), 0); failed <- err }()
+		go func() { failed <- f.SyncData() }()
+		time.Sleep(time.Second / 2)
+		after := m.Crash(1)
+		require.ErrorIs(t, <-failed, ErrPowerLost)
+		require.ErrorIs(t, <-failed, ErrPowerLost)
+		after.SetFault(nil)
+		require.Empty(t, content(t, after, "/file"))
+	})
+}
+
+// TestKillLosesNothingAndFlushesNothing: page cache that outlives its process is not durable.
+func TestKillLosesNothingAndFlushesNothing(t *testing.T) {
+	lost := 0
+	for seed := range uint64(100) {
+		m := busyDisk(seed)
+		before := tree(t, m, "/")
+		m = m.Kill()
+		require.Equal(t, before, tree(t, m, "/"))
+		want := tree(t, busyDisk(seed).Crash(seed), "/")
+		got := tree(t, m.Crash(seed), "/")
+		require.Equal(t, want, got, "seed %d: a crash does the same with and without the kill", seed)
+		if got != before {
+			lost++
+		}
+	}
+	require.Greater(t, lost, 50)
+}
+
+// TestSyncCostsWhatWasWritten and not what is there: a small append to a large file.
+func TestSyncCostsWhatWasWritten(t *testing.T) {
+	m, f := newFile(t)
+	write(t, f, string(make([]byte, 32<<20)), 0)
+	require.NoError(t, f.SyncData())
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range 100 {
+		write(t, f, "append", 32<<20+int64(i)*6)
+		require.NoError(t, f.SyncData())
+	}
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(2<<20))
+	require.Empty(t, m.dirty)
+}
+
+// TestRemovedFilesAreForgotten: what nothing leads to any more must not pile up in a long run.
+func TestRemovedFilesAreForgotten(t *testing.T) {
+	m := NewMem()
+	for i := range 50 {
+		dir := fmt.Sprint("/d", i)
+		require.NoError(t, m.MkdirAll(dir))
+		put(t, m, dir+"/file", "x")
+		put(t, m, dir+"/temp", "x")
+		require.NoError(t, m.Rename(dir+"/temp", dir+"/file"))
+		f := open(t, m, dir+"/file", Create)
+		require.NoError(t, m.Remove(dir))
+		write(t, f, "y", 0)
+		require.NoError(t, f.Close())
+		require.NoError(t, m.SyncDir("/"))
+	}
+	require.Empty(t, m.dirty)
+	require.Zero(t, m.used)
+}
+
+// TestWriteFileAtomicSurvivesCrashes crashes it at every Op that it makes, and fails each: the
+// file has the old content or the new, and the new where the call said so.
+func TestWriteFileAtomicSurvivesCrashes(t *testing.T) {
+	outcomes := map[string]bool{}
+	for seed := range uint64(60) {
+		for stop := range 12 {
+			m := NewMem()
+			require.NoError(t, WriteFileAtomic(m, "/state", []byte("old")))
+			var crashed *Mem
+			ops := 0
+			m.SetFault(func(op Op) error {
+				if ops++; ops-1 == stop {
+					crashed = m.Crash(seed)
+				}
+				return nil
+			})
+			err := WriteFileAtomic(m, "/state", []byte("new content"))
+			require.Equal(t, crashed != nil, err != nil)
+			if crashed == nil {
+				crashed = m.Crash(seed)
+			}
+			crashed.SetFault(nil)
+			got := content(t, crashed, "/state")
+			if got != "old" && got != "new content" || err == nil && got == "old" {
+				t.Fatalf("seed %d, crash at operation %d: %q, %v", seed, stop, got, err)
+			}
+			outcomes[got] = true
+		}
+	}
+	require.Len(t, outcomes, 2)
+	for stop := range 12 {
+		m := NewMem()
+		require.NoError(t, WriteFileAtomic(m, "/state", []byte("old")))
+		ops := 0
+		m.SetFault(func(Op) error {
+			if ops++; ops-1 == stop {
+				return errDisk
+			}
+			return nil
+		})
+		err := WriteFileAtomic(m, "/state", []byte("new content"))
+		m.SetFault(nil)
+		if ops > stop {
+			require.ErrorIs(t, err, errDisk)
+		} else {
+			require.NoError(t, err)
+			require.Equal(t, "new content", content(t, m, "/state"))
+		}
+		require.NoError(t, WriteFileAtomic(m, "/state", []byte("again")), "what a failure leaves is in nobody's way")
+		require.Equal(t, []string{"state"}, names(t, m, "/"))
+	}
+}
+
+// TestMkdirAllSyncSurvives a kill at any point followed by another try and a power cut.
+func TestMkdirAllSyncSurvives(t *testing.T) {
+	for seed := range uint64(40) {
+		for stop := range 12 {
+			m := NewMem()
+			var killed *Mem
+			ops := 0
+			m.SetFault(func(Op) error {
+				if ops++; ops-1 == stop {
+					killed = m.Kill()
+				}
+				return nil
+			})
+			err := MkdirAllSync(m, "/a/b/c")
+			if killed != nil {
+				require.Error(t, err)
+				m = killed
+			}
+			m.SetFault(nil)
+			require.NoError(t, MkdirAllSync(m, "/a/b/c"))
+			_, err = m.Crash(seed).Stat("/a/b/c")
+			require.NoError(t, err, "seed %d, killed at operation %d", seed, stop)
+		}
+	}
+}
+
+func TestMemLimitsAFilesSize(t *testing.T) {
+	_, f := newFile(t)
+	_, err := f.WriteAt([]byte("x"), maxFileBytes)
+	require.ErrorIs(t, err, syscall.EFBIG)
+	require.ErrorIs(t, f.Truncate(maxFileBytes+1), syscall.EFBIG)
+	require.ErrorIs(t, f.Preallocate(maxFileBytes, 1), syscall.EFBIG)
+	require.ErrorIs(t, f.Preallocate(1, -1), syscall.EINVAL)
+	n, err := f.ReadAt(nil, 0)
+	require.NoError(t, err)
+	require.Zero(t, n)
+	_, err = f.ReadAt(make([]byte, 1), 1<<62)
+	require.Equal(t, io.EOF, err)
+}
+
+// TestConcurrentUseOfOneDisk is for the race detector: everything at once, and a crash in between.
+func TestConcurrentUseOfOneDisk(t *testing.T) {
+	m := NewMem()
+	require.NoError(t, MkdirAllSync(m, "/dir"))
+	v, err := m.Volume("/")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for j := 0; ; j++ {
+				name := fmt.Sprintf("/dir/%d-%d", i, j%7)
+				f, err := m.Open(name, Create)
+				if errors.Is(err, ErrPowerLost) {
+					return
+				}
+				_, _ = f.WriteAt(make([]byte, 3000), int64(j))
+				_, _ = f.ReadAt(make([]byte, 100), 0)
+				_ = f.SyncData()
+				_ = m.Rename(name, name+"x")
+				_ = v.SyncFS()
+				_ = m.SyncDir("/dir")
+				_ = m.Remove(name + "x")
+				m.SetCapacity(int64(j) << 12)
+				_ = f.Close()
+				if j == 50 {
+					m.Crash(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
