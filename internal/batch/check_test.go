@@ -1,0 +1,344 @@
+package batch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/snappy"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+)
+
+var anyTime = Rules{NowMs: 1_700_000_000_000, KeepCodec: true, MaxBeforeMs: math.MaxInt64, MaxAfterMs: math.MaxInt64}
+
+// Any codec becomes any other: same records, good checksum, and what the rules say of timestamps.
+func TestRecompression(t *testing.T) {
+	c := NewChecker()
+	for seed := range uint64(6) {
+		for from := None; from < codecs; from++ {
+			for to := None; to < codecs; to++ {
+				r := rand.New(rand.NewPCG(seed, uint64(from)<<8|uint64(to)))
+				b, want := randomBatch(t, c, r, from, 1+r.IntN(30), 1+r.IntN(8000))
+				b.SetProducer(1, 2, 3, true)
+				before := slices.Clone(b)
+				rules := anyTime
+				rules.KeepCodec, rules.Codec, rules.TimestampType = false, to, TimestampType(r.IntN(2))
+				rules.Levels = Levels{Gzip: r.IntN(10), Lz4: r.IntN(18), Zstd: r.IntN(23)}
+				where := fmt.Sprintf("seed %d, %s to %s, %s", seed, from, to, rules.TimestampType)
+				checked, err := c.Check(b, rules)
+				if err != nil {
+					t.Fatalf("%s: %v", where, err)
+				}
+				if from != to && !bytes.Equal(b, before) {
+					t.Errorf("%s: the original changed", where)
+				}
+				got := checked.Batch
+				if err := got.CheckCRC(); err != nil || got.Codec() != to || got.TimestampType() != rules.TimestampType ||
+					got.ProducerID() != 1 || !got.IsTransactional() || checked.Records != int32(len(want)) {
+					t.Fatalf("%s: %x, error %v", where, got[:HeaderBytes], err)
+				}
+				if rules.TimestampType == LogAppendTime && (checked.AppendTimeMs != rules.NowMs || got.MaxTimestamp() != rules.NowMs ||
+					checked.MaxTimestampMs != rules.NowMs || checked.OffsetOfMaxTimestamp != got.LastOffsetDelta()) {
+					t.Fatalf("%s: %+v", where, checked)
+				}
+				records, err := byTheBook(got)
+				if err != nil || !slices.EqualFunc(records, want, func(a, b Record) bool { return sameRecord(&a, &b) }) {
+					t.Fatalf("%s: error %v\n got %v\nwant %v", where, err, records, want)
+				}
+			}
+		}
+	}
+}
+
+// max.message.bytes counts again after recompression.
+func TestRecompressedBatchCanBeTooLarge(t *testing.T) {
+	c := NewChecker()
+	b := benchBatch(t, Gzip, 100, 100)
+	rules := anyTime
+	rules.KeepCodec, rules.Codec = false, None
+	checked, err := c.Check(b, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []struct {
+		bytes int
+		want  error
+	}{{len(checked.Batch), nil}, {len(checked.Batch) - 1, ErrTooLarge}, {len(b), ErrTooLarge}, {len(b) - 1, ErrTooLarge}} {
+		rules.MaxBytes = k.bytes
+		if _, err := c.Check(b, rules); !errors.Is(err, k.want) {
+			t.Errorf("%d bytes: %v", k.bytes, err)
+		}
+	}
+	// A fault in the records is told rather than that the result is too large.
+	rules.MaxBytes, rules.RequireKeys = len(b), true
+	if _, err := c.Check(b, rules); !isInvalid(err, false) {
+		t.Errorf("without keys and too large: %v", err)
+	}
+}
+
+func TestRefusalNamesBoundedlyManyRecords(t *testing.T) {
+	c := NewChecker()
+	b := benchBatch(t, Lz4, 3*maxRecordErrors, 1)
+	rules := anyTime
+	rules.RequireKeys = true
+	_, err := c.Check(b, rules)
+	var refusal *InvalidRecordsError
+	if !errors.As(err, &refusal) || len(refusal.Records) != maxRecordErrors || refusal.Timestamp {
+		t.Fatalf("%v", err)
+	}
+	if !strings.Contains(refusal.Error(), fmt.Sprint(3*maxRecordErrors)) {
+		t.Errorf("%v does not count all", err)
+	}
+	// One bad timestamp makes it a matter of timestamps.
+	rules.MaxAfterMs, rules.RequireKeys = 3*maxRecordErrors-2, false
+	if _, err = c.Check(b, rules); !errors.As(err, &refusal) || !refusal.Timestamp || len(refusal.Records) != 1 ||
+		refusal.Records[0].Index != 3*maxRecordErrors-1 {
+		t.Errorf("%v", err)
+	}
+}
+
+// bomb is one record of the given size, of zeros, compressed as small as it gets.
+func bomb(tb testing.TB, codec Codec, valueBytes int) Batch {
+	tb.Helper()
+	head := NewBuilder(BuilderOptions{})
+	head.Append(0, nil, []byte{}, nil)
+	plain, err := head.Build()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var record []byte
+	length := binary.AppendVarint(nil, int64(valueBytes))
+	record = binary.AppendVarint(record, int64(1+1+1+1+len(length)+valueBytes+1))
+	record = append(append(record, 0, 0, 0, 1), length...)
+	zeros := make([]byte, valueBytes+1) // the last is the count of headers
+	var out bytes.Buffer
+	switch codec {
+	case Snappy:
+		return withPayload(plain, Snappy, snappy.Encode(nil, append(record, zeros...)))
+	case Gzip:
+		w := gzip.NewWriter(&out)
+		err = errors.Join(second(w.Write(record)), second(w.Write(zeros)), w.Close())
+	case Lz4:
+		w := lz4.NewWriter(&out)
+		err = errors.Join(w.Apply(lz4.ChecksumOption(false)), second(w.Write(record)), second(w.Write(zeros)), w.Close())
+	case Zstd:
+		var w *zstd.Encoder
+		if w, err = zstd.NewWriter(&out, zstd.WithWindowSize(8<<20)); err == nil {
+			err = errors.Join(second(w.Write(record)), second(w.Write(zeros)), w.Close())
+		}
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return withPayload(plain, codec, out.Bytes())
+}
+
+// allocated is how many bytes f allocates.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// A few bytes that become many are passed over piece by piece, and are refused once they exceed the bound. Snappy
+// is the exception: without its framing it is one block, of at most 22 times its compressed size.
+func TestBombsCostWorkNotMemory(t *testing.T) {
+	const valueBytes = 96 << 20
+	for _, k := range []struct {
+		codec  Codec
+		budget uint64
+	}{{Gzip, 8 << 20}, {Lz4, 12 << 20}, {Zstd, 24 << 20}} {
+		b := bomb(t, k.codec, valueBytes)
+		c := NewChecker()
+		rules := anyTime
+		used := allocated(func() {
+			if _, err := c.Check(b, rules); err != nil {
+				t.Errorf("%s: %v", k.codec, err)
+			}
+		})
+		if used > k.budget {
+			t.Errorf("%s: %d bytes that become %d cost %d bytes of memory, budget %d", k.codec, len(b), valueBytes, used, k.budget)
+		}
+		rules.MaxDecompressedBytes = 16 << 20
+		if _, err := c.Check(b, rules); !errors.Is(err, ErrInflates) || !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: %v", k.codec, err)
+		}
+		rules = anyTime
+		rules.KeepCodec, rules.Codec, rules.MaxBytes = false, None, 1<<20
+		used = allocated(func() {
+			if _, err := c.Check(b, rules); !errors.Is(err, ErrTooLarge) {
+				t.Errorf("%s: %v", k.codec, err)
+			}
+		})
+		if used > k.budget {
+			t.Errorf("%s: refusing to decompress it cost %d bytes of memory", k.codec, used)
+		}
+	}
+	rules := anyTime
+	rules.MaxDecompressedBytes = 1 << 20
+	if _, err := NewChecker().Check(bomb(t, Snappy, 2<<20), rules); !errors.Is(err, ErrInflates) {
+		t.Errorf("snappy: %v", err)
+	}
+}
+
+// Sizes that are only claimed are not believed.
+func TestClaimsCostNothing(t *testing.T) {
+	plain, _ := randomBatch(t, NewChecker(), rand.New(rand.NewPCG(8, 8)), None, 1, 30)
+	withCount := func(b Batch, count int32) Batch {
+		b = slices.Clone(b)
+		binary.BigEndian.PutUint32(b[countAt:], uint32(count))
+		binary.BigEndian.PutUint32(b[lastOffsetDeltaAt:], uint32(count-1))
+		b.updateCRC()
+		return b
+	}
+	zstdClaim := []byte{0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0} // one segment of 2^40 bytes, an empty block
+	for name, b := range map[string]Batch{
+		"two thousand million records":     withCount(plain, math.MaxInt32),
+		"as many, compressed":              withCount(bomb(t, Zstd, 100), math.MaxInt32),
+		"a snappy block of 4 GiB":          withPayload(plain, Snappy, []byte{0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0}),
+		"an lz4 frame of 4 MiB blocks":     withPayload(plain, Lz4, lz4Claim()),
+		"a zstd segment of 2^40 bytes":     withPayload(plain, Zstd, zstdClaim),
+		"a record of 2 GiB":                withPayload(plain, None, []byte{0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0}),
+		"two thousand million headers":     withPayload(plain, None, []byte{0x16, 0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0}),
+		"a value of 2 GiB":                 withPayload(plain, None, []byte{0x14, 0, 0, 0, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0}),
+		"a snappy frame block of 2 GiB":    withPayload(plain, Snappy, []byte(xerialMagic+"\x00\x00\x00\x01\x00\x00\x00\x01\x7f\xff\xff\xff")),
+		"a snappy frame block of -1 bytes": withPayload(plain, Snappy, []byte(xerialMagic+"\x00\x00\x00\x01\x00\x00\x00\x01\xff\xff\xff\xff")),
+	} {
+		c := NewChecker()
+		used := allocated(func() {
+			if _, err := c.Check(b, anyTime); err == nil {
+				t.Errorf("%s: accepted", name)
+			}
+			for _, err := range c.Records(b) {
+				if err != nil {
+					break
+				}
+			}
+		})
+		if used > 10<<20 {
+			t.Errorf("%s: %d bytes of memory for %d bytes", name, used, len(b))
+		}
+	}
+}
+
+func lz4Claim() []byte {
+	p := []byte{0x04, 0x22, 0x4d, 0x18, 0x60, 0x70, 0, 0xff, 0xff, 0x3f, 0}
+	p[6] = byte(xxh32(p[4:6]) >> 8)
+	return p
+}
+
+// Frames may claim a larger window than a decoder should allocate: zstd's highest levels do for any content.
+func TestZstdWindowLargerThanItsDecoder(t *testing.T) {
+	c := NewChecker()
+	for _, k := range []struct {
+		name       string
+		valueBytes int
+		options    []zstd.EOption
+	}{
+		{"small content", 1000, []zstd.EOption{zstd.WithSingleSegment(false), zstd.WithWindowSize(128 << 20)}},
+		{"content larger than the decoder's window", 12 << 20, []zstd.EOption{zstd.WithWindowSize(128 << 20)}},
+		{"a single segment of it", 12 << 20, []zstd.EOption{zstd.WithWindowSize(128 << 20), zstd.WithSingleSegment(true)}},
+	} {
+		r := rand.New(rand.NewPCG(1, 1))
+		value := make([]byte, k.valueBytes)
+		for i := range value {
+			value[i] = "abcdefgh"[r.IntN(8)]
+		}
+		builder := NewBuilder(BuilderOptions{})
+		builder.Append(0, nil, value, nil)
+		plain, err := builder.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var packed bytes.Buffer
+		e, err := zstd.NewWriter(&packed, append(k.options, zstd.WithEncoderConcurrency(1))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(k.name, "segment") {
+			packed.Write(e.EncodeAll(plain.payload(), nil))
+		} else if err := errors.Join(second(e.Write(plain.payload())), e.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var header zstd.Header
+		if err := header.Decode(packed.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: window %d, content %d, single segment %t", k.name, header.WindowSize, header.FrameContentSize, header.SingleSegment)
+		b := withPayload(plain, Zstd, packed.Bytes())
+		if _, err := c.Check(b, anyTime); err != nil {
+			t.Errorf("%s: %v", k.name, err)
+		}
+		for record, err := range c.Records(b) {
+			if err != nil || !bytes.Equal(record.Value, value) {
+				t.Errorf("%s: %v", k.name, err)
+			}
+		}
+	}
+}
+
+// Damaged batches under a good checksum: never a panic, and accepted only if they are good by the book.
+func TestMutatedBatches(t *testing.T) {
+	c := NewChecker()
+	for seed := range uint64(3000) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		b, _ := randomBatch(t, c, r, Codec(r.IntN(codecs)), 1+r.IntN(5), 60)
+		for range 1 + r.IntN(3) {
+			at := attributesAt + r.IntN(len(b)-attributesAt)
+			switch r.IntN(4) {
+			case 0:
+				b[at] = byte(r.Uint32())
+			case 1:
+				b[at] ^= 1 << r.IntN(8)
+			case 2:
+				b = slices.Delete(b, at, min(len(b), at+1+r.IntN(3)))
+			case 3:
+				b = slices.Insert(b, at, byte(r.Uint32()))
+			}
+		}
+		if _, err := c.Check(slices.Clone(b), anyTime); err == nil && b.CheckCRC() != nil {
+			t.Fatalf("seed %d: accepted with a wrong checksum: %x", seed, b)
+		}
+		if len(b) >= HeaderBytes {
+			holdToTheBook(t, fmt.Sprintf("seed %d", seed), c, withPayload(b, b.Codec(), b.payload()))
+		}
+	}
+}
+
+// holdToTheBook checks a batch whose checksum is good and compares what comes of it with byTheBook.
+func holdToTheBook(t *testing.T, where string, c *Checker, b Batch) {
+	t.Helper()
+	var read []Record
+	var readErr error
+	for record, err := range c.Records(b) {
+		if err != nil {
+			readErr = err
+			break
+		}
+		read = append(read, record.Clone())
+	}
+	checked, err := c.Check(slices.Clone(b), anyTime)
+	if err != nil && readErr != nil {
+		return
+	}
+	book, bookErr := byTheBook(b)
+	if err == nil {
+		if readErr != nil || bookErr != nil || int(checked.Records) != len(book) || checked.Batch.CheckCRC() != nil {
+			t.Fatalf("%s: accepted; read with %v, by the book %v: %x", where, readErr, bookErr, b)
+		}
+	}
+	if bookErr == nil && readErr == nil && !slices.EqualFunc(read, book, func(a, b Record) bool { return sameRecord(&a, &b) }) {
+		t.Fatalf("%s: read\n%v\nby the book\n%v\n%x", where, read, book, b)
+	}
+}
