@@ -113,37 +113,59 @@ func ToBroker(node int32) Target { return Target{kind: oneBroker, node: node} }
 // Errors: ErrNoBrokers, ErrUnknownBroker, ErrUnsupported, ErrNetwork, ErrClosed, ctx's.
 func (c *Client) Request(ctx context.Context, to Target, req kmsg.Request) (kmsg.Response, error) {
 	name := kmsg.NameForKey(req.Key())
-	var node int32
-	switch to.kind {
-	case anyBroker:
+	if to.kind == anyBroker {
 		resp, err := c.requestAny(ctx, req)
 		if err != nil {
 			return nil, fmt.Errorf("%s to any broker: %w", name, err)
 		}
 		return resp, nil
-	case oneBroker:
-		node = to.node
-	case controllerBroker:
-		s, err := c.meta.atLeastOnce(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%s to the controller: %w", name, err)
-		}
-		if node = s.controller; node < 0 {
-			return nil, fmt.Errorf("%s to the controller: %w", name, ErrBrokerNotAvailable)
-		}
 	}
-	if _, err := c.meta.atLeastOnce(ctx); err != nil {
-		return nil, fmt.Errorf("%s to broker %d: %w", name, node, err)
-	}
-	l, err := c.links.node(node)
+	l, err := c.target(ctx, to)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	resp, err := l.request(ctx, req)
 	if err != nil {
-		return nil, fmt.Errorf("%s to broker %d: %w", name, node, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return resp, nil
+}
+
+// target gives the link to one broker, asking for metadata where it is not known.
+func (c *Client) target(ctx context.Context, to Target) (*link, error) {
+	known := func(s *snapshot) (int32, bool) {
+		node := to.node
+		if to.kind == controllerBroker {
+			node = s.controller
+		}
+		_, ok := s.brokers[node]
+		return node, ok
+	}
+	node, ok := known(c.meta.snapshot())
+	if !ok {
+		s, err := c.meta.renew(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("find the broker: %w", err)
+		}
+		node, ok = known(s)
+	}
+	switch {
+	case ok:
+		return c.links.node(node)
+	case to.kind == controllerBroker:
+		return nil, fmt.Errorf("no broker is the controller: %w", ErrBrokerNotAvailable)
+	default:
+		return nil, fmt.Errorf("broker %d: %w", node, ErrUnknownBroker)
+	}
+}
+
+// RefreshMetadata asks for the cluster's metadata now, for whoever has found it stale otherwise
+// than through this package.
+func (c *Client) RefreshMetadata(ctx context.Context) error {
+	if _, err := c.meta.renew(ctx); err != nil {
+		return fmt.Errorf("refresh metadata: %w", err)
+	}
+	return nil
 }
 
 // requestAny tries the known brokers in random order, then those that the client was given, until

@@ -28,6 +28,8 @@ type metadata struct {
 		sync.Mutex
 		changed chan struct{} // closed and replaced whenever an update has ended, well or not
 		err     error         // of the last update
+		begun   int           // updates that have begun
+		ended   int           // the latest of them that has ended
 		users   map[metadataUser]bool
 	}
 }
@@ -154,7 +156,7 @@ func (m *metadata) untilOld() time.Duration {
 // ended lets everybody look again.
 func (m *metadata) ended(err error) {
 	m.mu.Lock()
-	m.mu.err = err
+	m.mu.err, m.mu.ended = err, m.mu.begun
 	close(m.mu.changed)
 	m.mu.changed = make(chan struct{})
 	m.mu.Unlock()
@@ -165,6 +167,7 @@ func (m *metadata) ended(err error) {
 func (m *metadata) refresh(ctx context.Context) error {
 	now := time.Now()
 	m.mu.Lock()
+	m.mu.begun++
 	users := slices.Collect(maps.Keys(m.mu.users))
 	m.mu.Unlock()
 	known := m.snapshot()
@@ -390,18 +393,26 @@ func (m *metadata) await(ctx context.Context, good func(*snapshot) (bool, error)
 	}
 }
 
-// atLeastOnce waits until a broker has answered once. Where the attempt fails it does not go on
-// trying: a wrong address is to be told at once.
-func (m *metadata) atLeastOnce(ctx context.Context) (*snapshot, error) {
-	first := true
-	return m.await(ctx, func(s *snapshot) (bool, error) {
+// renew asks for an update and waits for one that began no earlier than now, well or not: a wrong
+// address is to be told at once and not tried again until ctx ends.
+func (m *metadata) renew(ctx context.Context) (*snapshot, error) {
+	m.mu.Lock()
+	after := m.mu.begun
+	m.mu.Unlock()
+	for {
 		m.mu.Lock()
-		err := m.mu.err
+		changed, ended, err := m.mu.changed, m.mu.ended, m.mu.err
 		m.mu.Unlock()
-		if s.at.IsZero() && err != nil && !first {
-			return false, err
+		if ended > after {
+			return m.snapshot(), err
 		}
-		first = false
-		return !s.at.IsZero(), nil
-	})
+		m.update()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-m.c.ctx.Done():
+			return nil, ErrClosed
+		}
+	}
 }
