@@ -1,0 +1,259 @@
+package controller
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/config"
+	"barnabas/internal/metadata"
+)
+
+// createTopics decides CreateTopics. A topic that cannot be made does not keep the others from it.
+func createTopics(v *view, req *kmsg.CreateTopicsRequest) ([]metadata.Record, *kmsg.CreateTopicsResponse) {
+	resp := kmsg.NewPtrCreateTopicsResponse()
+	resp.Version = req.Version
+	if tooMany := v.tooManyPartitions(req); tooMany != nil {
+		return nil, refuseCreation(req, tooMany)
+	}
+	times := make(map[string]int)
+	for _, t := range req.Topics {
+		times[t.Topic]++
+	}
+	var records []metadata.Record
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		switch n := times[t.Topic]; {
+		case n == 0: // a duplicate that has been answered
+		case n > 1:
+			resp.Topics = append(resp.Topics, notCreated(t.Topic, refuse(kerr.InvalidRequest, "topic %q is in the request %d times", t.Topic, n)))
+			times[t.Topic] = 0
+		default:
+			made, result := v.createTopic(t)
+			records = append(records, made...)
+			resp.Topics = append(resp.Topics, result)
+		}
+	}
+	if len(records) > maxRecordsPerRequest {
+		return nil, refuseCreation(req, tooMuch(len(records)))
+	}
+	if req.ValidateOnly {
+		return nil, resp
+	}
+	return records, resp
+}
+
+func tooMuch(records int) *refusal {
+	return refuse(kerr.PolicyViolation, "%d changes in one request; %d are allowed: send several", records, maxRecordsPerRequest)
+}
+
+// tooManyPartitions refuses a request before its partitions cost anything.
+func (v *view) tooManyPartitions(req *kmsg.CreateTopicsRequest) *refusal {
+	total := 0
+	for _, t := range req.Topics {
+		switch {
+		case len(t.ReplicaAssignment) > 0:
+			total += len(t.ReplicaAssignment)
+		case t.NumPartitions == -1:
+			total += v.settings.Int("num.partitions")
+		default:
+			total += max(int(t.NumPartitions), 0)
+		}
+	}
+	if total > maxRecordsPerRequest {
+		return refuse(kerr.PolicyViolation, "%d partitions in one request; %d are allowed: send several", total, maxRecordsPerRequest)
+	}
+	return nil
+}
+
+// refuseCreation answers every topic of a request alike.
+func refuseCreation(req *kmsg.CreateTopicsRequest, why *refusal) *kmsg.CreateTopicsResponse {
+	resp := kmsg.NewPtrCreateTopicsResponse()
+	resp.Version = req.Version
+	var seen map[string]bool
+	for _, t := range req.Topics {
+		if !seen[t.Topic] {
+			resp.Topics = append(resp.Topics, notCreated(t.Topic, why))
+		}
+		if seen == nil {
+			seen = make(map[string]bool)
+		}
+		seen[t.Topic] = true
+	}
+	return resp
+}
+
+func notCreated(topic string, why *refusal) kmsg.CreateTopicsResponseTopic {
+	r := kmsg.NewCreateTopicsResponseTopic()
+	r.Topic = topic
+	r.ErrorCode, r.ErrorMessage = why.fields()
+	return r
+}
+
+func (v *view) createTopic(t *kmsg.CreateTopicsRequestTopic) ([]metadata.Record, kmsg.CreateTopicsResponseTopic) {
+	if t.Topic == metadataTopic {
+		return nil, notCreated(t.Topic, refuse(kerr.InvalidRequest, "%s is the cluster's own and nobody creates it", metadataTopic))
+	}
+	if why := checkNewName(v.image, t.Topic); why != nil {
+		return nil, notCreated(t.Topic, why)
+	}
+	configs, why := newTopicConfigs(t.Configs)
+	if why != nil {
+		return nil, notCreated(t.Topic, why)
+	}
+	where, why := v.placeTopic(t)
+	if why != nil {
+		return nil, notCreated(t.Topic, why)
+	}
+	id, err := metadata.NewUUID(v.ids)
+	if err != nil {
+		return nil, notCreated(t.Topic, refuse(kerr.UnknownServerError, "%v", err))
+	}
+	records := []metadata.Record{&metadata.TopicRecord{Name: t.Topic, Id: id.Bytes()}}
+	records = append(records, configRecords(metadata.Resource{Kind: metadata.TopicResource, Name: t.Topic}, nil, configs)...)
+	for n, w := range where {
+		record, ok := w.record(v.image, id, int32(n))
+		if !ok {
+			return nil, notCreated(t.Topic, allDown(t, n))
+		}
+		records = append(records, record)
+	}
+	return records, v.created(t.Topic, id, configs, where)
+}
+
+// allDown is Kafka's choice of code: it blames the assignment if there is one.
+func allDown(t *kmsg.CreateTopicsRequestTopic, partition int) *refusal {
+	code := kerr.InvalidReplicationFactor
+	if len(t.ReplicaAssignment) > 0 {
+		code = kerr.InvalidReplicaAssignment
+	}
+	return refuse(code, "all brokers for partition %d are fenced or shutting down", partition)
+}
+
+// created answers for a topic that will exist. The message of a success is a warning.
+func (v *view) created(name string, id metadata.UUID, configs map[string]string, where []placement) kmsg.CreateTopicsResponseTopic {
+	r := kmsg.NewCreateTopicsResponseTopic()
+	r.Topic, r.TopicID = name, id
+	r.NumPartitions, r.ReplicationFactor = int32(len(where)), int16(len(where[0].replicas))
+	effective := v.settings.Topic(configs)
+	for _, e := range effective.Entries() {
+		c := kmsg.NewCreateTopicsResponseTopicConfig()
+		c.Name, c.ReadOnly, c.Source, c.IsSensitive = e.Key.Name, e.ReadOnly, int8(e.Source), e.Sensitive
+		if !e.Null {
+			c.Value = kmsg.StringPtr(e.Value)
+		}
+		r.Configs = append(r.Configs, c)
+	}
+	if warning := minISRWarning(effective, int(r.ReplicationFactor)); warning != "" {
+		r.ErrorMessage = kmsg.StringPtr(warning)
+	}
+	return r
+}
+
+// minISRWarning tells of a min.insync.replicas that has no effect, or is empty.
+func minISRWarning(t *config.Topic, replicationFactor int) string {
+	configured := t.Int("min.insync.replicas")
+	effective, lowered := metadata.EffectiveMinISR(configured, replicationFactor)
+	if !lowered {
+		return ""
+	}
+	return fmt.Sprintf("warning: min.insync.replicas is %d but there are only %d replicas, so writes with acks=all wait for %d", configured, replicationFactor, effective)
+}
+
+// placeTopic finds brokers for all partitions of a new topic.
+func (v *view) placeTopic(t *kmsg.CreateTopicsRequestTopic) ([]placement, *refusal) {
+	p := newPlacer(v.image, v.random)
+	if len(t.ReplicaAssignment) > 0 {
+		return assignTopic(p, t)
+	}
+	switch {
+	case t.ReplicationFactor < -1 || t.ReplicationFactor == 0:
+		return nil, refuse(kerr.InvalidReplicationFactor, "replication factor %d: it is at least 1, or -1 for the default", t.ReplicationFactor)
+	case t.NumPartitions < -1 || t.NumPartitions == 0:
+		return nil, refuse(kerr.InvalidPartitions, "%d partitions: there is at least 1, or -1 for the default", t.NumPartitions)
+	}
+	partitions, replicationFactor := int(t.NumPartitions), int(t.ReplicationFactor)
+	if partitions == -1 {
+		partitions = v.settings.Int("num.partitions")
+	}
+	if replicationFactor == -1 {
+		replicationFactor = automaticReplicationFactor(v.image, v.settings.Int("default.replication.factor"))
+	}
+	if why := p.check(replicationFactor); why != nil {
+		return nil, why
+	}
+	where := make([]placement, partitions)
+	for n := range where {
+		where[n] = p.place(replicationFactor)
+	}
+	return where, nil
+}
+
+func assignTopic(p *placer, t *kmsg.CreateTopicsRequestTopic) ([]placement, *refusal) {
+	if t.ReplicationFactor != -1 || t.NumPartitions != -1 {
+		return nil, refuse(kerr.InvalidRequest, "with an assignment of replicas, the number of partitions and the replication factor are -1")
+	}
+	where := make([]placement, len(t.ReplicaAssignment))
+	replicationFactor := 0
+	for _, a := range t.ReplicaAssignment {
+		w, why := p.assign(a.Replicas, replicationFactor)
+		if why != nil {
+			return nil, why
+		}
+		if a.Partition < 0 || int(a.Partition) >= len(where) || where[a.Partition].replicas != nil {
+			return nil, refuse(kerr.InvalidReplicaAssignment, "partition %d: %d assignments are for the partitions 0 to %d, each once", a.Partition, len(where), len(where)-1)
+		}
+		replicationFactor, where[a.Partition] = len(w.replicas), w
+	}
+	return where, nil
+}
+
+// newTopicConfigs checks the configs of a topic to be. As in Kafka, of a key given twice the last
+// value counts.
+func newTopicConfigs(given []kmsg.CreateTopicsRequestTopicConfig) (map[string]string, *refusal) {
+	configs := make(map[string]string, len(given))
+	var null []string
+	for _, c := range given {
+		if c.Value == nil {
+			null = append(null, c.Name)
+			continue
+		}
+		configs[c.Name] = validText(*c.Value)
+	}
+	if len(null) > 0 {
+		return nil, refuse(kerr.InvalidConfig, "no value for %s", strings.Join(null, ", "))
+	}
+	if err := checkSizes(configs); err != nil {
+		return nil, err
+	}
+	if err := config.CheckTopic(configs); err != nil {
+		return nil, refuse(kerr.InvalidConfig, "%v", err)
+	}
+	return configs, nil
+}
+
+// configRecords returns what turns the configs of a resource from old into next, by key.
+func configRecords(r metadata.Resource, old, next map[string]string) (records []metadata.Record) {
+	keys := maps.Clone(next)
+	if keys == nil {
+		keys = make(map[string]string)
+	}
+	maps.Copy(keys, old)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		was, had := old[key]
+		is, has := next[key]
+		if had == has && was == is {
+			continue
+		}
+		record := &metadata.ConfigRecord{Kind: int32(r.Kind), Name: r.Name, Key: key}
+		if has {
+			record.Value = kmsg.StringPtr(is)
+		}
+		records = append(records, record)
+	}
+	return records
+}
