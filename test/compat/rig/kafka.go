@@ -72,6 +72,7 @@ func (b *Broker) formatKafka() {
 		"log.dirs":                       b.Data, "offsets.topic.replication.factor": "1",
 		"transaction.state.log.replication.factor": "1", "transaction.state.log.min.isr": "1",
 		"share.coordinator.state.topic.replication.factor": "1", "share.coordinator.state.topic.min.isr": "1",
+		"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500", // a killed broker may come back sooner
 	}
 	for _, s := range b.settings {
 		k, v, _ := strings.Cut(s, "=")
