@@ -1,0 +1,421 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/disk"
+)
+
+// Append writes a batch at the end as its leader: the batch is checked down to its records, its producer's sequence
+// too, gets its offsets (b is patched in place and belongs to the log until Append returns), and is
+// written to the page cache; a flush is scheduled where the topic is durable. b is sent again by its producer if
+// Duplicate is set: then nothing was written.
+//
+// Errors: those of batch.Checker.Check; ErrOutOfOrderSequence, ErrInvalidProducerEpoch, ErrInvalidTransactionState,
+// ErrCoordinatorFenced; ErrLargerThanSegment; ErrNoSpace, ErrOffline, ErrClosed; ErrCorrupt for a damaged log. After any of
+// them nothing has changed.
+func (l *Log) Append(b batch.Batch, o AppendOptions) (Appended, error) {
+	cfg := l.config.Load()
+	checked, err := l.dir.checker.Check(b, cfg.rules(o))
+	if err != nil {
+		return Appended{}, err
+	}
+	if err := l.take(); err != nil {
+		return Appended{}, err
+	}
+	a, err := l.appendLeading(checked.Batch, o, cfg)
+	l.give()
+	if err != nil {
+		return Appended{}, err
+	}
+	a.AppendTimeMs = checked.AppendTimeMs
+	if a.Duplicate {
+		return a, nil
+	}
+	return a, l.afterAppend(cfg, o.NowMs)
+}
+
+// AppendAt writes a batch that has its offsets and epoch: the metadata log's, or a leader's. It must begin at End.
+//
+// Errors: batch.ErrCorrupt when the checksum is wrong, ErrOutOfRange when the batch does not begin at the end, and
+// those of Append that concern the disk.
+func (l *Log) AppendAt(b batch.Batch) error {
+	if err := b.CheckCRC(); err != nil {
+		return err
+	}
+	if err := l.take(); err != nil {
+		return err
+	}
+	cfg := l.config.Load()
+	err := l.appendFollowing(b, cfg)
+	l.give()
+	if err != nil {
+		return err
+	}
+	return l.afterAppend(cfg, l.dir.now().UnixMilli())
+}
+
+func (c *Config) rules(o AppendOptions) batch.Rules {
+	return batch.Rules{
+		NowMs: o.NowMs, TimestampType: c.TimestampType, MaxBeforeMs: c.TimestampBeforeMaxMs, MaxAfterMs: c.TimestampAfterMaxMs,
+		RequireKeys: c.Compact, Internal: o.Origin == Coordinator, Codec: c.Codec, KeepCodec: c.KeepCodec, Levels: c.Levels,
+		MaxBytes: int(c.MaxMessageBytes),
+	}
+}
+
+// appendLeading needs the slot.
+func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Appended, error) {
+	progress := l.Progress()
+	duplicate, err := l.checkProducer(b, o.Origin)
+	if err != nil {
+		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
+	}
+	if duplicate != nil {
+		return Appended{First: duplicate.lastOffset - int64(duplicate.delta), Next: duplicate.lastOffset + 1,
+			Start: progress.Start, Duplicate: true}, nil
+	}
+	b.Assign(progress.End, o.LeaderEpoch)
+	if err := l.write(b, o.NowMs, cfg); err != nil {
+		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
+	}
+	return Appended{First: progress.End, Next: b.NextOffset(), Start: progress.Start}, nil
+}
+
+// checkProducer decides whether the batch's producer may write it, and finds the batch that it repeats.
+func (l *Log) checkProducer(b batch.Batch, origin Origin) (*producedBatch, error) {
+	id := b.ProducerID()
+	if id < 0 {
+		return nil, nil
+	}
+	p := l.producers.get(id)
+	if p == nil {
+		return nil, nil
+	}
+	if origin == Client {
+		if again := p.repeated(b); again != nil {
+			return again, nil
+		}
+	}
+	if err := p.check(b, origin); err != nil {
+		return nil, err
+	}
+	if !b.IsControl() {
+		return nil, nil
+	}
+	marker, err := l.dir.checker.ParseControl(b)
+	if err != nil {
+		return nil, err
+	}
+	if isMarker(&marker) && marker.CoordinatorEpoch < p.coordinatorEpoch {
+		return nil, fmt.Errorf("producer %d: coordinator epoch %d, already seen %d: %w", id, marker.CoordinatorEpoch,
+			p.coordinatorEpoch, ErrCoordinatorFenced)
+	}
+	return nil, nil
+}
+
+// appendFollowing needs the slot.
+func (l *Log) appendFollowing(b batch.Batch, cfg *Config) error {
+	if end := l.Progress().End; b.BaseOffset() != end {
+		return fmt.Errorf("append to %s: batch begins at %d, log ends at %d: %w", l.id, b.BaseOffset(), end, ErrOutOfRange)
+	}
+	if err := l.write(b, l.dir.now().UnixMilli(), cfg); err != nil {
+		return fmt.Errorf("append to %s: %w", l.id, err)
+	}
+	return nil
+}
+
+// write puts the batch at the end of the active segment, and after that, when nothing can refuse it any more, into
+// every book.
+func (l *Log) write(b batch.Batch, nowMs int64, cfg *Config) error {
+	if at, damaged := l.Damaged(); damaged {
+		return fmt.Errorf("from offset %d: %w", at, ErrCorrupt)
+	}
+	if int64(len(b)) > int64(cfg.SegmentBytes) {
+		return fmt.Errorf("%d bytes, segment.bytes %d: %w", len(b), cfg.SegmentBytes, ErrLargerThanSegment)
+	}
+	marker, err := l.parseMarker(b)
+	if err != nil {
+		return err
+	}
+	s, err := l.segmentFor(b, nowMs, cfg)
+	if err != nil {
+		return err
+	}
+	if err := l.assignEpoch(b.LeaderEpoch(), b.BaseOffset()); err != nil {
+		return err
+	}
+	at := s.size.Load()
+	if err := l.writeBytes(s, b, at); err != nil {
+		return err
+	}
+	s.note(b, at, cfg)
+	s.modifiedMs.Store(nowMs)
+	s.unsynced.Store(true)
+	l.dir.written.Add(int64(len(b)))
+	started, ended := l.producers.apply(b, marker)
+	if ended != nil && ended.aborted {
+		s.noteAborted(ended)
+	}
+	l.publish(s, b, at, started, ended)
+	if l.producers.total.Load() > l.dir.maxProducers {
+		l.producers.trim(l.dir.maxProducers, l.producers.newest)
+	}
+	return nil
+}
+
+func isMarker(c *batch.Control) bool {
+	return c.Type == batch.AbortMarker || c.Type == batch.CommitMarker
+}
+
+// parseMarker reads the transaction marker in a control batch; nil for every other batch.
+func (l *Log) parseMarker(b batch.Batch) (*batch.Control, error) {
+	if !b.IsControl() || b.ProducerID() < 0 || b.Count() == 0 {
+		return nil, nil
+	}
+	c, err := l.dir.checker.ParseControl(b)
+	if err != nil {
+		return nil, fmt.Errorf("control batch at offset %d: %w", b.BaseOffset(), err)
+	}
+	return &c, nil
+}
+
+// writeBytes is one pwrite, straight from the caller's batch.
+func (l *Log) writeBytes(s *segment, b batch.Batch, at int64) error {
+	f, err := s.data.acquire(disk.Write)
+	if err != nil {
+		return l.failed("open segment", err)
+	}
+	_, err = f.WriteAt(b, at)
+	if err != nil {
+		// What was written of it must not stay: the next batch may be shorter, and what remained behind it would look like
+		// a torn tail after a crash, or worse, like a batch.
+		if cut := f.Truncate(at); cut != nil {
+			err = l.dir.fail(fmt.Errorf("cut %s back to %d after a failed write: %w", s.path(dataSuffix), at, errors.Join(cut, err)))
+		} else {
+			err = l.failed("write "+s.path(dataSuffix), err)
+		}
+	}
+	if e := f.release(); e != nil && err == nil {
+		err = l.failed("close "+s.path(dataSuffix), e)
+	}
+	return err
+}
+
+// publish makes a written batch visible.
+func (l *Log) publish(s *segment, b batch.Batch, at int64, started, ended *transaction) {
+	next, size := b.NextOffset(), at+int64(len(b))
+	s.size.Store(size)
+	s.next.Store(next)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.warm == nil {
+		l.mu.warm = &warm{}
+	}
+	l.mu.warm.add(spot{b.BaseOffset(), s, at})
+	l.mu.progress.End = next
+	l.mu.end = spot{next, s, size}
+	if started != nil {
+		l.mu.transactions.start(*started)
+		l.stabilise()
+	}
+	if ended != nil {
+		l.mu.transactions.end(*ended)
+		l.stabilise()
+	}
+}
+
+// afterAppend schedules the flush that the topic asks for. With flush.messages reached it waits for it, as Kafka does.
+func (l *Log) afterAppend(cfg *Config, nowMs int64) error {
+	if cfg.FlushBeforeAck {
+		l.dir.flusher.schedule(l)
+		return nil
+	}
+	if p := l.Progress(); p.End-p.Flushed >= cfg.FlushMessages {
+		return l.Flush(context.Background())
+	}
+	if cfg.FlushMs < maxDelayMs && !l.lazy.Swap(true) {
+		l.dir.flushBy(l, nowMs+cfg.FlushMs)
+	}
+	return nil
+}
+
+// segmentFor returns the segment for the batch: the active one, or a new one. The slot is held.
+func (l *Log) segmentFor(b batch.Batch, nowMs int64, cfg *Config) (*segment, error) {
+	s := l.active()
+	if s == nil {
+		return l.addSegment(b.BaseOffset(), cfg)
+	}
+	if !s.ready {
+		if err := l.prepare(s); err != nil {
+			return nil, l.failed("prepare "+s.path(dataSuffix), err)
+		}
+	}
+	if s.fits(b, nowMs, cfg) {
+		return s, nil
+	}
+	return l.roll(b, cfg)
+}
+
+// roll closes the active segment and begins the next at the log's end. Where the disk is too full for that, a log
+// that keeps a reserve goes on in the old segment as long as its offsets and positions can be indexed.
+func (l *Log) roll(b batch.Batch, cfg *Config) (*segment, error) {
+	old := l.active()
+	end := old.next.Load()
+	s, err := l.addSegment(end, cfg)
+	if err != nil {
+		reserve := int64(cfg.SegmentBytes) + cfg.ReserveBytes
+		if errors.Is(err, ErrNoSpace) && cfg.Preallocate && old.size.Load()+int64(len(b)) <= min(reserve, 1<<31-1) {
+			return old, nil
+		}
+		return nil, err
+	}
+	l.seal(old, cfg)
+	l.takeSnapshot(end)
+	// Kafka flushes what it rolls away, page cache or not, so that recovery never goes back further than a segment.
+	l.dir.flusher.schedule(l)
+	return s, nil
+}
+
+// seal completes the indexes of a segment that will not grow any more. What the disk has no room for stays in memory.
+func (l *Log) seal(s *segment, cfg *Config) {
+	if t, err := s.newest(); err == nil && t.ms >= 0 {
+		s.noteTime(t)
+	}
+	if err := s.storeIndexes(); err != nil {
+		l.indexFailed(err)
+	}
+	if cfg.Preallocate {
+		if f, err := s.data.acquire(disk.Write); err == nil {
+			// Cutting a file to the size that it has gives back what was preallocated beyond.
+			l.indexFailed(errors.Join(f.Truncate(s.size.Load()), f.release()))
+		}
+	}
+}
+
+// addSegment makes the files of a segment, and the log's directory with the first one. The slot is held.
+func (l *Log) addSegment(base int64, cfg *Config) (*segment, error) {
+	segments := *l.segments.Load()
+	if len(segments) == 0 {
+		if err := l.makeDirectory(); err != nil {
+			return nil, l.failed("make "+l.path, err)
+		}
+	}
+	s := newSegment(l, base)
+	if err := s.create(cfg); err != nil {
+		return nil, l.failed("make segment", err)
+	}
+	grown := make([]*segment, len(segments), len(segments)+1)
+	copy(grown, segments)
+	grown = append(grown, s)
+	l.segments.Store(&grown)
+	if len(segments) > 0 {
+		return s, nil
+	}
+	l.mu.Lock()
+	l.mu.end = spot{base, s, 0}
+	l.mu.flushed = l.mu.end
+	l.mu.Unlock()
+	l.producers.end = base
+	return s, l.storeEpochs()
+}
+
+func (l *Log) makeDirectory() error {
+	if err := l.dir.points.forget(l.dir, l.id); err != nil {
+		return err
+	}
+	l.parentDirty.Store(true)
+	if err := l.dir.fs.MkdirAll(l.path); err != nil {
+		return err
+	}
+	if id := l.TopicID(); id != [16]byte{} {
+		return l.writeState(partitionFile, formatPartition(id))
+	}
+	return nil
+}
+
+// prepare looks up what appending needs to know of a segment that was there at the start.
+func (l *Log) prepare(s *segment) error {
+	if _, err := s.newest(); err != nil {
+		return err
+	}
+	n, e, err := s.times.last()
+	if err != nil {
+		return err
+	}
+	if n >= 0 {
+		s.lastTimeMs = entryTime(e[:])
+	}
+	if n, e, err = s.offsets.last(); err != nil {
+		return err
+	}
+	s.sinceEntry = s.size.Load()
+	if n >= 0 {
+		s.sinceEntry -= entryPosition(e[:])
+	}
+	if s.size.Load() > 0 {
+		if s.firstMs, err = s.readFirstMs(); err != nil {
+			return err
+		}
+	}
+	s.ready = true
+	return nil
+}
+
+// noteAborted keeps an aborted transaction in the segment that holds its marker.
+func (s *segment) noteAborted(ended *transaction) {
+	l := s.log
+	l.mu.Lock()
+	stable := l.mu.transactions.stableAfter(ended)
+	l.mu.Unlock()
+	s.aborted.add(abortedEntry{AbortedTransaction{ended.producer, ended.first, ended.last}, stable}.entry())
+}
+
+func (s *segment) readFirstMs() (int64, error) {
+	f, err := s.data.acquire(disk.Write)
+	if err != nil {
+		return -1, err
+	}
+	defer f.release()
+	buf := takeBlock()
+	defer putBlock(buf)
+	w := walk(f, 0, s.size.Load(), buf[:])
+	h, _, err := w.next()
+	if err != nil {
+		return -1, err
+	}
+	return h.MaxTimestamp(), nil
+}
+
+// takeSnapshot writes the producer state as of offset at, which is the log's end. Without it recovery reads further
+// back, so a full disk is no obstacle.
+func (l *Log) takeSnapshot(at int64) {
+	if l.producers.snapshotAt == at {
+		return
+	}
+	if err := l.writeSnapshot(at); err != nil {
+		l.indexFailed(err)
+		return
+	}
+	l.producers.snapshotAt = at
+}
+
+func (l *Log) writeSnapshot(at int64) error {
+	path := l.path + "/" + segmentName(at, snapshotSuffix)
+	f, err := l.dir.fs.Open(path, disk.Create)
+	if err != nil {
+		return err
+	}
+	// No temporary name: a torn snapshot has a wrong checksum, and the one before it is used.
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt(l.producers.snapshot(), 0)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), l.dir.fs.Remove(path))
+	}
+	l.entriesDirty.Store(true)
+	return nil
+}

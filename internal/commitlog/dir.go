@@ -1,0 +1,479 @@
+package commitlog
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"os"
+	"path"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/disk"
+)
+
+const (
+	lockFile     = ".lock"
+	cleanFile    = ".kafka_cleanshutdown"
+	cleanContent = `{"version":0,"brokerEpoch":-1}`
+	deleteSuffix = "-delete"
+	tempSuffix   = ".tmp"
+	// markPrefix begins the name of the file that a failed directory leaves in the others; its directory.id follows.
+	markPrefix = "failed-directory-"
+)
+
+// DirOptions says how a data directory is opened. Zero values mean the default that is named.
+type DirOptions struct {
+	FS        disk.FS // required
+	Path      string  // required; made if missing
+	NodeID    int32
+	ClusterID string           // "": what meta.properties says; see SetClusterID
+	Logger    *slog.Logger     // discards
+	Observer  Observer         // nobody
+	Checker   *batch.Checker   // one of its own
+	Now       func() time.Time // time.Now
+	Rand      io.Reader        // crypto/rand, for the directory's id
+	// CheckConfig gives a log's settings for its recovery, before Log brings those of the metadata. DefaultConfig.
+	CheckConfig func(TopicPartition) Config
+
+	RecoveryThreads         int           // num.recovery.threads.per.data.dir: logs loaded at a time; 2
+	ProducerIDExpiration    time.Duration // producer.id.expiration.ms; 24 h
+	ProducerIDCheckInterval time.Duration // producer.id.expiration.check.interval.ms; 10 min
+	// MaxProducerIDs bounds the producers remembered over all logs; those longest unused in a log that learns a new one are
+	// forgotten, as if they had expired. 1,000,000, which is some 300 MB.
+	MaxProducerIDs int
+	// MaxOpenFiles bounds the files kept open; past it those longest unused are closed. 16,384. Appends and reads under way
+	// are not bound by it.
+	MaxOpenFiles   int
+	IdleCloseAfter time.Duration // 1 min; a file is closed when it was not used for so long, up to half as much again
+
+	RetentionCheckInterval     time.Duration // log.retention.check.interval.ms; 5 min
+	RecoveryCheckpointInterval time.Duration // log.flush.offset.checkpoint.interval.ms; 1 min
+	StartCheckpointInterval    time.Duration // log.flush.start.offset.checkpoint.interval.ms; 1 min
+	// CheckpointBytes: the recovery point is also written after so many bytes, so that a restart has little to read
+	// however fast they came; 1 GiB.
+	CheckpointBytes int64
+	// FlushCheckInterval (log.flush.scheduler.interval.ms) is how often it is looked for logs whose flush.ms is over;
+	// 0: just when it is.
+	FlushCheckInterval time.Duration
+	// OtherDirs are where a failed directory leaves its mark, and where one is looked for.
+	OtherDirs []string
+}
+
+// Observer learns what happens in a directory. It is called without locks, from the directory's own goroutines, and must not
+// block nor call what waits for them (Flush, Close).
+type Observer interface {
+	// Flushed: everything below end is durable. Not called for what was found durable at the start.
+	Flushed(l *Log, end int64)
+	// Offline: the directory has failed, its logs refuse everything with ErrOffline. Called once.
+	Offline(d *Dir, cause error)
+}
+
+// Found is a log that was there when the directory was opened.
+type Found struct {
+	TopicPartition
+	TopicID [16]byte // all zero when it is not known
+	Size    int64    // bytes of its segments
+}
+
+// LogSize is a log's size in bytes.
+type LogSize struct {
+	TopicPartition
+	Size int64
+}
+
+// Usage is what DescribeLogDirs asks for. Bytes; Total and Available are the file system's.
+type Usage struct {
+	Total, Available uint64
+	Logs             []LogSize
+}
+
+// Stats count since the start.
+type Stats struct {
+	Rounds, SyncData, SyncDir, SyncFS atomic.Int64
+}
+
+// Dir is one data directory.
+type Dir struct {
+	fs       disk.FS
+	path     string
+	options  DirOptions
+	logger   *slog.Logger
+	observer Observer
+	checker  *batch.Checker
+	now      func() time.Time
+	volume   disk.Volume // nil where there is none
+	noSyncFS atomic.Bool
+	lock     io.Closer
+	flusher  *flusher
+	keeper   *keeper
+	stats    Stats
+	cancel   context.CancelFunc
+	workers  sync.WaitGroup
+	stopped  chan struct{} // closed by Close
+
+	failure       atomic.Pointer[error]
+	producerCount atomic.Int64
+	maxProducers  int64
+	openCount     atomic.Int64
+	written       atomic.Int64 // bytes appended
+	sweep         atomic.Int64 // number of the housekeeping's last look for idle files
+	unclean       bool         // found so at the start
+
+	mu struct { // short
+		sync.Mutex
+		meta   metaProperties
+		logs   map[TopicPartition]*Log
+		open   map[*file]struct{}
+		found  []Found
+		rand   *mathrand.Rand
+		closed bool
+	}
+	points points
+}
+
+// ErrMarked: the directory failed before and left a mark in another one. The operator looks after the disk and removes
+// the mark, which the message names, to use it again.
+var ErrMarked = errors.New("data directory has failed before")
+
+func (o *DirOptions) setDefaults() {
+	set(&o.Logger, slog.New(slog.DiscardHandler))
+	set(&o.RecoveryThreads, min(2, runtime.GOMAXPROCS(0)))
+	set(&o.ProducerIDExpiration, 24*time.Hour)
+	set(&o.ProducerIDCheckInterval, 10*time.Minute)
+	set(&o.MaxProducerIDs, 1_000_000)
+	set(&o.MaxOpenFiles, 16_384)
+	set(&o.IdleCloseAfter, time.Minute)
+	set(&o.RetentionCheckInterval, 5*time.Minute)
+	set(&o.RecoveryCheckpointInterval, time.Minute)
+	set(&o.StartCheckpointInterval, time.Minute)
+	set(&o.CheckpointBytes, 1<<30)
+	if o.Checker == nil {
+		o.Checker = batch.NewChecker()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.CheckConfig == nil {
+		o.CheckConfig = func(TopicPartition) Config { return DefaultConfig() }
+	}
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// OpenDir takes a data directory: locks it, checks whose it is, and brings back every log in it. When it returns, what has
+// survived in the logs is durable. It ends early with ctx.
+//
+// Errors: *disk.LockedError, ErrNewerFormat, ErrForeign, ErrMarked, ErrOffline, and those of the disk.
+func OpenDir(ctx context.Context, o DirOptions) (*Dir, error) {
+	o.setDefaults()
+	d := &Dir{
+		fs: o.FS, path: o.Path, options: o, logger: o.Logger, observer: o.Observer, checker: o.Checker, now: o.Now,
+		maxProducers: int64(o.MaxProducerIDs), stopped: make(chan struct{}),
+	}
+	d.mu.logs, d.mu.open = map[TopicPartition]*Log{}, map[*file]struct{}{}
+	d.points.slot = make(chan struct{}, 1)
+	d.flusher, d.keeper = newFlusher(d), newKeeper(d)
+	if err := d.take(); err != nil {
+		return nil, fmt.Errorf("open data directory %s: %w", o.Path, err)
+	}
+	if err := d.load(ctx); err != nil {
+		if failed := d.Offline(); failed != nil {
+			d.keeper.leaveMark(failed)
+		}
+		return nil, errors.Join(fmt.Errorf("open data directory %s: %w", o.Path, err), d.release())
+	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	d.cancel = cancel
+	d.workers.Go(func() { d.flusher.run(running) })
+	keeping, quit := context.WithCancel(running)
+	d.keeper.quit = quit
+	d.workers.Go(func() { d.keeper.run(keeping) })
+	return d, nil
+}
+
+// take locks the directory and makes sure that it is ours and fit for use.
+func (d *Dir) take() (err error) {
+	if err := disk.MkdirAllSync(d.fs, d.path); err != nil {
+		return err
+	}
+	holder := fmt.Sprintf("pid %d since %s", os.Getpid(), d.now().UTC().Format(time.RFC3339))
+	if d.lock, err = d.fs.Lock(d.join(lockFile), holder); err != nil {
+		return err
+	}
+	if err := d.loadMeta(&d.options); err != nil {
+		return errors.Join(err, d.release())
+	}
+	if err := d.findMark(); err != nil {
+		return errors.Join(err, d.release())
+	}
+	if d.volume, err = d.fs.Volume(d.path); err != nil {
+		d.volume = nil
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return errors.Join(err, d.release())
+		}
+	}
+	seed := binary.BigEndian.Uint64(d.mu.meta.directoryID[:])
+	d.mu.rand = mathrand.New(mathrand.NewPCG(seed, uint64(d.options.NodeID)))
+	return nil
+}
+
+// release gives back what take took.
+func (d *Dir) release() error {
+	var errs []error
+	if d.volume != nil {
+		errs = append(errs, d.volume.Close())
+	}
+	return errors.Join(append(errs, d.lock.Close())...)
+}
+
+// findMark refuses a directory that has failed before.
+func (d *Dir) findMark() error {
+	for _, other := range d.options.OtherDirs {
+		mark := d.markIn(other)
+		_, err := d.fs.Stat(mark)
+		if err == nil {
+			return fmt.Errorf("%w: check the disk, then remove %s to use it again", ErrMarked, mark)
+		}
+		if !isNotExist(err) {
+			d.logger.Warn("cannot look for a mark of an earlier failure", "file", mark, "error", err)
+		}
+	}
+	return nil
+}
+
+func (d *Dir) markIn(other string) string {
+	return path.Join(other, markPrefix+uuidText(d.ID()))
+}
+
+// fail takes the directory offline, for good, and returns ErrOffline with the cause. The housekeeping tells the observer.
+func (d *Dir) fail(cause error) error {
+	if errors.Is(cause, ErrOffline) {
+		return cause
+	}
+	err := fmt.Errorf("%s: %w: %w", d.path, ErrOffline, cause)
+	if d.failure.CompareAndSwap(nil, &err) {
+		d.logger.Error("data directory has failed and is offline", "dir", d.path, "error", cause)
+		d.wakeHousekeeping()
+	}
+	return err
+}
+
+// Offline returns nil, or why the directory has failed: ErrOffline with the cause.
+func (d *Dir) Offline() error {
+	if p := d.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Path of the directory.
+func (d *Dir) Path() string { return d.path }
+
+// ID is the directory.id of meta.properties.
+func (d *Dir) ID() [16]byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.meta.directoryID
+}
+
+// ClusterID is the cluster.id of meta.properties; "" in a new directory until SetClusterID.
+func (d *Dir) ClusterID() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.meta.clusterID
+}
+
+// Found lists the logs that were there when the directory was opened.
+func (d *Dir) Found() []Found { return d.mu.found }
+
+// Stats returns the directory's counters.
+func (d *Dir) Stats() *Stats { return &d.stats }
+
+// Usage tells how much space the logs take and the file system has.
+func (d *Dir) Usage() (Usage, error) {
+	available, total, err := d.fs.Free(d.path)
+	if err != nil {
+		return Usage{}, fmt.Errorf("free space of %s: %w", d.path, err)
+	}
+	u := Usage{Total: total, Available: available}
+	for _, l := range d.logs() {
+		u.Logs = append(u.Logs, LogSize{l.id, l.Size()})
+	}
+	return u, nil
+}
+
+// Log returns a log of the directory, the one found there or a new one, which gets no file before its first append. Its
+// settings are cfg from now on. A topicID of zeros is not compared.
+//
+// Errors: ErrTopicID when the log there belongs to another topic of the name (Remove it first); ErrOffline.
+func (d *Dir) Log(tp TopicPartition, topicID [16]byte, cfg Config) (*Log, error) {
+	if err := d.Offline(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.closed {
+		return nil, fmt.Errorf("%s: %w", d.path, ErrClosed)
+	}
+	l := d.mu.logs[tp]
+	if l == nil {
+		l = newLog(d, tp, cfg)
+		l.mu.topicID = topicID
+		d.mu.logs[tp] = l
+		return l, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if topicID != [16]byte{} {
+		if l.mu.topicID != [16]byte{} && l.mu.topicID != topicID {
+			return nil, fmt.Errorf("%s has id %s, not %s: %w", l.path, uuidText(l.mu.topicID), uuidText(topicID), ErrTopicID)
+		}
+		if l.mu.topicID == [16]byte{} {
+			l.mu.topicID = topicID
+			l.adopted.Store(true)
+			d.wakeHousekeeping()
+		}
+	}
+	l.config.Store(&cfg)
+	return l, nil
+}
+
+// logs returns all logs, in the order of their names.
+func (d *Dir) logs() []*Log {
+	d.mu.Lock()
+	logs := make([]*Log, 0, len(d.mu.logs))
+	for _, l := range d.mu.logs {
+		logs = append(logs, l)
+	}
+	d.mu.Unlock()
+	return sortLogs(logs)
+}
+
+// Remove deletes a log: its directory gets a name that ends in -delete, durably, and goes after the log's
+// file.delete.delay.ms. Reads under way end in peace. A log that is not there is no error.
+func (d *Dir) Remove(tp TopicPartition) error {
+	d.mu.Lock()
+	l := d.mu.logs[tp]
+	d.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	if err := l.take(); err != nil {
+		if errors.Is(err, ErrClosed) {
+			return nil
+		}
+		return err
+	}
+	l.closed.Store(true)
+	l.removed.Store(true)
+	l.give()
+	d.mu.Lock()
+	delete(d.mu.logs, tp)
+	d.mu.Unlock()
+	segments := *l.segments.Load()
+	l.producers.clear()
+	if len(segments) == 0 {
+		return nil
+	}
+	if err := d.bury(l, segments); err != nil {
+		return l.failed("remove "+l.path, err)
+	}
+	return nil
+}
+
+func (d *Dir) bury(l *Log, segments []*segment) error {
+	var errs []error
+	for _, s := range segments {
+		errs = append(errs, s.shut(true))
+	}
+	id, err := newUUID(d.options.Rand)
+	if err != nil {
+		return err
+	}
+	// At most 255 bytes for the name, as file systems have it; Kafka cuts the topic likewise.
+	suffix := fmt.Sprintf(".%x%s", id, deleteSuffix)
+	name := l.id.String()
+	grave := d.join(name[:min(len(name), 255-len(suffix))] + suffix)
+	if err := errors.Join(append(errs, d.fs.Rename(l.path, grave))...); err != nil {
+		return err
+	}
+	d.keeper.removeLater(grave, l.config.Load().FileDeleteDelayMs)
+	if err := d.fs.SyncDir(d.path); err != nil {
+		return d.fail(fmt.Errorf("flush %s: %w", d.path, err))
+	}
+	return nil
+}
+
+// discardFile renames a file so that it counts as deleted, and has it removed later. A missing one is fine.
+func (d *Dir) discardFile(name string, delayMs int64) error {
+	err := d.fs.Rename(name, name+deletedSuffix)
+	if isNotExist(err) {
+		return nil
+	}
+	if err == nil {
+		d.keeper.removeLater(name+deletedSuffix, delayMs)
+	}
+	return err
+}
+
+// jitter draws from 0 to below limit.
+func (d *Dir) jitter(limit int64) int64 {
+	if limit <= 0 {
+		return 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.rand.Int64N(limit)
+}
+
+func (d *Dir) join(name string) string { return d.path + "/" + name }
+
+// expiry is the time (ms) before which a producer must have written last to be forgotten.
+func (d *Dir) expiry() int64 { return d.now().Add(-d.options.ProducerIDExpiration).UnixMilli() }
+
+func (d *Dir) opened(f *file) {
+	d.mu.Lock()
+	d.mu.open[f] = struct{}{}
+	d.mu.Unlock()
+	if d.openCount.Add(1) > int64(d.options.MaxOpenFiles) {
+		d.wakeHousekeeping()
+	}
+}
+
+func (d *Dir) shut(f *file) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.mu.open, f)
+}
+
+// parseLogName splits the name of a log's directory.
+func parseLogName(name string) (tp TopicPartition, ok bool) {
+	i := strings.LastIndexByte(name, '-')
+	if i <= 0 || i+1 == len(name) || (name[i+1] == '0' && i+2 < len(name)) {
+		return tp, false
+	}
+	partition, err := strconv.ParseUint(name[i+1:], 10, 31)
+	return TopicPartition{name[:i], int32(partition)}, err == nil
+}
+
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,571 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"barnabas/internal/disk"
+)
+
+// maxDelayMs is the longest flush.ms that is kept time of; a longer one is none (Kafka's default is the largest number).
+const maxDelayMs = int64(100 * 365 * 24 * time.Hour / time.Millisecond)
+
+// keeper is the housekeeping of a directory: one goroutine and one timer for everything that is not urgent.
+type keeper struct {
+	dir  *Dir
+	wake chan struct{} // holds one signal
+	quit context.CancelFunc
+	done chan struct{}
+
+	mu struct { // short
+		sync.Mutex
+		graves []grave
+		lazy   []delayed // logs with flush.ms running
+		starts bool      // a log start has moved
+	}
+	chores []chore // of its goroutine
+	told   bool
+	bytes  int64 // size of all logs at the last checkpoint
+}
+
+// grave is a file or directory that waits for its removal.
+type grave struct {
+	path string
+	due  time.Time
+}
+
+// delayed is a log to be flushed at a time.
+type delayed struct {
+	log *Log
+	due time.Time
+}
+
+// chore is done again and again.
+type chore struct {
+	every time.Duration
+	due   time.Time
+	do    func()
+}
+
+func newKeeper(d *Dir) *keeper {
+	k := &keeper{dir: d, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	k.quit = func() {}
+	return k
+}
+
+func (d *Dir) wakeHousekeeping() {
+	select {
+	case d.keeper.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Dir) startsMoved() {
+	d.keeper.mu.Lock()
+	d.keeper.mu.starts = true
+	d.keeper.mu.Unlock()
+	d.wakeHousekeeping()
+}
+
+// flushBy has the log flushed at a time (ms), for flush.ms.
+func (d *Dir) flushBy(l *Log, atMs int64) {
+	k := d.keeper
+	k.mu.Lock()
+	k.mu.lazy = append(k.mu.lazy, delayed{l, time.UnixMilli(atMs)})
+	k.mu.Unlock()
+	d.wakeHousekeeping()
+}
+
+// removeLater removes a file or directory after a delay.
+func (k *keeper) removeLater(path string, delayMs int64) {
+	k.mu.Lock()
+	k.mu.graves = append(k.mu.graves, grave{path, k.dir.now().Add(time.Duration(min(delayMs, maxDelayMs)) * time.Millisecond)})
+	k.mu.Unlock()
+	k.dir.wakeHousekeeping()
+}
+
+// stop ends the goroutine and waits for it.
+func (k *keeper) stop() {
+	k.quit()
+	<-k.done
+}
+
+// run does what is due until ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	defer close(k.done)
+	k.plan()
+	if k.dir.unclean {
+		k.checkpoint() // so that another crash has nothing to read again
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-k.wake:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if k.dir.Offline() != nil {
+			k.announce()
+			continue
+		}
+		timer.Reset(k.turn())
+	}
+}
+
+// plan sets up the chores. Each begins at a time of its own, so that directories do not work in step.
+func (k *keeper) plan() {
+	o := &k.dir.options
+	now := k.dir.now()
+	for _, c := range []chore{
+		{every: o.RetentionCheckInterval, do: k.retain},
+		{every: o.RecoveryCheckpointInterval, do: k.checkpoint},
+		{every: o.StartCheckpointInterval, do: k.storeStarts},
+		{every: o.ProducerIDCheckInterval, do: k.expireProducers},
+		{every: o.IdleCloseAfter / 2, do: k.closeIdle},
+	} {
+		c.due = now.Add(min(c.every, firstChoreAfter) + k.spread(c.every))
+		k.chores = append(k.chores, c)
+	}
+}
+
+// firstChoreAfter is when the first round of chores begins at the latest, as in Kafka.
+const firstChoreAfter = 30 * time.Second
+
+// spread is up to a hundredth of a period.
+func (k *keeper) spread(period time.Duration) time.Duration {
+	return time.Duration(k.dir.jitter(int64(period / 100)))
+}
+
+// turn does what is due and returns how long nothing will be.
+func (k *keeper) turn() time.Duration {
+	d := k.dir
+	for i := range k.chores {
+		if c := &k.chores[i]; !c.due.After(d.now()) {
+			c.do()
+			c.due = d.now().Add(c.every + k.spread(c.every))
+		}
+	}
+	if d.openCount.Load() > int64(d.options.MaxOpenFiles) {
+		k.closeOldest()
+	}
+	k.bury(d.now())
+	k.flushDue(d.now())
+	k.repairIndexes()
+	if k.takeStarts() {
+		k.storeStarts()
+	}
+	if k.grown() >= d.options.CheckpointBytes {
+		k.checkpoint()
+	}
+	return k.pause(d.now())
+}
+
+// pollBytesEvery is how often it is looked whether CheckpointBytes have come.
+const pollBytesEvery = time.Second
+
+func (k *keeper) pause(now time.Time) time.Duration {
+	next := now.Add(time.Hour)
+	for _, c := range k.chores {
+		next = earlier(next, c.due)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, g := range k.mu.graves {
+		next = earlier(next, g.due)
+	}
+	for _, l := range k.mu.lazy {
+		next = earlier(next, l.due)
+	}
+	if k.dir.openCount.Load() > 0 { // somebody is at work
+		next = earlier(next, now.Add(pollBytesEvery))
+	}
+	return max(next.Sub(now), time.Millisecond)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// announce tells once that the directory has failed.
+func (k *keeper) announce() {
+	if k.told {
+		return
+	}
+	k.told = true
+	cause := k.dir.Offline()
+	k.leaveMark(cause)
+	if o := k.dir.observer; o != nil {
+		o.Offline(k.dir, cause)
+	}
+}
+
+// leaveMark writes into the other directories that this one must not be used again.
+func (k *keeper) leaveMark(cause error) {
+	d := k.dir
+	text := fmt.Appendf(nil, "%s failed at %s and must not be used as it is:\n%v\nCheck the disk, then remove this file to use the directory again.\n",
+		d.path, d.now().UTC().Format(time.RFC3339), cause)
+	for _, other := range d.options.OtherDirs {
+		if err := disk.WriteFileAtomic(d.fs, d.markIn(other), text); err != nil {
+			d.logger.Error("cannot leave the mark of a failed directory", "dir", d.path, "file", d.markIn(other), "error", err)
+		}
+	}
+}
+
+// retain applies the retention settings to every log.
+func (k *keeper) retain() {
+	nowMs := k.dir.now().UnixMilli()
+	for _, l := range k.dir.logs() {
+		if err := l.retain(nowMs); err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrOffline) {
+			k.dir.logger.Error("retention failed", "log", l.id.String(), "error", err)
+		}
+	}
+}
+
+func (k *keeper) expireProducers() {
+	before := k.dir.expiry()
+	for _, l := range k.dir.logs() {
+		if l.take() == nil {
+			l.producers.expire(before)
+			l.give()
+		}
+	}
+	k.trimProducers()
+}
+
+// trimProducers forgets those longest unused anywhere, where logs with one producer each have gone over the limit.
+func (k *keeper) trimProducers() {
+	limit := k.dir.maxProducers
+	surplus := k.dir.producerCount.Load() - limit
+	if surplus <= 0 {
+		return
+	}
+	var times []int64
+	logs := k.dir.logs()
+	for _, l := range logs {
+		if l.take() == nil {
+			for _, p := range l.producers.byID {
+				times = append(times, p.timestampMs)
+			}
+			l.give()
+		}
+	}
+	slices.Sort(times)
+	before := times[min(surplus, int64(len(times)))-1]
+	for _, l := range logs {
+		if k.dir.producerCount.Load() > limit && l.take() == nil {
+			l.producers.expire(before)
+			l.give()
+		}
+	}
+}
+
+// closeIdle closes the files that nobody has used since the sweep before last, and drops the buffers that go with them.
+func (k *keeper) closeIdle() {
+	d := k.dir
+	sweep := d.sweep.Add(1)
+	k.shutWhere(func(f *file) bool { return sweep-f.used.Load() > 2 })
+}
+
+// closeOldest closes those longest unused until a tenth of the limit is free again.
+func (k *keeper) closeOldest() {
+	d := k.dir
+	d.mu.Lock()
+	files := make([]*file, 0, len(d.mu.open))
+	for f := range d.mu.open {
+		files = append(files, f)
+	}
+	d.mu.Unlock()
+	surplus := len(files) - d.options.MaxOpenFiles*9/10
+	if surplus <= 0 {
+		return
+	}
+	d.sweep.Add(1) // so that those opened from now on are younger
+	slices.SortFunc(files, func(a, b *file) int { return int(a.used.Load() - b.used.Load()) })
+	limit := files[surplus-1].used.Load()
+	left := surplus
+	k.shutWhere(func(f *file) bool {
+		left--
+		return left >= 0 && f.used.Load() <= limit
+	})
+}
+
+// shutWhere closes the open files that pick takes. A log none of whose files stay open gives up its buffers.
+func (k *keeper) shutWhere(pick func(*file) bool) {
+	d := k.dir
+	d.mu.Lock()
+	var files []*file
+	for f := range d.mu.open {
+		if pick(f) {
+			files = append(files, f)
+		}
+	}
+	d.mu.Unlock()
+	logs := map[*Log]bool{}
+	for _, f := range files {
+		l := f.seg.log
+		if done, seen := logs[l]; seen && !done {
+			continue
+		} else if !seen {
+			logs[l] = l.stow()
+		}
+		if logs[l] {
+			if err := f.shut(false); err != nil {
+				d.fail(fmt.Errorf("close %s: %w", f.path(), err))
+			}
+		}
+	}
+	for l, stowed := range logs {
+		if stowed {
+			l.rest()
+		}
+	}
+}
+
+// stow writes the index entries that wait in memory. False when the log is being appended to, so not idle.
+func (l *Log) stow() bool {
+	if !l.tryTake() {
+		return false
+	}
+	defer l.give()
+	for _, s := range *l.segments.Load() {
+		if s.offsets.waiting() || s.times.waiting() || s.aborted.waiting() {
+			if err := s.storeIndexes(); err != nil {
+				l.indexFailed(err)
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// rest drops the buffers of a log without open files.
+func (l *Log) rest() {
+	segments := *l.segments.Load()
+	for _, s := range segments {
+		if s.openFiles() {
+			return
+		}
+	}
+	for _, s := range segments {
+		s.offsets.forget()
+		s.times.forget()
+		s.aborted.forget()
+	}
+	l.forgetWarm()
+}
+
+// bury removes what is due.
+func (k *keeper) bury(now time.Time) {
+	k.mu.Lock()
+	var due []grave
+	k.mu.graves = slices.DeleteFunc(k.mu.graves, func(g grave) bool {
+		if g.due.After(now) {
+			return false
+		}
+		due = append(due, g)
+		return true
+	})
+	k.mu.Unlock()
+	for _, g := range due {
+		if err := k.dir.fs.Remove(g.path); err != nil {
+			k.dir.logger.Warn("cannot remove", "path", g.path, "error", err)
+		}
+	}
+}
+
+// removeAll removes everything that waits, at the end.
+func (k *keeper) removeAll() { k.bury(k.dir.now().Add(time.Duration(maxDelayMs) * time.Millisecond)) }
+
+// flushDue schedules the logs whose flush.ms is over.
+func (k *keeper) flushDue(now time.Time) {
+	k.mu.Lock()
+	var due []*Log
+	k.mu.lazy = slices.DeleteFunc(k.mu.lazy, func(l delayed) bool {
+		if l.due.After(now) {
+			return false
+		}
+		due = append(due, l.log)
+		return true
+	})
+	k.mu.Unlock()
+	for _, l := range due {
+		l.lazy.Store(false)
+		k.dir.flusher.schedule(l)
+	}
+}
+
+func (k *keeper) takeStarts() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	moved := k.mu.starts
+	k.mu.starts = false
+	return moved
+}
+
+func (k *keeper) storeStarts() {
+	if err := k.dir.points.storeStarts(k.dir, k.dir.logs()); err != nil {
+		k.dir.logger.Error("cannot write checkpoint", "error", err)
+	}
+}
+
+// repairIndexes makes indexes again that led a reader astray, and writes topic ids that have become known.
+func (k *keeper) repairIndexes() {
+	for _, l := range k.dir.logs() {
+		if l.adopted.Load() && len(*l.segments.Load()) > 0 && l.take() == nil {
+			if l.writeState(partitionFile, formatPartition(l.TopicID())) == nil {
+				l.adopted.Store(false)
+				k.dir.flusher.schedule(l)
+			}
+			l.give()
+		}
+		for _, s := range *l.segments.Load() {
+			if !s.suspect.Load() || l.take() != nil {
+				continue
+			}
+			if err := s.rebuildIndex(l.config.Load(), make([]byte, scanBytes)); err != nil {
+				l.indexFailed(err)
+			} else {
+				s.suspect.Store(false)
+			}
+			l.give()
+		}
+	}
+}
+
+// grown is how many bytes the logs have grown since the last checkpoint.
+func (k *keeper) grown() int64 { return k.dir.written.Load() - k.bytes }
+
+// checkpoint moves the recovery points to what is durable. Before that it makes durable what a recovery from there relies
+// on: index entries below it, and the producer state at it.
+func (k *keeper) checkpoint() {
+	d := k.dir
+	k.bytes = d.written.Load()
+	var moves []move
+	var items []syncItem
+	var durable []*Log
+	for _, l := range d.logs() {
+		if l.Progress().Flushed == l.recoveryPoint.Load() && !l.behind() {
+			continue
+		}
+		m, more, ok := l.prepareCheckpoint()
+		if !ok {
+			continue
+		}
+		items = append(items, more...)
+		if l.Progress().Flushed < m.to {
+			durable = append(durable, l)
+		}
+		moves = append(moves, m)
+	}
+	if len(moves) == 0 {
+		return
+	}
+	if err := k.makeMoves(moves, items, durable); err != nil && !errors.Is(err, ErrOffline) {
+		d.logger.Error("cannot write checkpoint", "error", err)
+	}
+}
+
+func (k *keeper) makeMoves(moves []move, items []syncItem, durable []*Log) error {
+	d := k.dir
+	if len(durable) > 0 {
+		// Not for ever: the disk may stall, and the housekeeping has to tell of its failure.
+		ctx, cancel := context.WithTimeout(context.Background(), checkpointFlushLimit)
+		err := d.flusher.flush(ctx, durable...)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("flush before checkpoint: %w", err)
+		}
+	}
+	if err := d.sync(items); err != nil {
+		return err
+	}
+	for i := range moves {
+		moves[i].to = min(moves[i].to, moves[i].log.Progress().Flushed)
+	}
+	if err := d.points.storeRecovery(d, moves); err != nil {
+		return err
+	}
+	for _, m := range moves {
+		m.log.dropOldSnapshots()
+	}
+	return nil
+}
+
+// checkpointFlushLimit is how long a checkpoint waits for a flush; the next one tries again.
+const checkpointFlushLimit = 30 * time.Second
+
+// behind tells whether a durable log has records past its recovery point.
+func (l *Log) behind() bool {
+	return l.config.Load().FlushBeforeAck && l.Progress().End > l.recoveryPoint.Load()
+}
+
+// prepareCheckpoint writes the log's indexes and producer state as of now.
+func (l *Log) prepareCheckpoint() (m move, items []syncItem, ok bool) {
+	if len(*l.segments.Load()) == 0 || l.take() != nil {
+		return m, nil, false
+	}
+	defer l.give()
+	p := l.Progress()
+	m = move{l, p.Flushed, l.lowered.Load()}
+	if l.config.Load().FlushBeforeAck || p.Flushed == p.End {
+		m.to = p.End
+		old := l.producers.snapshotAt
+		if l.takeSnapshot(p.End); l.producers.snapshotAt == p.End && old != p.End {
+			items = append(items, syncItem{path: l.path + "/" + segmentName(p.End, snapshotSuffix)})
+			l.loose = append(l.loose, old)
+		}
+	}
+	for _, s := range *l.segments.Load() {
+		if s.offsets.waiting() || s.times.waiting() || s.aborted.waiting() {
+			if err := errors.Join(s.offsets.storeSome(), s.times.storeSome(), s.aborted.storeSome()); err != nil {
+				l.indexFailed(err)
+				return m, nil, false
+			}
+		}
+	}
+	items = l.unsyncedIndexes(items)
+	if l.entriesDirty.Load() || len(items) > 0 {
+		items = append(items, syncItem{dir: l.path})
+	}
+	return m, items, true
+}
+
+// unsyncedIndexes appends the index files that were written to since they were flushed.
+func (l *Log) unsyncedIndexes(items []syncItem) []syncItem {
+	for _, s := range *l.segments.Load() {
+		if !s.indexUnsynced.Swap(false) {
+			continue
+		}
+		for _, x := range []*index{&s.offsets, &s.times, &s.aborted} {
+			if x.onDisk() {
+				items = append(items, syncItem{file: &x.file})
+			}
+		}
+	}
+	return items
+}
+
+// dropOldSnapshots removes the snapshots that earlier checkpoints left, now that a newer one is durable.
+func (l *Log) dropOldSnapshots() {
+	if l.take() != nil {
+		return
+	}
+	defer l.give()
+	for _, at := range l.loose {
+		if err := l.dropLoose(at); err != nil {
+			l.dir.logger.Warn("cannot remove a producer snapshot", "log", l.id.String(), "offset", at, "error", err)
+		}
+	}
+	l.loose = nil
+}

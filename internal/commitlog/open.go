@@ -1,0 +1,215 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"barnabas/internal/disk"
+)
+
+func sortLogs(logs []*Log) []*Log {
+	slices.SortFunc(logs, func(a, b *Log) int { return compareTopicPartitions(a.id, b.id) })
+	return logs
+}
+
+// load brings back the logs.
+func (d *Dir) load(ctx context.Context) error {
+	if err := d.unmarkClean(); err != nil {
+		return err
+	}
+	entries, err := d.fs.List(d.path)
+	if err != nil {
+		return err
+	}
+	if err := d.points.load(d); err != nil {
+		return err
+	}
+	var names []TopicPartition
+	for _, e := range entries {
+		switch tp, ok := parseLogName(e.Name); {
+		case !e.Dir:
+		case strings.HasSuffix(e.Name, deleteSuffix):
+			d.keeper.removeLater(d.join(e.Name), 0)
+		case ok:
+			names = append(names, tp)
+		default:
+			d.logger.Warn("ignoring a directory that is no log", "dir", d.join(e.Name))
+		}
+	}
+	logs, err := d.loadLogs(ctx, names)
+	if err != nil {
+		return err
+	}
+	for _, l := range logs {
+		d.mu.logs[l.id] = l
+		d.mu.found = append(d.mu.found, Found{l.id, l.mu.topicID, l.Size()})
+	}
+	d.points.keepOnly(d.mu.logs)
+	return d.flushSurvivors(logs)
+}
+
+// unmarkClean takes the mark of a clean stop away, durably, before any log is looked at: a crash while they are loaded
+// must count as one (KAFKA-10471).
+func (d *Dir) unmarkClean() error {
+	_, err := d.fs.Stat(d.join(cleanFile))
+	if isNotExist(err) {
+		d.unclean = true
+		return nil
+	}
+	if err == nil {
+		err = d.fs.Remove(d.join(cleanFile))
+	}
+	if err == nil {
+		err = d.fs.SyncDir(d.path)
+	}
+	if err != nil {
+		return fmt.Errorf("remove the mark of a clean stop: %w", err)
+	}
+	return nil
+}
+
+// loadLogs loads several at a time and returns them in the order of the names.
+func (d *Dir) loadLogs(ctx context.Context, names []TopicPartition) ([]*Log, error) {
+	logs := make([]*Log, len(names))
+	threads := min(d.options.RecoveryThreads, len(names))
+	errs := make([]error, threads)
+	var next atomic.Int64
+	var failed atomic.Bool
+	var wg sync.WaitGroup
+	for t := range threads {
+		wg.Go(func() {
+			buf := make([]byte, scanBytes)
+			for i := int(next.Add(1)) - 1; i < len(names) && !failed.Load(); i = int(next.Add(1)) - 1 {
+				err := ctx.Err()
+				if err == nil {
+					tp := names[i]
+					logs[i], err = d.loadLog(tp, d.options.CheckConfig(tp), d.points.of(tp), buf)
+				}
+				if err != nil {
+					errs[t] = err
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return logs, errors.Join(errs...)
+}
+
+// flushSurvivors makes durable what outlived a crash of the process in the page cache, names included: without that it
+// could be served, acknowledged as there, and then be lost by a power cut.
+func (d *Dir) flushSurvivors(logs []*Log) error {
+	if !d.unclean {
+		return nil
+	}
+	for _, l := range logs {
+		if len(*l.segments.Load()) == 0 {
+			continue
+		}
+		l.parentDirty.Store(true)
+		l.entriesDirty.Store(true)
+		if p := &l.mu.progress; p.Flushed < p.End {
+			l.stateDirty.Store(true)
+		}
+		d.flusher.schedule(l)
+	}
+	observer := d.observer
+	d.observer = nil // nobody knows these logs yet
+	d.flusher.round()
+	d.observer = observer
+	return d.Offline()
+}
+
+// Close stops the directory: appends end, everything is flushed, and unless that fails the next start finds it clean.
+// Of a directory that is offline only the lock and the files are given back; the error says why.
+func (d *Dir) Close() error {
+	d.mu.Lock()
+	closed := d.mu.closed
+	d.mu.closed = true
+	d.mu.Unlock()
+	if closed {
+		return nil
+	}
+	d.keeper.stop()
+	logs := d.logs()
+	for _, l := range logs {
+		l.slot <- struct{}{}
+		l.closed.Store(true)
+		l.give()
+	}
+	d.cancel()
+	d.workers.Wait()
+	close(d.stopped)
+	err := d.Offline()
+	if err == nil {
+		err = d.closeClean(logs)
+	}
+	for _, l := range logs {
+		for _, s := range *l.segments.Load() {
+			err = errors.Join(err, s.shut(true))
+		}
+	}
+	if err = errors.Join(err, d.release()); err != nil {
+		return fmt.Errorf("close data directory %s: %w", d.path, err)
+	}
+	return nil
+}
+
+// closeClean flushes everything and leaves the mark. Nobody else is at work any more.
+func (d *Dir) closeClean(logs []*Log) error {
+	var items []syncItem
+	for _, l := range logs {
+		if len(*l.segments.Load()) == 0 {
+			continue
+		}
+		if err := l.complete(); err != nil {
+			return err
+		}
+		items = l.unsynced(items, 0)
+		items = l.unsyncedIndexes(items)
+		if l.parentDirty.Swap(false) {
+			items = append(items, syncItem{dir: d.path})
+		}
+	}
+	if err := d.sync(items); err != nil {
+		return err
+	}
+	for _, l := range logs {
+		l.mu.progress.Flushed = l.mu.progress.End
+	}
+	if err := d.points.store(d, logs); err != nil {
+		return err
+	}
+	d.keeper.removeAll()
+	return disk.WriteFileAtomic(d.fs, d.join(cleanFile), []byte(cleanContent))
+}
+
+// complete writes what a log holds in memory only.
+func (l *Log) complete() error {
+	s := l.active()
+	if s.ready {
+		if t, err := s.newest(); err == nil && t.ms >= 0 {
+			s.noteTime(t)
+		}
+	}
+	for _, s := range *l.segments.Load() {
+		if err := s.storeIndexes(); err != nil {
+			return err
+		}
+	}
+	at := l.mu.progress.End
+	if _, damaged := l.Damaged(); damaged || l.producers.snapshotAt == at {
+		return nil
+	}
+	old := l.producers.snapshotAt
+	if err := l.writeSnapshot(at); err != nil {
+		return err
+	}
+	l.producers.snapshotAt = at
+	return l.dropLoose(old)
+}

@@ -1,0 +1,181 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"barnabas/internal/disk"
+)
+
+// points are the offsets of a directory's checkpoint files as they were written last.
+type points struct {
+	slot                             chan struct{} // held while a file is written, and to read or change the maps
+	recovery, starts, highWatermarks map[TopicPartition]int64
+}
+
+func (p *points) load(d *Dir) (err error) {
+	if p.recovery, err = d.readOffsets(recoveryPointFile); err != nil {
+		return err
+	}
+	if p.starts, err = d.readOffsets(startOffsetFile); err != nil {
+		return err
+	}
+	p.highWatermarks, err = d.readOffsets(watermarkFile)
+	return err
+}
+
+// of returns what is known of one log. Only while loading.
+func (p *points) of(tp TopicPartition) checkpoints {
+	return checkpoints{p.recovery[tp], p.starts[tp], p.highWatermarks[tp]}
+}
+
+// keepOnly leaves out, from the next writing on, what is not there. Only while loading.
+func (p *points) keepOnly(logs map[TopicPartition]*Log) {
+	// The entries of missing logs stay in the maps: a log made again under the name must first take them out of the files.
+	for tp, l := range logs {
+		if len(*l.segments.Load()) > 0 && p.recovery[tp] > l.recoveryPoint.Load() {
+			p.recovery[tp] = l.recoveryPoint.Load()
+		}
+	}
+}
+
+// lowerRecoveryPoint sees to it, durably, that recovery checks the log from offset to on, or earlier.
+func (d *Dir) lowerRecoveryPoint(l *Log, to int64) error {
+	p := &d.points
+	p.slot <- struct{}{}
+	defer func() { <-p.slot }()
+	l.lowered.Add(1) // a checkpoint that is being prepared must not undo this
+	if p.recovery[l.id] <= to {
+		return nil
+	}
+	p.recovery[l.id] = to
+	l.recoveryPoint.Store(to)
+	return d.write(recoveryPointFile, p.recovery)
+}
+
+// forget takes what a deleted log of the same name left out of the files, before a new one has its first record.
+func (p *points) forget(d *Dir, tp TopicPartition) error {
+	p.slot <- struct{}{}
+	defer func() { <-p.slot }()
+	for _, f := range []struct {
+		name    string
+		offsets map[TopicPartition]int64
+	}{{recoveryPointFile, p.recovery}, {startOffsetFile, p.starts}, {watermarkFile, p.highWatermarks}} {
+		if f.offsets[tp] == 0 {
+			continue
+		}
+		delete(f.offsets, tp)
+		if err := d.write(f.name, f.offsets); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write replaces a checkpoint file. A flush that fails condemns the directory.
+func (d *Dir) write(name string, offsets map[TopicPartition]int64) error {
+	err := disk.WriteFileAtomic(d.fs, d.join(name), formatOffsets(offsets))
+	if err == nil || disk.IsNoSpace(err) {
+		return err
+	}
+	return d.fail(err)
+}
+
+// store writes all three files from how far the logs have come; everything flushed counts as checked.
+func (p *points) store(d *Dir, logs []*Log) error {
+	moves := make([]move, 0, len(logs))
+	for _, l := range logs {
+		moves = append(moves, move{l, l.Progress().Flushed, l.lowered.Load()})
+	}
+	return errors.Join(p.storeRecovery(d, moves), p.storeStarts(d, logs))
+}
+
+// move is a recovery point that a log may be given.
+type move struct {
+	log     *Log
+	to      int64
+	lowered int64 // how often it had been lowered when to was found
+}
+
+// storeRecovery writes the recovery points.
+func (p *points) storeRecovery(d *Dir, moves []move) error {
+	p.slot <- struct{}{}
+	defer func() { <-p.slot }()
+	if p.recovery == nil {
+		p.recovery = map[TopicPartition]int64{}
+	}
+	changed := false
+	for _, m := range moves {
+		if _, damaged := m.log.Damaged(); damaged || m.log.removed.Load() || m.log.lowered.Load() != m.lowered {
+			continue
+		}
+		if old, ok := p.recovery[m.log.id]; !ok || old != m.to {
+			p.recovery[m.log.id], changed = m.to, true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	if err := d.write(recoveryPointFile, p.recovery); err != nil {
+		return fmt.Errorf("write recovery points: %w", err)
+	}
+	for _, m := range moves {
+		if m.log.lowered.Load() == m.lowered {
+			m.log.recoveryPoint.Store(m.to)
+		}
+	}
+	return nil
+}
+
+// storeStarts writes the log starts that do not follow from the segments, and the high watermarks.
+func (p *points) storeStarts(d *Dir, logs []*Log) error {
+	p.slot <- struct{}{}
+	defer func() { <-p.slot }()
+	starts, watermarks := map[TopicPartition]int64{}, map[TopicPartition]int64{}
+	for _, l := range logs {
+		segments := *l.segments.Load()
+		if len(segments) == 0 || l.removed.Load() {
+			continue
+		}
+		progress := l.Progress()
+		if progress.Start > segments[0].base {
+			starts[l.id] = progress.Start
+		}
+		watermarks[l.id] = progress.HighWatermark
+	}
+	return errors.Join(d.replace(startOffsetFile, &p.starts, starts), d.replace(watermarkFile, &p.highWatermarks, watermarks))
+}
+
+// replace writes a file whose content has changed.
+func (d *Dir) replace(name string, old *map[TopicPartition]int64, offsets map[TopicPartition]int64) error {
+	if *old != nil && equalOffsets(*old, offsets) {
+		return nil
+	}
+	if err := d.write(name, offsets); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	*old = offsets
+	return nil
+}
+
+func equalOffsets(a, b map[TopicPartition]int64) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for tp, offset := range a {
+		if other, ok := b[tp]; !ok || other != offset {
+			return false
+		}
+	}
+	return true
+}
+
+// dropLoose removes a snapshot that stands at no segment's beginning, as those of checkpoints do; the others are kept for
+// truncations.
+func (l *Log) dropLoose(at int64) error {
+	if at < 0 || slices.ContainsFunc(*l.segments.Load(), func(s *segment) bool { return s.base == at }) {
+		return nil
+	}
+	return l.dir.fs.Remove(l.path + "/" + segmentName(at, snapshotSuffix))
+}

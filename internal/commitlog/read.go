@@ -1,0 +1,285 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync/atomic"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/disk"
+	"barnabas/internal/netx"
+)
+
+// Range is a stretch of one segment's file: whole batches, undecoded. The zero Range is empty and valid. It keeps the file
+// open, whatever happens to the segment, until Close. It fits wire.FileRange.
+type Range struct {
+	First int64 // offset of the first record, at most the one asked for; with an empty range the one asked for
+	Next  int64 // the offset to read from afterwards
+	part  *part
+}
+
+// part is a pointer so that copies of a Range close it once.
+type part struct {
+	log    *Log
+	file   *handle
+	at, n  int64
+	closed atomic.Bool
+}
+
+// Len is the number of bytes.
+func (r Range) Len() int64 {
+	if r.part == nil {
+		return 0
+	}
+	return r.part.n
+}
+
+// SendTo sends the bytes on c, by sendfile where that is possible: they are not looked at.
+func (r Range) SendTo(c net.Conn) (int64, error) {
+	if r.part == nil {
+		return 0, nil
+	}
+	return netx.SendFile(c, r.part.file, r.part.at, r.part.n)
+}
+
+// AppendTo appends the bytes to dst and checks every batch on the way: ErrCorrupt for the first that is not what was
+// written, from which on the log serves nothing any more.
+func (r Range) AppendTo(dst []byte) ([]byte, error) {
+	if r.part == nil {
+		return dst, nil
+	}
+	old := len(dst)
+	dst = slices.Grow(dst, int(r.part.n))[:old+int(r.part.n)]
+	if err := readFull(r.part.file, dst[old:], r.part.at); err != nil {
+		return dst[:old], fmt.Errorf("read %s: %w", r.part.log.id, err)
+	}
+	expected := r.First
+	for rest := dst[old:]; len(rest) > 0; {
+		b, after, err := batch.Next(rest)
+		if err == nil {
+			err = b.CheckCRC()
+		}
+		if err != nil {
+			r.part.log.damaged(expected, err)
+			return dst[:old], fmt.Errorf("read %s at offset %d: %w: %w", r.part.log.id, expected, ErrCorrupt, err)
+		}
+		expected, rest = b.NextOffset(), after
+	}
+	return dst, nil
+}
+
+// Close lets go of the file. Further calls, also on copies, do nothing.
+func (r Range) Close() error {
+	if r.part == nil || r.part.closed.Swap(true) {
+		return nil
+	}
+	return r.part.file.release()
+}
+
+// Read returns batches from the one that holds offset from (all of it, if from lies inside), up to about maxBytes and to
+// upTo, a batch beyond which is left out. At least one batch, however large, with atLeastOne; otherwise perhaps
+// none. At the end, and at upTo, the range is empty. It does not wait for appends.
+//
+// Errors: ErrOutOfRange before the start or past the end, ErrCorrupt at a damaged place, ErrOffline, ErrClosed.
+func (l *Log) Read(from int64, maxBytes int, upTo int64, atLeastOne bool) (Range, error) {
+	v, err := l.lookUp(from, upTo)
+	if err != nil {
+		return Range{}, fmt.Errorf("read %s from %d: %w", l.id, from, err)
+	}
+	if from >= v.upTo {
+		return Range{First: from, Next: from}, nil
+	}
+	r, err := l.readAt(v, maxBytes, atLeastOne)
+	if errors.Is(err, errGone) { // retention or truncation came between
+		err = ErrOutOfRange
+	}
+	if err != nil {
+		return Range{}, fmt.Errorf("read %s from %d: %w", l.id, from, err)
+	}
+	return r, nil
+}
+
+// view is what one look under the mutex tells about a read.
+type view struct {
+	from, upTo int64
+	start      spot // where from's batch begins; seg is nil when that has to be searched
+	limit      spot // where the bytes below upTo end; the same
+	end        spot // where the log ends
+}
+
+func (l *Log) lookUp(from, upTo int64) (view, error) {
+	if err := l.usable(); err != nil {
+		return view{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := &l.mu.progress
+	if from < p.Start || from > p.End {
+		return view{}, fmt.Errorf("log has %d to %d: %w", p.Start, p.End, ErrOutOfRange)
+	}
+	upTo = min(upTo, p.End)
+	if d := l.mu.damage; d >= 0 && upTo > d {
+		if upTo = d; from >= d {
+			return view{}, fmt.Errorf("from offset %d: %w", d, ErrCorrupt)
+		}
+	}
+	v := view{from: from, upTo: upTo, end: l.mu.end}
+	switch upTo {
+	case p.End:
+		v.limit = l.mu.end
+	case l.mu.committed.offset:
+		v.limit = l.mu.committed
+	case l.mu.flushed.offset:
+		v.limit = l.mu.flushed
+	}
+	if w := l.mu.warm; w != nil {
+		var found bool
+		if v.start, found = w.floor(from); !found {
+			v.start, _ = w.hint(from)
+		}
+		if v.limit.seg == nil {
+			v.limit, _ = w.floor(upTo) // the batch that holds upTo is left out, so its beginning is the limit
+		}
+	}
+	return v, nil
+}
+
+// readAt finds what the look under the mutex did not know, and opens the range.
+func (l *Log) readAt(v view, maxBytes int, atLeastOne bool) (Range, error) {
+	s, start, err := l.findStart(&v)
+	if err != nil || s == nil {
+		return Range{First: v.from, Next: v.from}, err
+	}
+	limit, next, err := s.findLimit(&v)
+	if err != nil {
+		return Range{}, err
+	}
+	if limit-start.at > int64(maxBytes) {
+		if limit, next, err = s.cutAt(start, int64(maxBytes), limit, atLeastOne); err != nil {
+			return Range{}, err
+		}
+	}
+	if limit <= start.at {
+		return Range{First: v.from, Next: v.from}, nil
+	}
+	f, err := s.data.acquire(disk.Write)
+	if err != nil {
+		return Range{}, err
+	}
+	if next < v.end.offset {
+		l.remember(spot{next, s, limit})
+	}
+	return Range{start.base, next, &part{log: l, file: f, at: start.at, n: limit - start.at}}, nil
+}
+
+// remember keeps where a reader stopped that has not reached the end.
+func (l *Log) remember(s spot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.warm == nil {
+		l.mu.warm = &warm{}
+	}
+	w := l.mu.warm
+	w.hints[w.oldHint] = s
+	w.oldHint = (w.oldHint + 1) % maxHints
+}
+
+// findStart returns the segment and the place of the batch that holds v.from, or of the first after it; nil when
+// there is none.
+func (l *Log) findStart(v *view) (*segment, place, error) {
+	if s := v.start.seg; s != nil && v.start.at < s.size.Load() {
+		return s, place{v.start.at, v.start.offset}, nil
+	}
+	for _, s := range l.segmentsFrom(v.from) {
+		limit := s.readable(v)
+		p, err := s.locate(v.from, limit)
+		if errors.Is(err, errFrame) {
+			l.damaged(p.base, err)
+			return nil, place{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if err != nil || p.at < limit {
+			return s, p, err
+		}
+	}
+	return nil, place{}, nil
+}
+
+// segmentsFrom returns the segments from the one on that may hold offset.
+func (l *Log) segmentsFrom(offset int64) []*segment {
+	segments := *l.segments.Load()
+	i, found := slices.BinarySearchFunc(segments, offset, func(s *segment, offset int64) int {
+		switch {
+		case s.base < offset:
+			return -1
+		case s.base > offset:
+			return 1
+		}
+		return 0
+	})
+	if !found && i > 0 {
+		i--
+	}
+	return segments[i:]
+}
+
+// readable is how many bytes of the segment the look under the mutex saw.
+func (s *segment) readable(v *view) int64 {
+	if s == v.end.seg {
+		return v.end.at
+	}
+	return s.size.Load()
+}
+
+// findLimit returns where the bytes below v.upTo end in this segment, and the offset there.
+func (s *segment) findLimit(v *view) (limit, next int64, err error) {
+	if v.limit.seg == s {
+		return v.limit.at, v.limit.offset, nil
+	}
+	size := s.readable(v)
+	end := s.next.Load()
+	if s == v.end.seg {
+		end = v.end.offset
+	}
+	if v.upTo >= end {
+		return size, end, nil
+	}
+	p, err := s.locate(v.upTo, size)
+	switch {
+	case errors.Is(err, errFrame): // what lies before the damage may still be read
+		s.log.damaged(p.base, err)
+	case err != nil:
+		return 0, 0, err
+	case p.base < 0:
+		return size, end, nil
+	}
+	return p.at, p.base, nil
+}
+
+// cutAt shortens a range that begins at start to the last batch that ends within maxBytes, or to its first batch.
+func (s *segment) cutAt(start place, maxBytes, limit int64, atLeastOne bool) (end, next int64, err error) {
+	p, err := s.boundary(start.at+maxBytes, limit)
+	if errors.Is(err, errFrame) {
+		s.log.damaged(p.base, err)
+		return p.at, p.base, nil
+	}
+	if err != nil || p.at > start.at || !atLeastOne {
+		return p.at, p.base, err
+	}
+	// Not even the first one fits.
+	f, err := s.data.acquire(disk.Write)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.release()
+	buf := takeBlock()
+	defer putBlock(buf)
+	w := walk(f, start.at, limit, buf[:])
+	h, _, err := w.next()
+	if err != nil {
+		s.log.damaged(start.base, err)
+		return 0, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return w.at, h.NextOffset(), nil
+}

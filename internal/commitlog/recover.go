@@ -1,0 +1,635 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/disk"
+)
+
+// checkpoints are what a log's directory knows of it from before.
+type checkpoints struct {
+	recoveryPoint, start, highWatermark int64
+}
+
+// loader brings one log back. What lies below the recovery point is known to be durable and is not read, but for the
+// batches since the last index entry; what lies past it is checked byte by byte and cut at the first thing that is not a
+// batch.
+type loader struct {
+	log       *Log
+	cfg       *Config
+	from      checkpoints
+	snapshots []int64
+	buf       []byte
+	expected  int64 // offset of the next batch
+	newEpochs bool  // some are not in the file
+}
+
+// loadLog brings back the log in a directory that exists.
+func (d *Dir) loadLog(tp TopicPartition, cfg Config, from checkpoints, buf []byte) (*Log, error) {
+	l := newLog(d, tp, cfg)
+	r := &loader{log: l, cfg: &cfg, from: from, buf: buf}
+	if err := r.load(); err != nil {
+		return nil, fmt.Errorf("load %s: %w", l.path, err)
+	}
+	return l, nil
+}
+
+func (r *loader) load() error {
+	l := r.log
+	entries, err := l.dir.fs.List(l.path)
+	if err != nil {
+		return err
+	}
+	segments, err := r.findFiles(entries)
+	if err != nil || len(segments) == 0 {
+		return err
+	}
+	l.segments.Store(&segments)
+	r.from.start = max(r.from.start, segments[0].base)
+	r.expected = segments[0].base
+	known, err := r.loadEpochs(segments[0].base)
+	if err != nil {
+		return err
+	}
+	if !known {
+		if err := r.rebuildEpochs(segments); err != nil {
+			return err
+		}
+	}
+	if err := r.loadProducers(segments, max(r.from.recoveryPoint, segments[0].base)); err != nil {
+		return err
+	}
+	if segments, err = r.checkSegments(segments); err != nil {
+		return err
+	}
+	return r.finish(segments)
+}
+
+// findFiles makes the segments from a listing, takes note of snapshots and the topic id, and removes what an earlier
+// life left to be removed.
+func (r *loader) findFiles(entries []disk.Entry) (segments []*segment, err error) {
+	l := r.log
+	sizes := map[string]int64{}
+	for _, e := range entries {
+		switch {
+		case strings.HasSuffix(e.Name, deletedSuffix), strings.HasSuffix(e.Name, tempSuffix):
+			if err := l.dir.fs.Remove(l.path + "/" + e.Name); err != nil {
+				return nil, err
+			}
+			continue
+		case e.Name == partitionFile:
+			if err := r.loadTopicID(); err != nil {
+				return nil, err
+			}
+		}
+		sizes[e.Name] = e.Size
+		if at, ok := parseSegmentName(e.Name, snapshotSuffix); ok {
+			r.snapshots = append(r.snapshots, at)
+		}
+		if base, ok := parseSegmentName(e.Name, dataSuffix); ok && !e.Dir {
+			s := newSegment(l, base)
+			s.size.Store(e.Size)
+			s.createdMs = l.dir.now().UnixMilli()
+			s.modifiedMs.Store(e.ModTime.UnixMilli())
+			s.jitterMs = l.dir.jitter(min(r.cfg.SegmentJitterMs, r.cfg.SegmentMs))
+			segments = append(segments, s)
+		}
+	}
+	for i, s := range segments {
+		if i+1 < len(segments) {
+			s.next.Store(segments[i+1].base)
+		}
+		for _, x := range []*index{&s.offsets, &s.times, &s.aborted} {
+			size, ok := sizes[segmentName(s.base, x.suffix)]
+			x.exists, x.stored = ok, size/x.width
+			if ok && size%x.width != 0 {
+				x.stored = -1 // to be made again
+			}
+		}
+	}
+	return segments, nil
+}
+
+func (r *loader) loadTopicID() error {
+	path := r.log.path + "/" + partitionFile
+	data, err := disk.ReadFile(r.log.dir.fs, path, maxMetaBytes)
+	if err != nil {
+		return err
+	}
+	id, err := parsePartition(data)
+	if err != nil {
+		// Torn by a crash before anything was acknowledged; the id comes with the metadata.
+		r.log.dir.logger.Warn("partition metadata is damaged and ignored", "file", path, "error", err)
+		return nil
+	}
+	r.log.mu.topicID = id
+	return nil
+}
+
+func (r *loader) loadEpochs(base int64) (known bool, err error) {
+	path := r.log.path + "/" + epochFile
+	data, err := disk.ReadFile(r.log.dir.fs, path, maxEpochFileBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	entries, err := parseEpochs(data)
+	if err != nil {
+		r.log.dir.logger.Warn("leader epochs are damaged and read again from the log", "file", path, "error", err)
+		return false, nil
+	}
+	r.log.epochs.replace(entries)
+	return true, nil
+}
+
+// rebuildEpochs reads the epochs below the recovery point from the batches' headers.
+func (r *loader) rebuildEpochs(segments []*segment) error {
+	for _, s := range segments {
+		if s.base >= r.from.recoveryPoint {
+			break
+		}
+		err := s.headers(0, r.buf, func(h batch.Batch, _ int64) error {
+			r.newEpochs = r.log.epochs.assign(h.LeaderEpoch(), h.BaseOffset()) || r.newEpochs
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// headers walks a segment's batches from a position until the first that is none.
+func (s *segment) headers(at int64, buf []byte, visit func(h batch.Batch, at int64) error) error {
+	f, err := s.data.acquire(disk.Write)
+	if err != nil {
+		return err
+	}
+	defer f.release()
+	for w := walk(f, at, s.size.Load(), buf); ; {
+		h, at, err := w.next()
+		if errors.Is(err, io.EOF) || errors.Is(err, errFrame) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := visit(h, at); err != nil {
+			return err
+		}
+	}
+}
+
+// loadProducers brings the producer state to offset upTo, from the newest usable snapshot and the batches since.
+func (r *loader) loadProducers(segments []*segment, upTo int64) error {
+	l := r.log
+	slices.Sort(r.snapshots)
+	l.producers.end = segments[0].base
+	for _, at := range slices.Backward(r.snapshots) {
+		if at > upTo {
+			continue
+		}
+		path := l.path + "/" + segmentName(at, snapshotSuffix)
+		data, err := disk.ReadFile(l.dir.fs, path, maxSnapshotBytes)
+		if err != nil {
+			return err
+		}
+		found, err := parseSnapshot(data)
+		if err == nil {
+			l.producers.load(found, at, l.dir.expiry())
+			break
+		}
+		l.dir.logger.Warn("producer snapshot is damaged and ignored", "file", path, "error", err)
+	}
+	l.mu.transactions = transactions{}
+	for _, p := range l.producers.byID {
+		if p.transaction >= 0 {
+			l.mu.transactions.start(transaction{producer: p.id, first: p.transaction, last: -1})
+		}
+	}
+	return l.replay(segments, upTo, r.buf)
+}
+
+// replay applies the batches from the end of the producer state up to offset upTo. Of all but control batches it reads the
+// header alone. The slot is held, or nobody else knows the log yet.
+func (l *Log) replay(segments []*segment, upTo int64, buf []byte) error {
+	from := l.producers.end
+	for i, s := range segments {
+		if i+1 < len(segments) && segments[i+1].base <= from {
+			continue
+		}
+		if err := s.forgetAborted(from); err != nil {
+			return err
+		}
+		if from >= upTo || s.base >= upTo {
+			continue
+		}
+		at := int64(0)
+		if from > s.base && s.offsets.stored >= 0 {
+			p, err := s.locate(from, s.size.Load())
+			if err != nil && !errors.Is(err, errFrame) {
+				return err
+			}
+			at = p.at
+		}
+		err := s.headers(at, buf, func(h batch.Batch, at int64) error {
+			if h.BaseOffset() < from || h.NextOffset() > upTo {
+				return nil
+			}
+			return s.applyFrom(h, at)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	l.producers.end = max(l.producers.end, upTo)
+	return nil
+}
+
+// forgetAborted drops the aborted transactions that ended at offset from or later: replaying finds them again.
+func (s *segment) forgetAborted(from int64) error {
+	if s.aborted.stored < 0 {
+		return s.aborted.clear()
+	}
+	n, _, err := s.aborted.floor(entryAbortedLast, from-1)
+	if err != nil {
+		return err
+	}
+	return s.aborted.cut(n + 1)
+}
+
+// applyFrom applies a batch of which only the header has been read.
+func (s *segment) applyFrom(h batch.Batch, at int64) error {
+	if h.IsControl() && h.ProducerID() >= 0 {
+		f, err := s.data.acquire(disk.Write)
+		if err != nil {
+			return err
+		}
+		b := make(batch.Batch, h.Size())
+		if err := errors.Join(readFull(f, b, at), f.release()); err != nil {
+			return err
+		}
+		h = b
+	}
+	return s.apply(h)
+}
+
+// apply brings the producer state past a batch that is in the segment.
+func (s *segment) apply(b batch.Batch) error {
+	l := s.log
+	marker, err := l.parseMarker(b)
+	if err != nil {
+		return err
+	}
+	started, ended := l.producers.apply(b, marker)
+	if started == nil && ended == nil {
+		return nil
+	}
+	if ended != nil && ended.aborted {
+		s.noteAborted(ended)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if started != nil {
+		l.mu.transactions.start(*started)
+	} else {
+		l.mu.transactions.end(*ended)
+	}
+	return nil
+}
+
+// reloadProducers brings the state back to an earlier end. The slot is held.
+func (l *Log) reloadProducers(end int64) error {
+	r := &loader{log: l, cfg: l.config.Load(), buf: make([]byte, scanBytes)}
+	var err error
+	if r.snapshots, err = l.listSnapshots(); err != nil {
+		return err
+	}
+	l.producers.clear()
+	l.producers.snapshotAt = -1
+	if err := r.loadProducers(*l.segments.Load(), end); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.transactions.committed(l.mu.progress.HighWatermark)
+	l.stabilise()
+	return nil
+}
+
+// checkSegments goes through the segments that reach past the recovery point, and makes indexes again that are missing
+// or make no sense. It returns the segments that remain.
+func (r *loader) checkSegments(segments []*segment) ([]*segment, error) {
+	for i, s := range segments {
+		last := i == len(segments)-1
+		if !last && s.next.Load() <= r.from.recoveryPoint {
+			r.expected = s.next.Load()
+			if !s.indexed() {
+				if err := r.rebuildIndex(s); err != nil {
+					return nil, err
+				}
+			}
+			continue
+		}
+		if s.base > r.expected && !r.cfg.Compact && i > 0 {
+			r.cutLine(s, 0, r.total(segments[i:]), fmt.Errorf("%w: offset %d expected", errFrame, r.expected))
+			return segments[:i], r.log.discard(segments[i:], r.cfg.FileDeleteDelayMs)
+		}
+		r.expected = max(r.expected, s.base)
+		size := s.size.Load()
+		whole, err := r.checkSegment(s, last)
+		if err != nil {
+			return nil, err
+		}
+		if whole {
+			continue
+		}
+		if !last {
+			r.log.dir.logger.Error("later segments go with what was cut", "log", r.log.id.String(), "segments", len(segments)-i-1,
+				"bytes", r.total(segments[i+1:]), "from", segments[i+1].base, "cut", size-s.size.Load())
+		}
+		return segments[:i+1], r.log.discard(segments[i+1:], r.cfg.FileDeleteDelayMs)
+	}
+	return segments, nil
+}
+
+func (r *loader) total(segments []*segment) (bytes int64) {
+	for _, s := range segments {
+		bytes += s.size.Load()
+	}
+	return bytes
+}
+
+// indexed tells whether both indexes are there and look like indexes of this segment.
+func (s *segment) indexed() bool {
+	if !s.offsets.exists || !s.times.exists || s.offsets.stored < 0 || s.times.stored < 0 {
+		return false
+	}
+	if s.offsets.stored == 0 {
+		return true
+	}
+	_, e, err := s.offsets.last()
+	return err == nil && entryOffset(e[:]) > 0 && entryPosition(e[:]) < s.size.Load()
+}
+
+// rebuildIndex makes the indexes again from the batches' headers.
+func (r *loader) rebuildIndex(s *segment) error {
+	r.log.dir.logger.Warn("indexes are missing or damaged and made again", "segment", s.path(dataSuffix))
+	return s.rebuildIndex(r.cfg, r.buf)
+}
+
+func (s *segment) rebuildIndex(cfg *Config, buf []byte) error {
+	if err := s.clearIndex(); err != nil {
+		return err
+	}
+	err := s.headers(0, buf, func(h batch.Batch, at int64) error {
+		s.note(h, at, cfg)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.mu.known = true
+	newest := s.mu.newest
+	s.mu.Unlock()
+	if newest.ms >= 0 && s != s.log.active() {
+		s.noteTime(newest)
+	}
+	return s.storeIndexes()
+}
+
+func (s *segment) clearIndex() error {
+	s.mu.Lock()
+	s.mu.newest, s.mu.known = timedOffset{-1, s.base}, false
+	s.mu.Unlock()
+	s.sinceEntry, s.lastTimeMs = 0, -1
+	return errors.Join(s.offsets.clear(), s.times.clear())
+}
+
+// checkSegment checks the batches past the recovery point. It returns false when it had to cut.
+func (r *loader) checkSegment(s *segment, last bool) (whole bool, err error) {
+	f, err := s.data.acquire(disk.Write)
+	if err != nil {
+		return false, err
+	}
+	defer f.release()
+	start, entry, err := r.trustedEntry(s, f)
+	if err != nil {
+		return false, err
+	}
+	if last && start.at > 0 {
+		if done, err := r.nothingNew(s, f, start); done || err != nil {
+			return done, err
+		}
+	}
+	if err := r.openBooks(s, start, entry); err != nil {
+		return false, err
+	}
+	for w := walk(f, start.at, s.size.Load(), r.buf); ; {
+		err := r.checkNext(s, &w)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil && !errors.Is(err, errFrame) && !errors.Is(err, batch.ErrCorrupt) {
+			return false, err
+		}
+		if err != nil {
+			return r.broken(s, f, w.at, last, err)
+		}
+	}
+	s.mu.known = true
+	s.next.Store(max(s.next.Load(), r.expected))
+	if last && r.expected < r.from.recoveryPoint {
+		return r.broken(s, f, s.size.Load(), last, errors.New("records are missing"))
+	}
+	return true, nil
+}
+
+// nothingNew walks from an index entry to the recovery point and tells whether the segment ends there, as it does
+// after a clean stop. Then nothing else need be looked at until the log is used.
+func (r *loader) nothingNew(s *segment, f *handle, start place) (bool, error) {
+	small := takeBlock()
+	defer putBlock(small)
+	next := start.base
+	for w := walk(f, start.at, s.size.Load(), small[:]); next < r.from.recoveryPoint; {
+		h, _, err := w.next()
+		if errors.Is(err, io.EOF) || errors.Is(err, errFrame) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		next = h.NextOffset()
+		if next == r.from.recoveryPoint && w.at == w.limit {
+			s.next.Store(next)
+			r.expected = next
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// trustedEntry finds where to begin in a segment: at the batch of the last index entry below the recovery point, or at
+// the beginning (entry -1).
+func (r *loader) trustedEntry(s *segment, f *handle) (start place, entry int64, err error) {
+	start = place{0, s.base}
+	if r.from.recoveryPoint <= s.base || !s.indexed() {
+		return start, -1, nil
+	}
+	n, e, err := s.offsets.floor(entryOffset, r.from.recoveryPoint-1-s.base)
+	if err != nil || n < 0 {
+		return start, -1, err
+	}
+	small := takeBlock()
+	defer putBlock(small)
+	w := walk(f, entryPosition(e[:]), s.size.Load(), small[:])
+	h, at, err := w.next()
+	if err != nil || h.LastOffset() != s.base+entryOffset(e[:]) || h.BaseOffset() < s.base {
+		r.log.dir.logger.Warn("offset index is wrong and made again", "file", s.path(indexSuffix))
+		return start, -1, nil
+	}
+	return place{at, h.BaseOffset()}, n, nil
+}
+
+// openBooks sets the indexes and what goes with them to how they were when the given entry had just been written.
+func (r *loader) openBooks(s *segment, start place, entry int64) error {
+	r.expected = max(r.expected, start.base)
+	if entry < 0 {
+		return s.clearIndex()
+	}
+	_, e, err := s.offsets.floor(entryPosition, start.at)
+	if err != nil {
+		return err
+	}
+	t, te, err := s.times.floor(entryTimeOffset, entryOffset(e[:]))
+	if err != nil {
+		return err
+	}
+	if t >= 0 {
+		s.mu.newest = timedOffset{entryTime(te[:]), s.base + entryTimeOffset(te[:])}
+		s.lastTimeMs = s.mu.newest.ms
+	}
+	return errors.Join(s.offsets.cut(entry+1), s.times.cut(t+1))
+}
+
+// checkNext takes one batch into the books.
+func (r *loader) checkNext(s *segment, w *walker) error {
+	h, at, err := w.next()
+	if err != nil {
+		return err
+	}
+	if h.BaseOffset() < r.expected || (h.BaseOffset() > r.expected && !r.cfg.Compact) {
+		w.at = at
+		return fmt.Errorf("%w: offset %d, %d expected", errFrame, h.BaseOffset(), r.expected)
+	}
+	if h.NextOffset() > r.from.recoveryPoint {
+		next, size := h.NextOffset(), h.Size()
+		b, err := w.verify(at, size)
+		if err != nil {
+			w.at = at
+			return err
+		}
+		h = b
+		r.newEpochs = r.log.epochs.assign(h.LeaderEpoch(), h.BaseOffset()) || r.newEpochs
+		if err := r.applyChecked(s, h, at, size); err != nil {
+			return err
+		}
+		r.expected = next
+	} else {
+		r.expected = h.NextOffset()
+	}
+	s.note(h, at, r.cfg)
+	return nil
+}
+
+func (r *loader) applyChecked(s *segment, b batch.Batch, at, size int64) error {
+	if b.BaseOffset() < r.log.producers.end {
+		return nil
+	}
+	if int64(len(b)) < size {
+		return s.applyFrom(b, at)
+	}
+	return s.apply(b)
+}
+
+// broken deals with bytes at a position that are not the batch that should follow. Past the recovery point they are what
+// a crash leaves, and are cut. Below it they had been durable: then nothing is destroyed, and the log stops there.
+func (r *loader) broken(s *segment, f *handle, at int64, last bool, cause error) (whole bool, err error) {
+	if r.expected < r.from.recoveryPoint {
+		r.log.damaged(r.expected, cause)
+		if last {
+			s.size.Store(at)
+			s.next.Store(r.from.recoveryPoint)
+		}
+		r.expected = max(r.expected, s.next.Load())
+		return true, nil
+	}
+	r.cutLine(s, at, s.size.Load()-at, cause)
+	if err := f.Truncate(at); err != nil {
+		return false, fmt.Errorf("cut %s at %d: %w", s.path(dataSuffix), at, err)
+	}
+	s.size.Store(at)
+	s.next.Store(r.expected)
+	return false, nil
+}
+
+// cutLine says what was cut.
+func (r *loader) cutLine(s *segment, at, bytes int64, cause error) {
+	r.log.dir.logger.Warn("cut what a crash left unfinished", "log", r.log.id.String(), "file", s.path(dataSuffix),
+		"position", at, "offset", r.expected, "bytes", bytes, "reason", cause)
+}
+
+// finish sets the log's positions. Everything counts as not flushed that lies past the recovery point.
+func (r *loader) finish(segments []*segment) error {
+	l := r.log
+	for _, at := range r.snapshots {
+		if at > r.expected {
+			if err := l.dir.fs.Remove(l.path + "/" + segmentName(at, snapshotSuffix)); err != nil {
+				return err
+			}
+		}
+	}
+	l.segments.Store(&segments)
+	active := segments[len(segments)-1]
+	if r.from.start > r.expected { // the start had moved on, and then the end was lost
+		l.dir.logger.Warn("log ends before its start and begins anew there", "log", l.id.String(), "end", r.expected, "start", r.from.start)
+		return l.restart(r.from.start)
+	}
+	atEnd, atStart := l.epochs.cutEnd(r.expected), l.epochs.cutStart(r.from.start)
+	if atEnd || atStart || r.newEpochs {
+		if err := l.storeEpochs(); err != nil {
+			return err
+		}
+	}
+	p := &l.mu.progress
+	p.Start, p.End = r.from.start, r.expected
+	p.HighWatermark = min(max(r.from.highWatermark, p.Start), p.End)
+	p.Flushed = min(max(r.from.recoveryPoint, p.Start), p.End)
+	l.mu.end = spot{p.End, active, active.size.Load()}
+	l.mu.flushed, l.mu.committed = spot{offset: -1}, spot{offset: -1}
+	if p.Flushed == p.End {
+		l.mu.flushed = l.mu.end
+	}
+	if p.HighWatermark == p.End {
+		l.mu.committed = l.mu.end
+	}
+	l.mu.transactions.committed(p.HighWatermark)
+	l.stabilise()
+	l.recoveryPoint.Store(p.Flushed)
+	for _, s := range segments {
+		s.unsynced.Store(s.next.Load() > p.Flushed)
+		if err := s.shut(false); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+)
+
+// AdvanceStart makes offset to the first that may be read, as DeleteRecords does; what lies wholly below goes. It never
+// moves back. The caller sees to it that to is committed. The new start is written to log-start-offset-checkpoint soon
+// after, not before this returns: a crash within that time brings records back, as in Kafka.
+//
+// Errors: ErrOutOfRange past the end.
+func (l *Log) AdvanceStart(to int64) error {
+	if err := l.take(); err != nil {
+		return err
+	}
+	defer l.give()
+	if p := l.Progress(); to > p.End {
+		return fmt.Errorf("start %s at %d, log ends at %d: %w", l.id, to, p.End, ErrOutOfRange)
+	} else if to <= p.Start {
+		return nil
+	}
+	l.moveStart(to)
+	l.dir.startsMoved()
+	return l.deleteSegments(l.below(to))
+}
+
+// moveStart needs the slot.
+func (l *Log) moveStart(to int64) {
+	l.mu.Lock()
+	p := &l.mu.progress
+	p.Start = max(p.Start, to)
+	if p.HighWatermark < p.Start {
+		p.HighWatermark, l.mu.committed = p.Start, spot{}
+		l.mu.transactions.committed(p.Start)
+	}
+	l.stabilise()
+	p.LastStable = max(p.LastStable, p.Start)
+	end := p.End
+	l.mu.Unlock()
+	l.repaired(to, end+1)
+	if l.epochs.cutStart(to) {
+		l.indexFailed(l.storeEpochs())
+	}
+}
+
+// below counts the segments that lie wholly below offset. The last one stays.
+func (l *Log) below(offset int64) int {
+	segments := *l.segments.Load()
+	n := 0
+	for n < len(segments)-1 && segments[n+1].base <= offset {
+		n++
+	}
+	return n
+}
+
+// retain deletes what the retention settings say, oldest first and never above the high watermark.
+func (l *Log) retain(nowMs int64) error {
+	if len(*l.segments.Load()) == 0 {
+		return nil
+	}
+	if err := l.take(); err != nil {
+		return err
+	}
+	defer l.give()
+	cfg := l.config.Load()
+	n, err := l.expired(nowMs, cfg)
+	if err != nil || n == 0 {
+		return err
+	}
+	segments := *l.segments.Load()
+	if n == len(segments) {
+		// Everything has expired: begin anew, so that the log keeps its place.
+		active := segments[n-1]
+		if _, err := l.addSegment(active.next.Load(), cfg); err != nil {
+			return err
+		}
+		l.takeSnapshot(active.next.Load())
+		segments = *l.segments.Load()
+	}
+	l.dir.logger.Info("retention deletes segments", "log", l.id.String(), "segments", n, "start", segments[n].base)
+	l.moveStart(segments[n].base)
+	return l.deleteSegments(n)
+}
+
+// expired counts the oldest segments that may go by size, by time, or because the start has passed them.
+func (l *Log) expired(nowMs int64, cfg *Config) (int, error) {
+	segments := *l.segments.Load()
+	p := l.Progress()
+	surplus := int64(-1)
+	if cfg.Delete && cfg.RetentionBytes >= 0 {
+		surplus = l.Size() - cfg.RetentionBytes
+	}
+	for n, s := range segments {
+		size, last := s.size.Load(), n == len(segments)-1
+		if s.next.Load() > p.HighWatermark || (last && size == 0) {
+			return n, nil
+		}
+		old := false
+		if cfg.Delete && cfg.RetentionMs >= 0 {
+			newest, err := s.newest()
+			if err != nil {
+				return 0, l.failed("read time index", err)
+			}
+			if newest.ms < 0 {
+				newest.ms = s.modifiedMs.Load()
+			}
+			old = nowMs-newest.ms > cfg.RetentionMs
+		}
+		passed := !last && segments[n+1].base <= p.Start
+		if !old && !passed && surplus < size {
+			return n, nil
+		}
+		surplus -= size
+	}
+	return len(segments), nil
+}
+
+// deleteSegments takes the oldest n segments away. Their files get the name that Kafka gives them and are removed
+// after file.delete.delay.ms. The slot is held.
+func (l *Log) deleteSegments(n int) error {
+	if n == 0 {
+		return nil
+	}
+	segments := *l.segments.Load()
+	kept := append([]*segment(nil), segments[n:]...)
+	l.segments.Store(&kept)
+	return l.discard(segments[:n], l.config.Load().FileDeleteDelayMs)
+}
+
+// discard gives up segments that are no longer in the list.
+func (l *Log) discard(segments []*segment, delayMs int64) error {
+	d := l.dir
+	var errs []error
+	for _, s := range segments {
+		exists := []bool{true, s.offsets.onDisk(), s.times.onDisk(), s.aborted.onDisk(), true}
+		for i, suffix := range []string{dataSuffix, indexSuffix, timeSuffix, abortedSuffix, snapshotSuffix} {
+			if suffix == snapshotSuffix && s.base == l.producers.snapshotAt {
+				continue // still the newest
+			}
+			if exists[i] {
+				errs = append(errs, d.discardFile(s.path(suffix), delayMs))
+			}
+		}
+		errs = append(errs, s.shut(true))
+	}
+	l.forgetWarm()
+	l.entriesDirty.Store(true)
+	d.flusher.schedule(l)
+	if err := errors.Join(errs...); err != nil {
+		return l.failed("delete segments", err)
+	}
+	return nil
+}
+
+// forgetWarm drops what a log in use remembers.
+func (l *Log) forgetWarm() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.warm = nil
+}
+
+func (x *index) onDisk() bool {
+	x.lock.Lock()
+	defer x.lock.Unlock()
+	return x.exists
+}

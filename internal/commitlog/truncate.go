@@ -1,0 +1,223 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+
+	"barnabas/internal/disk"
+)
+
+// Truncate cuts the log so that it ends at offset to, or before it if to lies inside a batch: that batch goes whole. It
+// is durable when this returns, for what is written next must not mix with what was cut. Nothing happens when
+// the log ends at or before to. The high watermark moves back with the end if need be: who truncates below it knows why.
+//
+// Errors: ErrOutOfRange below the start (see Restart).
+func (l *Log) Truncate(to int64) error {
+	if err := l.take(); err != nil {
+		return err
+	}
+	defer l.give()
+	p := l.Progress()
+	if to < p.Start {
+		return fmt.Errorf("truncate %s to %d, log starts at %d: %w", l.id, to, p.Start, ErrOutOfRange)
+	}
+	if at, damaged := l.Damaged(); to >= p.End && !(damaged && at >= to) {
+		return nil
+	}
+	// First of all the recovery point: a crash after new records were written here must find them unchecked.
+	if err := l.dir.lowerRecoveryPoint(l, to); err != nil {
+		return l.failed("lower recovery point", err)
+	}
+	if err := l.cutTo(to); err != nil {
+		return l.failed(fmt.Sprintf("truncate %s to %d", l.id, to), err)
+	}
+	return nil
+}
+
+// cutTo needs the slot.
+func (l *Log) cutTo(to int64) error {
+	segments := *l.segments.Load()
+	n := len(segments)
+	for n > 1 && segments[n-1].base >= to {
+		n--
+	}
+	if n == 0 {
+		return nil
+	}
+	s := segments[n-1]
+	p, err := s.locate(to, s.size.Load())
+	if err != nil && !errors.Is(err, errFrame) {
+		return err
+	}
+	end := p.base
+	if end < 0 {
+		end = min(to, s.next.Load())
+	}
+	kept := append([]*segment(nil), segments[:n]...)
+	l.mu.Lock()
+	l.mu.generation++
+	l.mu.warm = nil
+	l.setEnd(end, spot{end, s, p.at})
+	l.mu.Unlock()
+	s.size.Store(p.at)
+	s.next.Store(end)
+	l.segments.Store(&kept)
+	if err := l.discard(segments[n:], l.config.Load().FileDeleteDelayMs); err != nil {
+		return err
+	}
+	if err := s.cut(p.at, end); err != nil {
+		return err
+	}
+	if err := l.dropSnapshots(end); err != nil {
+		return err
+	}
+	if l.epochs.cutEnd(end) {
+		if err := l.storeEpochs(); err != nil {
+			return err
+		}
+	}
+	if err := l.dir.fs.SyncDir(l.path); err != nil {
+		return l.dir.fail(fmt.Errorf("flush %s: %w", l.path, err))
+	}
+	l.repaired(0, end)
+	return l.reloadProducers(end)
+}
+
+// setEnd moves the end back, and everything that would lie beyond it. mu is held.
+func (l *Log) setEnd(end int64, at spot) {
+	p := &l.mu.progress
+	p.End, l.mu.end = end, at
+	if p.Flushed >= end {
+		p.Flushed, l.mu.flushed = end, at
+	}
+	if p.HighWatermark >= end {
+		p.HighWatermark, l.mu.committed = end, at
+	}
+	l.stabilise()
+}
+
+// cut shortens the files of a segment and flushes the batches that stay.
+func (s *segment) cut(size, end int64) error {
+	f, err := s.data.acquire(disk.Write)
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(size); err == nil {
+		if err = f.SyncData(); err != nil {
+			err = s.log.dir.fail(fmt.Errorf("flush %s: %w", s.path(dataSuffix), err))
+		}
+	}
+	if err = errors.Join(err, f.release()); err != nil {
+		return err
+	}
+	s.unsynced.Store(false)
+	s.ready = false
+	s.mu.Lock()
+	s.mu.known = false
+	s.mu.Unlock()
+	n, _, err := s.offsets.floor(entryPosition, size-1)
+	if err != nil {
+		return err
+	}
+	if err := s.offsets.cut(n + 1); err != nil {
+		return err
+	}
+	if n, _, err = s.times.floor(entryTimeOffset, end-1-s.base); err != nil {
+		return err
+	}
+	if err := s.times.cut(n + 1); err != nil {
+		return err
+	}
+	if n, _, err = s.aborted.floor(entryAbortedLast, end-1); err != nil {
+		return err
+	}
+	return s.aborted.cut(n + 1)
+}
+
+// dropSnapshots removes the producer snapshots of what has been cut: other records will get these offsets.
+func (l *Log) dropSnapshots(end int64) error {
+	offsets, err := l.listSnapshots()
+	if err != nil {
+		return err
+	}
+	for _, at := range offsets {
+		if at > end {
+			if err := l.dir.fs.Remove(l.path + "/" + segmentName(at, snapshotSuffix)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// listSnapshots returns the offsets of the snapshot files, ascending.
+func (l *Log) listSnapshots() ([]int64, error) {
+	entries, err := l.dir.fs.List(l.path)
+	if err != nil {
+		return nil, err
+	}
+	var offsets []int64
+	for _, e := range entries {
+		if at, ok := parseSegmentName(e.Name, snapshotSuffix); ok {
+			offsets = append(offsets, at)
+		}
+	}
+	return offsets, nil
+}
+
+// Restart empties the log and lets it begin at offset at, wherever it was: what follows a snapshot that was taken over
+// from somebody else, or a repair from peers. It is durable when this returns.
+func (l *Log) Restart(at int64) error {
+	if err := l.take(); err != nil {
+		return err
+	}
+	defer l.give()
+	if err := l.dir.lowerRecoveryPoint(l, 0); err != nil {
+		return l.failed("lower recovery point", err)
+	}
+	if err := l.restart(at); err != nil {
+		return l.failed(fmt.Sprintf("restart %s at %d", l.id, at), err)
+	}
+	return nil
+}
+
+// restart needs the slot.
+func (l *Log) restart(at int64) error {
+	old := *l.segments.Load()
+	l.segments.Store(&noSegments)
+	l.epochs.replace(nil)
+	l.producers.clear()
+	l.producers.snapshotAt = -1
+	for _, s := range old { // at once: one of them may have the name of the new segment
+		if err := errors.Join(s.shut(true), s.remove()); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	l.mu.generation++
+	l.mu.warm, l.mu.damage, l.mu.transactions = nil, -1, transactions{}
+	l.mu.progress = Progress{at, at, at, at, at}
+	l.mu.end, l.mu.flushed, l.mu.committed = spot{}, spot{}, spot{}
+	l.mu.Unlock()
+	if len(old) > 0 {
+		if err := l.dropSnapshots(-1); err != nil {
+			return err
+		}
+	}
+	if _, err := l.addSegment(at, l.config.Load()); err != nil {
+		return err
+	}
+	if err := errors.Join(l.dir.fs.SyncDir(l.path), l.dir.fs.SyncDir(l.dir.path)); err != nil {
+		return l.dir.fail(fmt.Errorf("flush %s: %w", l.path, err))
+	}
+	return nil
+}
+
+// remove deletes the segment's files.
+func (s *segment) remove() error {
+	var errs []error
+	for _, suffix := range []string{dataSuffix, indexSuffix, timeSuffix, abortedSuffix} {
+		errs = append(errs, s.log.dir.fs.Remove(s.path(suffix)))
+	}
+	return errors.Join(errs...)
+}
