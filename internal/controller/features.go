@@ -50,19 +50,23 @@ func formCluster(id string, features []Feature) []metadata.Record {
 func updateFeatures(v *view, req *kmsg.UpdateFeaturesRequest) ([]metadata.Record, *kmsg.UpdateFeaturesResponse) {
 	resp := kmsg.NewPtrUpdateFeaturesResponse()
 	resp.Version = req.Version
-	levels := make(map[string]int16)
+	levels := make(map[string]int16) // as the updates so far leave them
 	var records []metadata.Record
 	for _, u := range req.FeatureUpdates {
 		if why := v.checkFeature(u, upgradeType(req.Version, u)); why != nil {
 			return nil, refuseFeatures(req, why)
 		}
-		if _, again := levels[u.Feature]; !again && req.Version <= lastVersionWithResults {
+		level, again := levels[u.Feature]
+		if !again {
+			level = v.image.Feature(u.Feature)
+		}
+		if !again && req.Version <= lastVersionWithResults {
 			result := kmsg.NewUpdateFeaturesResponseResult()
 			result.Feature = u.Feature
 			resp.Results = append(resp.Results, result)
 		}
-		if level := u.MaxVersionLevel; level != v.image.Feature(u.Feature) && level != levels[u.Feature] {
-			records = append(records, &metadata.FeatureRecord{Name: u.Feature, Level: int32(level)})
+		if level != u.MaxVersionLevel {
+			records = append(records, &metadata.FeatureRecord{Name: u.Feature, Level: int32(u.MaxVersionLevel)})
 		}
 		levels[u.Feature] = u.MaxVersionLevel
 	}

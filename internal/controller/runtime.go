@@ -118,7 +118,7 @@ type readerSource struct{ io.Reader }
 func (r readerSource) Uint64() uint64 {
 	var b [8]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
-		panic(fmt.Sprintf("read random bytes: %v", err)) // crypto/rand never fails
+		panic(fmt.Sprintf("BUG: a random source that ends: %v", err))
 	}
 	return binary.LittleEndian.Uint64(b[:])
 }

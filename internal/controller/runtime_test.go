@@ -359,9 +359,16 @@ func TestTimeouts(t *testing.T) {
 			t.Errorf("cancelled: %+v, %v", resp, err)
 		}
 		// What nobody waits for any more is not begun.
-		proposals := l.pending()
-		if _, err := c.CreateTopics(ctx, createRequest(1, "c")); !errors.Is(err, context.Canceled) || l.pending() != proposals {
-			t.Errorf("begun although cancelled: %v", err)
+		proposals, release := l.pending(), make(chan struct{})
+		c.inbox.post(func(*shard) { <-release })
+		req.Topics[0].Topic = "c"
+		if resp, err := c.CreateTopics(context.Background(), req); err != nil || resp.Topics[0].ErrorCode != kerr.RequestTimedOut.Code {
+			t.Errorf("while the controller is busy: %+v, %v", resp, err)
+		}
+		close(release)
+		synctest.Wait()
+		if l.pending() != proposals {
+			t.Error("begun although its time was over")
 		}
 	})
 }
