@@ -182,6 +182,11 @@ func TestDamageIsNoticed(t *testing.T) {
 	if err := append(slices.Clone(b), 0).CheckCRC(); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a byte too many: %v", err)
 	}
+	longer := slices.Clone(b)
+	longer[lengthAt+3]++ // not covered by the checksum
+	if err := longer.CheckCRC(); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a length of one more: %v", err)
+	}
 }
 
 func TestSequenceWrapsToZero(t *testing.T) {

@@ -34,7 +34,7 @@ func byTheBook(b Batch) ([]Record, error) {
 			return nil, fmt.Errorf("record %d: %w", i, err)
 		}
 		if r.OffsetDelta != i {
-			return nil, fmt.Errorf("record %d has offset delta %d", i, r.OffsetDelta)
+			return nil, fmt.Errorf("record %d: %w: %d", i, errBookDelta, r.OffsetDelta)
 		}
 		records, p = append(records, r), rest
 	}
@@ -44,7 +44,10 @@ func byTheBook(b Batch) ([]Record, error) {
 	return records, nil
 }
 
-var errBook = errors.New("not by the book")
+var (
+	errBook      = errors.New("not by the book")
+	errBookDelta = errors.New("offset delta") // which Check looks at, and Records does not
+)
 
 func recordByTheBook(p []byte) (r Record, err error) {
 	if len(p) == 0 {

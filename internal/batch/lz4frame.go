@@ -120,15 +120,15 @@ func (z *lz4Inflater) next() (block []byte, compressed bool, err error) {
 	word := binary.LittleEndian.Uint32(z.left)
 	z.left = z.left[4:]
 	size := int(word &^ lz4Uncompressed)
-	if size == 0 {
+	if word == 0 {
 		z.done = true
 		if len(z.left) != z.trailerBytes {
 			err = fmt.Errorf("%d bytes follow its end mark, not %d", len(z.left), z.trailerBytes)
 		}
 		return nil, false, err
 	}
-	if size > z.maxBlockBytes {
-		return nil, false, fmt.Errorf("block of %d bytes where at most %d are allowed", size, z.maxBlockBytes)
+	if size == 0 || size > z.maxBlockBytes { // Kafka takes an uncompressed block of 0 bytes for the end mark, others do not
+		return nil, false, fmt.Errorf("block of %d bytes where 1 to %d are allowed", size, z.maxBlockBytes)
 	}
 	whole := size
 	if z.blockChecksums {

@@ -176,14 +176,6 @@ func orMalformed(err error) error {
 	return err
 }
 
-func (w *window) varint32() (int32, error) {
-	v, err := w.varint()
-	if err == nil && (v < math.MinInt32 || v > math.MaxInt32) {
-		err = errMalformed
-	}
-	return int32(v), err
-}
-
 // discardNullable passes over a field of a record that ends at the given place, and says whether it is not null.
 func (w *window) discardNullable(end int64) (bool, error) {
 	n, err := w.varint32()

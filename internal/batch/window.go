@@ -111,15 +111,19 @@ func (w *window) atEnd() (bool, error) {
 	}
 }
 
-// varint reads a zigzag varint, getting more where needed.
-func (w *window) varint() (int64, error) {
+func (w *window) varint() (int64, error) { return take(w, varint, maxVarintBytes) }
+
+func (w *window) varint32() (int32, error) { return take(w, varint32, maxVarint32Bytes) }
+
+// take reads a varint of at most so many bytes, getting more of them where needed.
+func take[T int32 | int64](w *window, read func(p []byte, at int) (T, int), most int) (T, error) {
 	for {
-		v, at := varint(w.buf, w.at)
+		v, at := read(w.buf, w.at)
 		if at <= len(w.buf) {
 			w.at = at
 			return v, nil
 		}
-		if len(w.buf)-w.at >= maxVarintBytes {
+		if len(w.buf)-w.at >= most {
 			return 0, errMalformed
 		}
 		if err := w.more(); err != nil {
