@@ -55,6 +55,7 @@ type producerBatch struct {
 	deadline time.Time
 	state    batchState
 	number   batchNumber
+	retried  bool  // has been refused or lost once
 	last     error // of the latest attempt
 	reported bool  // handed to callbacks; may be flying nevertheless
 	outcome  outcome
@@ -189,7 +190,7 @@ func (q *queue) lingered(b *producerBatch, now time.Time) {
 // scheduleLocked claims the queue for a sender's list: true where the caller is to route it once
 // it has let go of the lock.
 func (q *queue) scheduleLocked(now time.Time) bool {
-	if q.mu.scheduled || q.nextLocked() == nil {
+	if q.mu.scheduled || q.nextLocked(now) == nil {
 		return false
 	}
 	q.mu.scheduled = true
@@ -200,12 +201,17 @@ func (q *queue) scheduleLocked(now time.Time) bool {
 	return true
 }
 
-// nextLocked gives the batch that may be sent next, or nil. What failed is sent again, in order,
-// and only while nothing of the partition is under way.
-func (q *queue) nextLocked() *producerBatch {
+// nextLocked gives the batch that may be sent next, or nil. What failed is sent again, in order, one
+// batch after the other, and nothing new until all of it has been taken: a leader recognises only
+// the last five batches when they come again, and the failed one may have been written.
+func (q *queue) nextLocked(now time.Time) *producerBatch {
 	for _, b := range q.mu.batches {
 		switch b.state {
-		case batchFlying, batchDone:
+		case batchDone:
+		case batchFlying:
+			if b.retried {
+				return nil
+			}
 		case batchOpen:
 			return nil
 		case batchAgain:
@@ -214,7 +220,7 @@ func (q *queue) nextLocked() *producerBatch {
 			}
 			return b
 		default:
-			if q.mu.sequencer.holds(b == q.mu.batches[0]) {
+			if b != q.mu.batches[0] && q.topic.producer.cfg.idempotent && q.mu.sequencer.holds(now) {
 				return nil
 			}
 			return b
@@ -229,7 +235,7 @@ func (q *queue) nextLocked() *producerBatch {
 func (q *queue) take(node int32, room int, now time.Time) (b *producerBatch, more bool) {
 	p := q.topic.producer
 	q.mu.Lock()
-	b = q.nextLocked()
+	b = q.nextLocked(now)
 	// What is under way at another node must have come back before this one may continue.
 	if b == nil || q.mu.flying > 0 && q.mu.flyingTo != node {
 		q.mu.scheduled = false
@@ -269,7 +275,7 @@ func (q *queue) resolve(b *producerBatch, o outcome, now time.Time) {
 	q.mu.flying--
 	switch verdict := q.judgeLocked(b, o, now); verdict {
 	case verdictAgain:
-		b.state = batchAgain
+		b.state, b.retried = batchAgain, true
 	case verdictSplit:
 		q.splitLocked(b)
 	default:
@@ -302,7 +308,7 @@ const (
 func (q *queue) judgeLocked(b *producerBatch, o outcome, now time.Time) verdict {
 	p := q.topic.producer
 	if o.err == nil {
-		q.mu.sequencer.accepted(b)
+		q.mu.sequencer.accepted(b, now)
 		return verdictDone
 	}
 	if b.reported || p.ctx.Err() != nil { // given up meanwhile

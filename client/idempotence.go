@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -44,20 +45,30 @@ type sequencer struct {
 	// is numbered from 0 in the next epoch.
 	restart bool
 
+	// known is until when the leader certainly knows the producer: it took a batch a short while
+	// ago. One that knows nothing of a producer takes any sequence, so if it refused a first batch
+	// and then took the second, the order would be gone.
+	known time.Time
+
 	// renew: not even a higher epoch helps; a new producer id is needed.
 	renew bool
 }
 
 func newSequencer() sequencer { return sequencer{producerID: batch.NoProducerID} }
 
-// holds tells whether a batch that was never sent must wait. first: nothing is ahead of it.
-func (s *sequencer) holds(first bool) bool { return (s.gap || s.restart) && !first }
+// knownFor is how long after an acknowledgement a leader is relied on to remember the producer. It
+// forgets after producer.id.expiration.ms, a day by default, or when its last records expire.
+const knownFor = time.Minute
+
+// holds tells whether a batch that was never sent must wait for those ahead of it.
+func (s *sequencer) holds(now time.Time) bool { return s.gap || s.restart || !now.Before(s.known) }
 
 // accepted: the leader has the batch, so it has all before it that it will ever have, and the
 // numbers continue from here.
-func (s *sequencer) accepted(b *producerBatch) {
-	if b.number.assigned() && b.number.epoch == s.epoch {
+func (s *sequencer) accepted(b *producerBatch, now time.Time) {
+	if b.number.assigned() && b.number.producerID == s.producerID && b.number.epoch == s.epoch {
 		s.gap = false
+		s.known = now.Add(knownFor)
 	}
 }
 

@@ -151,21 +151,30 @@ func (s *sender) connect() (*connection, error) {
 // collect takes a batch from each queue in turn, up to max.request.size, and encodes them. A queue
 // that has more to send goes to the end of the list.
 func (s *sender) collect() []*producerBatch {
+	// The list is taken whole: a queue that is enlisted again meanwhile belongs into the next
+	// request, since a request may hold a partition only once.
+	s.mu.Lock()
+	todo := s.mu.ready
+	s.mu.ready = nil
+	s.mu.Unlock()
 	var batches []*producerBatch
 	var again, elsewhere []*queue
 	room := math.MaxInt // the first batch may be of any size
 	now := time.Now()
-	for q := s.pop(); q != nil; q = s.pop() {
+	for len(todo) > 0 {
+		q := todo[0]
 		if leader, known := s.p.leader(q); !known || leader != s.node {
 			elsewhere = append(elsewhere, q)
+			todo = todo[1:]
 			continue
 		}
 		b, more := q.take(s.node, room, now)
-		if more {
-			again = append(again, q) // not yet: a request may hold a partition only once
-		}
 		if b == nil && more {
 			break
+		}
+		todo = todo[1:]
+		if more {
+			again = append(again, q)
 		}
 		if b == nil {
 			continue
@@ -177,25 +186,13 @@ func (s *sender) collect() []*producerBatch {
 		batches = append(batches, b)
 		room = min(room, s.p.cfg.requestBytes) - len(b.built)
 	}
-	for _, q := range again {
-		s.enlist(q)
-	}
+	s.mu.Lock()
+	s.mu.ready = append(append(todo, s.mu.ready...), again...)
+	s.mu.Unlock()
 	for _, q := range elsewhere {
 		s.p.route(q)
 	}
 	return batches
-}
-
-func (s *sender) pop() *queue {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.mu.ready) == 0 {
-		return nil
-	}
-	q := s.mu.ready[0]
-	s.mu.ready[0] = nil
-	s.mu.ready = s.mu.ready[1:]
-	return q
 }
 
 // encode makes the bytes of a batch that is flying, or puts its new number into them.
@@ -225,14 +222,14 @@ func (s *sender) launch(conn *connection, f *flight) {
 	}
 	if s.p.cfg.acks == AcksNone {
 		err := conn.send(s.p.ctx, req, limit)
-		<-s.slots
 		s.settle(f, nil, err)
+		<-s.slots
 		return
 	}
 	var err error
 	if f.call, err = conn.start(s.p.ctx, req, limit); err != nil {
-		<-s.slots
 		s.settle(f, nil, err)
+		<-s.slots
 		return
 	}
 	s.flights <- f // as large as slots: never waits
@@ -274,18 +271,16 @@ func (s *sender) request(f *flight) *kmsg.ProduceRequest {
 func (s *sender) receive() {
 	for f := range s.flights {
 		resp, err := f.call.wait(s.p.ctx)
-		<-s.slots
-		if err != nil {
-			s.settle(f, nil, err)
-			continue
-		}
-		answer := resp.(*kmsg.ProduceResponse)
-		if answer.ThrottleMillis > 0 {
+		answer, _ := resp.(*kmsg.ProduceResponse)
+		if answer != nil && answer.ThrottleMillis > 0 {
 			s.mu.Lock()
 			s.mu.notUntil = time.Now().Add(time.Duration(answer.ThrottleMillis) * time.Millisecond)
 			s.mu.Unlock()
 		}
-		s.settle(f, answer, nil)
+		s.settle(f, answer, err)
+		// Only now: with a sixth request on its way while the failure of the first has not been
+		// looked at, the leader would no longer recognise the first when it comes again.
+		<-s.slots
 	}
 }
 
@@ -422,7 +417,7 @@ func (q *queue) splitLocked(b *producerBatch) {
 	parts[0].memory = b.memory / 2
 	parts[1].memory = b.memory - parts[0].memory
 	for _, part := range parts {
-		part.state = batchAgain
+		part.state, part.retried = batchAgain, true
 		if b.number.assigned() {
 			part.number = b.number
 		}

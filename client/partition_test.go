@@ -1,0 +1,115 @@
+package client
+
+import (
+	"encoding/hex"
+	"errors"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// What org.apache.kafka.common.utils.Utils of Apache Kafka 4.3.1 gives.
+var javaMurmur2 = []struct {
+	key           string // hex
+	hash          int32
+	of12, ofSeven int32 // partition of 12 and of 7
+}{
+	{"", 275646681, 9, 2},
+	{"61", -1563381124, 4, 5},
+	{"6162", 316155434, 2, 0},
+	{"616263", 479470107, 3, 4},
+	{"61626364", -1323649548, 8, 5},
+	{"3231", -973932308, 0, 3},
+	{"666f6f626172", -790332482, 6, 0},
+	{"612d6c6974746c652d6269742d6c6f6e672d737472696e67", -985981536, 8, 1},
+	{"612d6c6974746c652d6269742d6c6f6e6765722d737472696e67", -1486304829, 11, 0},
+	{"6c6b6a683233346c68396669756839307932336f697568736166756a6861646f66323239706872396831396838396838", -58897971, 5, 3},
+	{"00000000", 850957120, 4, 6},
+	{"fffe800102", 1321408316, 8, 4},
+	{"4a464b", 531569365, 1, 5},
+	{"4c4158", 1527128204, 8, 0},
+	{"c3a4e6bca2e5ad97", -105797602, 10, 1},
+}
+
+func TestKeyPartitionIsJavas(t *testing.T) {
+	for _, c := range javaMurmur2 {
+		key, err := hex.DecodeString(c.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h := int32(murmur2(key)); h != c.hash {
+			t.Errorf("key %s: hash %d, Java's is %d", c.key, h, c.hash)
+		}
+		if p := KeyPartition(key, 12); p != c.of12 {
+			t.Errorf("key %s: partition %d of 12, Java's is %d", c.key, p, c.of12)
+		}
+		if p := KeyPartition(key, 7); p != c.ofSeven {
+			t.Errorf("key %s: partition %d of 7, Java's is %d", c.key, p, c.ofSeven)
+		}
+	}
+}
+
+func TestChoiceOfPartition(t *testing.T) {
+	p := &Producer{}
+	topic := &producerTopic{producer: p, name: "t"}
+	topic.counter.Store(0x7ffffffe) // runs over into what would be negative
+	choose := func(own PartitionChoice, key []byte) int32 {
+		n, err := topic.choosePartition(own, key, nil, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := choose(ToPartition(3), []byte("21")); n != 3 {
+		t.Errorf("the record's own partition is 3, chosen %d", n)
+	}
+	if n := choose(PartitionChoice{}, []byte{}); n != KeyPartition(nil, 5) {
+		t.Errorf("an empty key is a key: chosen %d", n)
+	}
+	last := choose(PartitionChoice{}, nil)
+	for range 3 {
+		n := choose(ToPartition(-1), nil)
+		if n != (last+1)%5 && n != 0 {
+			t.Errorf("chosen %d after %d", n, last)
+		}
+		last = n
+	}
+	if _, err := topic.choosePartition(ToPartition(5), nil, nil, 5); !errors.Is(err, ErrNoSuchPartition) {
+		t.Errorf("partition 5 of 5: %v", err)
+	}
+	p.cfg.partitioner = PartitionerFunc(func(_ string, key, _ []byte, partitions int32) int32 { return int32(len(key)) % partitions })
+	if n := choose(PartitionChoice{}, []byte("seven!!")); n != 2 {
+		t.Errorf("the user's function: chosen %d", n)
+	}
+	p.cfg.partitioner = PartitionerFunc(func(string, []byte, []byte, int32) int32 { return 99 })
+	if _, err := topic.choosePartition(PartitionChoice{}, nil, nil, 5); !errors.Is(err, ErrNoSuchPartition) {
+		t.Errorf("a function that is wrong: %v", err)
+	}
+}
+
+// The table was taken from Apache Kafka's own; franz-go's is a second opinion. It classes these
+// otherwise than Java does: BROKER_NOT_AVAILABLE, CONCURRENT_TRANSACTIONS, and the two of share sessions.
+func TestErrorTableIsKafkas(t *testing.T) {
+	differs := map[Error]bool{8: true, 51: true, 122: true, 123: true}
+	for code, info := range errorTable {
+		theirs := kerr.TypedErrorForCode(code.Code())
+		if theirs == nil {
+			t.Errorf("%v is unknown to franz-go", code)
+			continue
+		}
+		renamed := code == ErrNotLeaderOrFollower || code == ErrNetwork || code == ErrInvalidProducerIDMapping
+		if theirs.Message != info.name && !renamed && code != 13 {
+			t.Errorf("%d is %s here and %s with franz-go", code, info.name, theirs.Message)
+		}
+		if theirs.Retriable == info.retriable == differs[code] {
+			t.Errorf("%v: retriable is %v here and %v with franz-go", code, info.retriable, theirs.Retriable)
+		}
+	}
+	var err error = &PartitionError{TopicPartition{"t", 1}, CodeError(36, new(string))}
+	if !errors.Is(err, ErrTopicAlreadyExists) || retriable(err) || CodeError(0, nil) != nil {
+		t.Errorf("%v", err)
+	}
+	if got := Error(999).Error(); got != "UNKNOWN_CODE (999)" {
+		t.Errorf("%s", got)
+	}
+}
