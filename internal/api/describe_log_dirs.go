@@ -1,0 +1,77 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/commitlog"
+	"barnabas/internal/metadata"
+	"barnabas/internal/replica"
+)
+
+// DescribeLogDirs, key 35, versions 1 to 5 (KIP-113). Version 3 has an error for the whole answer, 4
+// the size of the file system (KIP-827), 5 says which directories take no new replicas (KIP-1066).
+// A log's size is that of its segments, without indexes, as in Kafka.
+
+func describeLogDirs(ctx context.Context, c *call, q *kmsg.DescribeLogDirsRequest) (kmsg.Response, error) {
+	res := kmsg.NewPtrDescribeLogDirsResponse()
+	all := c.h.o.Replicas.Partitions() // by topic and number
+	own, _ := c.h.o.Images.Image().Broker(c.h.o.NodeID)
+	for _, d := range c.h.o.Replicas.Dirs() {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("describe log directories: %w", err)
+		}
+		dir := kmsg.NewDescribeLogDirsResponseDir()
+		dir.Dir = d.Path()
+		if own != nil {
+			dir.IsCordoned = slices.Contains(own.Cordoned, metadata.UUID(d.ID()))
+		}
+		usage, err := usageOf(d)
+		if err != nil {
+			dir.ErrorCode = kerr.KafkaStorageError.Code
+		} else {
+			dir.TotalBytes, dir.UsableBytes = int64(usage.Total), int64(usage.Available)
+			dir.Topics = logsIn(d, all, q)
+		}
+		res.Dirs = append(res.Dirs, dir)
+	}
+	return res, nil
+}
+
+func usageOf(d *commitlog.Dir) (commitlog.Usage, error) {
+	if err := d.Offline(); err != nil {
+		return commitlog.Usage{}, err
+	}
+	return d.Usage()
+}
+
+// logsIn describes the replicas in a directory that are asked for: all without a list.
+func logsIn(d *commitlog.Dir, all []*replica.Partition, q *kmsg.DescribeLogDirsRequest) []kmsg.DescribeLogDirsResponseDirTopic {
+	asked := map[commitlog.TopicPartition]bool{}
+	for _, t := range q.Topics {
+		for _, number := range t.Partitions {
+			asked[commitlog.TopicPartition{Topic: t.Topic, Partition: number}] = true
+		}
+	}
+	topics := []kmsg.DescribeLogDirsResponseDirTopic{}
+	for _, p := range all {
+		id := p.ID()
+		if p.Log().Dir() != d || q.Topics != nil && !asked[id] {
+			continue
+		}
+		if len(topics) == 0 || topics[len(topics)-1].Topic != id.Topic {
+			topic := kmsg.NewDescribeLogDirsResponseDirTopic()
+			topic.Topic = id.Topic
+			topics = append(topics, topic)
+		}
+		part := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+		part.Partition, part.Size = id.Partition, p.Log().Size()
+		last := &topics[len(topics)-1]
+		last.Partitions = append(last.Partitions, part)
+	}
+	return topics
+}

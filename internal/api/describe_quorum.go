@@ -1,0 +1,77 @@
+package api
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/quorum"
+)
+
+// DescribeQuorum, key 55, versions 0 to 2 (KIP-595). Version 1 has the times of the voters' last
+// fetches (KIP-836), 2 messages, directories and addresses (KIP-853).
+
+// metadataTopic is the one topic that has a quorum; it has one partition.
+const metadataTopic = "__cluster_metadata"
+
+func describeQuorum(c *call, q *kmsg.DescribeQuorumRequest) kmsg.Response {
+	res := kmsg.NewPtrDescribeQuorumResponse()
+	status := c.h.o.Quorum.Status()
+	for _, t := range q.Topics {
+		topic := kmsg.NewDescribeQuorumResponseTopic()
+		topic.Topic = t.Topic
+		for _, asked := range t.Partitions {
+			topic.Partitions = append(topic.Partitions, quorumOf(t.Topic, asked.Partition, &status))
+		}
+		res.Topics = append(res.Topics, topic)
+	}
+	for _, v := range c.h.o.Config().Voters() {
+		node := kmsg.NewDescribeQuorumResponseNode()
+		node.NodeID = v.ID
+		listener := kmsg.NewDescribeQuorumResponseNodeListener()
+		listener.Name, listener.Host, listener.Port = "CONTROLLER", v.Host, uint16(v.Port)
+		if names := c.h.o.Config().List("controller.listener.names"); len(names) > 0 {
+			listener.Name = names[0]
+		}
+		node.Listeners = append(node.Listeners, listener)
+		res.Nodes = append(res.Nodes, node)
+	}
+	return res
+}
+
+func quorumOf(topic string, partition int32, s *quorum.Status) kmsg.DescribeQuorumResponseTopicPartition {
+	p := kmsg.NewDescribeQuorumResponseTopicPartition()
+	p.Partition = partition
+	fail := func(code *kerr.Error, why string) kmsg.DescribeQuorumResponseTopicPartition {
+		p.ErrorCode, p.ErrorMessage = code.Code, &why
+		return p
+	}
+	switch {
+	case topic != metadataTopic || partition != 0:
+		return fail(kerr.UnknownTopicOrPartition, "only "+metadataTopic+"-0 has a quorum")
+	case s.Leader < 0:
+		return fail(kerr.NotLeaderForPartition, "the quorum has no leader")
+	}
+	p.LeaderID, p.LeaderEpoch, p.HighWatermark = s.Leader, s.Epoch, s.HighWatermark
+	p.CurrentVoters, p.Observers = replicaStates(s.Voters), replicaStates(s.Observers)
+	return p
+}
+
+func replicaStates(replicas []quorum.Replica) []kmsg.DescribeQuorumResponseTopicPartitionReplicaState {
+	all := make([]kmsg.DescribeQuorumResponseTopicPartitionReplicaState, len(replicas))
+	for i, r := range replicas {
+		all[i] = kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
+		all[i].ReplicaID, all[i].ReplicaDirectoryID, all[i].LogEndOffset = r.NodeID, r.Directory, r.LogEnd
+		all[i].LastFetchTimestamp, all[i].LastCaughtUpTimestamp = millisOrNone(r.LastFetch), millisOrNone(r.LastCaughtUp)
+	}
+	return all
+}
+
+// millisOrNone is -1 for a time that is not known.
+func millisOrNone(t time.Time) int64 {
+	if t.IsZero() {
+		return -1
+	}
+	return t.UnixMilli()
+}

@@ -1,0 +1,50 @@
+package api
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/wire"
+)
+
+// routes is the table of versions: what is listed here works and is advertised, and nothing else.
+// The ranges are Apache Kafka 4.3.1's.
+var routes = [...]*route{
+	{key: kmsg.Produce, min: 0, max: 13, servedMin: 3, handle: onHandler((*Handler).produce)},
+	{key: kmsg.Fetch, min: 4, max: 18, handle: onHandler((*Handler).fetch)},
+	{key: kmsg.ListOffsets, min: 1, max: 11, handle: waiting(listOffsets)},
+	{key: kmsg.Metadata, min: 0, max: 13, handle: onHandler((*Handler).metadata)},
+	{key: kmsg.ApiVersions, min: 0, max: 4, handle: onHandler((*Handler).apiVersions)},
+	{key: kmsg.CreateTopics, min: 2, max: 7, handle: decided(Controller.CreateTopics)},
+	{key: kmsg.DeleteTopics, min: 1, max: 6, handle: decided(Controller.DeleteTopics)},
+	{key: kmsg.DeleteRecords, min: 0, max: 2, handle: waiting(deleteRecords)},
+	{key: kmsg.InitProducerID, min: 0, max: 5, handle: waiting(initProducerID)},
+	{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, handle: answered(offsetForLeaderEpoch)},
+	{key: kmsg.DescribeConfigs, min: 1, max: 4, handle: answered(describeConfigs)},
+	{key: kmsg.AlterConfigs, min: 0, max: 2, handle: waiting(alterConfigs)},
+	{key: kmsg.DescribeLogDirs, min: 1, max: 5, handle: waiting(describeLogDirs)},
+	{key: kmsg.CreatePartitions, min: 0, max: 3, handle: decided(Controller.CreatePartitions)},
+	{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, handle: waiting(incrementalAlterConfigs)},
+	{key: kmsg.DescribeQuorum, min: 0, max: 2, handle: answered(describeQuorum)},
+	{key: kmsg.UpdateFeatures, min: 0, max: 2, handle: decided(Controller.UpdateFeatures)},
+	{key: kmsg.DescribeCluster, min: 0, max: 2, handle: answered(describeCluster)},
+	{key: kmsg.DescribeProducers, min: 0, max: 0, handle: waiting(describeProducers)},
+	{key: kmsg.ListConfigResources, min: 0, max: 1, handle: answered(listConfigResources)},
+	{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, handle: answered(describeTopicPartitions)},
+}
+
+// routeOf finds the row of an api key, nil if the api is not served.
+func routeOf(key int16) *route {
+	for _, r := range routes {
+		if r.key.Int16() == key {
+			return r
+		}
+	}
+	return nil
+}
+
+// onHandler makes a route's handler of a method that does its own decoding.
+func onHandler(f func(*Handler, context.Context, *call) (wire.Reply, bool, error)) func(context.Context, *call) (wire.Reply, bool, error) {
+	return func(ctx context.Context, c *call) (wire.Reply, bool, error) { return f(c.h, ctx, c) }
+}

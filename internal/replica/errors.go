@@ -1,0 +1,21 @@
+package replica
+
+import "errors"
+
+// What a caller can decide on. Each is wrapped with the partition that it is about.
+var (
+	// ErrUnknownPartition: this broker's metadata has no such topic or partition.
+	ErrUnknownPartition = errors.New("unknown topic or partition")
+	// ErrNotLeader: another broker leads the partition, or its leadership ended while the caller waited.
+	ErrNotLeader = errors.New("not the leader of the partition")
+	// ErrFencedEpoch: the caller knows an older leader epoch than this leader's (KIP-320).
+	ErrFencedEpoch = errors.New("leader epoch is older than the partition's")
+	// ErrUnknownEpoch: the caller knows a newer leader epoch than this broker has heard of (KIP-320).
+	ErrUnknownEpoch = errors.New("leader epoch is newer than the partition's")
+	// ErrNotEnoughReplicas: fewer replicas are in sync than min.insync.replicas asks for; nothing was written.
+	ErrNotEnoughReplicas = errors.New("fewer in-sync replicas than min.insync.replicas")
+	// ErrOffsetOutOfRange: the offset lies outside what may be read, or deleted.
+	ErrOffsetOutOfRange = errors.New("offset out of range")
+	// ErrDeletePolicy: the records of a topic without cleanup.policy delete cannot be deleted by offset.
+	ErrDeletePolicy = errors.New("topic's cleanup.policy does not include delete")
+)

@@ -1,0 +1,352 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"barnabas/internal/commitlog"
+	"barnabas/internal/config"
+	"barnabas/internal/metadata"
+)
+
+// metadataTopic is the quorum's log, which lies in a data directory too and is nobody's replica.
+const metadataTopic = "__cluster_metadata"
+
+// Options is what a Manager is made of. All fields are required.
+type Options struct {
+	NodeID int32
+	// Incarnation is this process's own, under which it registers with the controller. Until an
+	// image holds that registration, the node is replaying history: topics that have long been
+	// deleted appear and go, and acting on them would delete what stands on disk under their names.
+	Incarnation metadata.UUID
+	Config      *config.Set // static broker settings; dynamic ones come with the metadata
+	Logger      *slog.Logger
+}
+
+// Manager holds this broker's replicas. State enters by one door, Publish; the data directories
+// report to Flushed and Offline.
+type Manager struct {
+	o   Options
+	log *slog.Logger
+
+	settings atomic.Pointer[config.Set] // with the dynamic settings of the newest image
+	dirs     []*commitlog.Dir           // fixed before the first Publish
+	started  bool                       // Publish's alone
+	ready    chan struct{}              // closed when the replicas of the first image are open
+
+	mu struct { // held for look-ups and single insertions only
+		sync.RWMutex
+		partitions map[commitlog.TopicPartition]*Partition
+		found      map[commitlog.TopicPartition]*commitlog.Dir // where logs stood at start
+	}
+}
+
+// NewManager returns a Manager without replicas. It is the commitlog.Observer of the directories
+// that Use gives it.
+func NewManager(o Options) *Manager {
+	m := &Manager{o: o, log: o.Logger, ready: make(chan struct{})}
+	m.settings.Store(o.Config)
+	m.mu.partitions = map[commitlog.TopicPartition]*Partition{}
+	m.mu.found = map[commitlog.TopicPartition]*commitlog.Dir{}
+	return m
+}
+
+// Use sets the data directories. It is called once, before the first Publish.
+func (m *Manager) Use(dirs []*commitlog.Dir) {
+	m.dirs = slices.Clone(dirs)
+	for _, d := range dirs {
+		for _, f := range d.Found() {
+			m.mu.found[f.TopicPartition] = d
+		}
+	}
+}
+
+// Ready is closed once the node is registered and the replicas that it then held are open.
+func (m *Manager) Ready() <-chan struct{} { return m.ready }
+
+// Dirs returns the data directories.
+func (m *Manager) Dirs() []*commitlog.Dir { return m.dirs }
+
+// Settings returns the broker's settings as they are now, dynamic ones included.
+func (m *Manager) Settings() *config.Set { return m.settings.Load() }
+
+// Partition finds a replica of this broker. Whether it leads is for the replica to say.
+// Errors: ErrUnknownPartition.
+func (m *Manager) Partition(topic string, number int32) (*Partition, error) {
+	m.mu.RLock()
+	p, ok := m.mu.partitions[commitlog.TopicPartition{Topic: topic, Partition: number}]
+	m.mu.RUnlock()
+	if !ok {
+		return nil, fmt.Errorf("%s-%d: %w", topic, number, ErrUnknownPartition)
+	}
+	return p, nil
+}
+
+// Partitions returns all replicas, by topic and number.
+func (m *Manager) Partitions() []*Partition {
+	m.mu.RLock()
+	all := make([]*Partition, 0, len(m.mu.partitions))
+	for _, p := range m.mu.partitions {
+		all = append(all, p)
+	}
+	m.mu.RUnlock()
+	slices.SortFunc(all, func(a, b *Partition) int { return compareIDs(a.id, b.id) })
+	return all
+}
+
+// Flushed implements commitlog.Observer: what is on disk may count now.
+func (m *Manager) Flushed(l *commitlog.Log, _ int64) {
+	id := l.ID()
+	m.mu.RLock()
+	p, ok := m.mu.partitions[id]
+	m.mu.RUnlock()
+	if ok && p.log == l {
+		p.advance()
+	}
+}
+
+// Offline implements commitlog.Observer: everybody who waits for the directory is let go.
+func (m *Manager) Offline(d *commitlog.Dir, cause error) {
+	m.log.Error("data directory is offline; its partitions are unavailable", "dir", d.Path(), "cause", cause)
+	for _, p := range m.Partitions() {
+		if p.log.Dir() == d {
+			p.release()
+		}
+	}
+}
+
+// Publish implements metadata.Publisher: the one door through which replicas appear, change and
+// go. What it is told before this process's registration is history, and changes nothing.
+func (m *Manager) Publish(ctx context.Context, d *metadata.Delta, img *metadata.Image) {
+	if m.started {
+		m.apply(ctx, d, img)
+		return
+	}
+	if own, ok := img.Broker(m.o.NodeID); !ok || own.Incarnation != m.o.Incarnation {
+		return
+	}
+	m.started = true
+	m.removeForgotten(img)
+	m.apply(ctx, metadata.Diff(metadata.Empty(), img), img)
+	close(m.ready)
+}
+
+func (m *Manager) apply(ctx context.Context, d *metadata.Delta, img *metadata.Image) {
+	m.applySettings(d, img)
+	var work []func() error
+	for _, change := range d.Topics {
+		if change.New == nil {
+			m.removeTopic(change.Old)
+			continue
+		}
+		for _, number := range change.Partitions {
+			work = append(work, func() error { return m.applyPartition(change.New, number, img) })
+		}
+	}
+	m.run(ctx, work)
+	m.applyTopicConfigs(d, img)
+}
+
+// run opens logs side by side: recovery after a crash reads from disk.
+func (m *Manager) run(ctx context.Context, work []func() error) {
+	if len(work) == 1 {
+		m.report(work[0]())
+		return
+	}
+	group, _ := errgroup.WithContext(ctx)
+	group.SetLimit(max(1, m.Settings().Int("num.recovery.threads.per.data.dir")*max(1, len(m.dirs))))
+	for _, f := range work {
+		group.Go(func() error {
+			m.report(f())
+			return nil
+		})
+	}
+	_ = group.Wait() // the functions above return nil: each failure is its partition's own
+}
+
+func (m *Manager) report(err error) {
+	if err != nil {
+		m.log.Error("partition is unavailable", "err", err)
+	}
+}
+
+// applySettings takes over changed dynamic settings of the broker and of all brokers.
+func (m *Manager) applySettings(d *metadata.Delta, img *metadata.Image) {
+	own := fmt.Sprint(m.o.NodeID)
+	if !d.ConfigChanged(metadata.BrokerResource, "") && !d.ConfigChanged(metadata.BrokerResource, own) {
+		return
+	}
+	next, err := m.o.Config.With(img.Config(metadata.BrokerResource, ""), img.Config(metadata.BrokerResource, own))
+	if err != nil {
+		m.log.Error("dynamic broker settings are not usable; the ones before stay", "err", err)
+		return
+	}
+	m.settings.Store(next)
+	for _, p := range m.Partitions() {
+		p.reconfigure(m.topicSettings(img, p.id.Topic), img)
+	}
+}
+
+func (m *Manager) topicSettings(img *metadata.Image, topic string) *config.Topic {
+	return m.Settings().Topic(img.Config(metadata.TopicResource, topic))
+}
+
+func (m *Manager) applyTopicConfigs(d *metadata.Delta, img *metadata.Image) {
+	for _, r := range d.Configs {
+		if r.Kind != metadata.TopicResource {
+			continue
+		}
+		topic, ok := img.Topic(r.Name)
+		if !ok {
+			continue
+		}
+		settings := m.topicSettings(img, r.Name)
+		for number := range topic.Partitions {
+			if p, err := m.Partition(r.Name, int32(number)); err == nil {
+				p.reconfigure(settings, img)
+			}
+		}
+	}
+}
+
+// applyPartition opens the log of a partition that lives here, and gives it its role.
+func (m *Manager) applyPartition(topic *metadata.Topic, number int32, img *metadata.Image) error {
+	state := topic.Partitions[number]
+	id := commitlog.TopicPartition{Topic: topic.Name, Partition: number}
+	at := slices.Index(state.Replicas, m.o.NodeID)
+	if at < 0 {
+		m.remove(id)
+		return nil
+	}
+	p, err := m.Partition(topic.Name, number)
+	if err == nil && p.topicID != topic.ID {
+		m.remove(id) // a topic deleted and made again is another topic (KIP-516)
+		p, err = nil, ErrUnknownPartition
+	}
+	if err != nil {
+		if p, err = m.open(topic, id, state, at, img); err != nil {
+			return err
+		}
+	}
+	p.become(m.roleOf(state))
+	p.advance()
+	return nil
+}
+
+func (m *Manager) roleOf(state *metadata.Partition) role {
+	if state.Leader != m.o.NodeID {
+		return absent{}
+	}
+	return leading{epoch: state.LeaderEpoch, inSync: state.ISR}
+}
+
+func (m *Manager) open(topic *metadata.Topic, id commitlog.TopicPartition, state *metadata.Partition, at int, img *metadata.Image) (*Partition, error) {
+	dir := m.dirOf(id, state, at)
+	if dir == nil {
+		return nil, fmt.Errorf("open %v: none of the data directories is online", id)
+	}
+	settings := m.topicSettings(img, topic.Name)
+	log, err := dir.Log(id, topic.ID, logConfig(settings))
+	if err != nil {
+		return nil, fmt.Errorf("open %v in %s: %w", id, dir.Path(), err)
+	}
+	if err := log.AssignEpoch(state.LeaderEpoch, log.Progress().End); err != nil {
+		return nil, fmt.Errorf("begin epoch %d of %v: %w", state.LeaderEpoch, id, err)
+	}
+	p := &Partition{id: id, topicID: topic.ID, log: log}
+	p.mu.role = absent{}
+	p.reconfigure(settings, img)
+	m.mu.Lock()
+	m.mu.partitions[id] = p
+	m.mu.Unlock()
+	return p, nil
+}
+
+// dirOf finds the data directory of a replica: where its log is found, else the one that the
+// metadata names, else any that is online.
+func (m *Manager) dirOf(id commitlog.TopicPartition, state *metadata.Partition, at int) *commitlog.Dir {
+	m.mu.RLock()
+	d, ok := m.mu.found[id]
+	m.mu.RUnlock()
+	if ok {
+		return d
+	}
+	var named, online *commitlog.Dir
+	for _, d := range m.dirs {
+		if at < len(state.Directories) && metadata.UUID(d.ID()) == state.Directories[at] {
+			named = d
+		}
+		if online == nil && d.Offline() == nil {
+			online = d
+		}
+	}
+	if named != nil {
+		return named
+	}
+	return online
+}
+
+func (m *Manager) removeTopic(topic *metadata.Topic) {
+	for number := range topic.Partitions {
+		id := commitlog.TopicPartition{Topic: topic.Name, Partition: int32(number)}
+		if p, err := m.Partition(topic.Name, int32(number)); err == nil && p.topicID == topic.ID {
+			m.remove(id)
+		}
+	}
+}
+
+// remove ends a replica and deletes its files, after file.delete.delay.ms.
+func (m *Manager) remove(id commitlog.TopicPartition) {
+	m.mu.Lock()
+	delete(m.mu.found, id)
+	p, ok := m.mu.partitions[id]
+	delete(m.mu.partitions, id)
+	m.mu.Unlock()
+	if !ok {
+		return
+	}
+	p.become(absent{})
+	if err := p.log.Dir().Remove(id); err != nil {
+		m.log.Error("files of a deleted partition stay on disk", "partition", id, "err", err)
+	}
+}
+
+// removeForgotten deletes, at start, the logs of topics that were deleted while this broker was
+// down. The directory belongs to this cluster (meta.properties), and its metadata is complete up
+// to a committed record, so what it does not know was deleted.
+func (m *Manager) removeForgotten(img *metadata.Image) {
+	for _, d := range m.dirs {
+		for _, found := range d.Found() {
+			topic, known := img.TopicByID(metadata.UUID(found.TopicID))
+			if known && topic.Name == found.Topic && int(found.Partition) < len(topic.Partitions) {
+				continue
+			}
+			if found.Topic == metadataTopic {
+				continue
+			}
+			m.mu.Lock()
+			delete(m.mu.found, found.TopicPartition)
+			m.mu.Unlock()
+			m.log.Info("deleting a log whose topic no longer exists", "partition", found.TopicPartition, "dir", d.Path())
+			if err := d.Remove(found.TopicPartition); err != nil {
+				m.log.Error("files of a deleted partition stay on disk", "partition", found.TopicPartition, "err", err)
+			}
+		}
+	}
+}
+
+func compareIDs(a, b commitlog.TopicPartition) int {
+	switch {
+	case a.Topic < b.Topic:
+		return -1
+	case a.Topic > b.Topic:
+		return 1
+	}
+	return int(a.Partition) - int(b.Partition)
+}

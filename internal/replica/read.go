@@ -1,0 +1,109 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"barnabas/internal/commitlog"
+)
+
+// Isolation is how far a reader may read.
+type Isolation int8
+
+const (
+	ReadUncommitted Isolation = iota // up to the high watermark
+	ReadCommitted                    // up to the last stable offset: no record of an open transaction
+)
+
+func (i Isolation) limit(p commitlog.Progress) int64 {
+	if i == ReadCommitted {
+		return p.LastStable
+	}
+	return p.HighWatermark
+}
+
+// Result is what one read saw. The caller closes Records.
+type Result struct {
+	Progress commitlog.Progress // the snapshot that Records were read under: one consistent read (KAFKA-7104)
+	Records  commitlog.Range
+}
+
+// Read reads whole batches from the one that holds offset from on: up to about maxBytes, the first
+// batch even where it is larger if atLeastOne, never past what the isolation allows. callerEpoch is
+// the leader epoch that the caller believes in, -1 for none.
+// Errors: ErrNotLeader, ErrFencedEpoch, ErrUnknownEpoch, ErrOffsetOutOfRange, and commitlog's.
+func (p *Partition) Read(from int64, callerEpoch int32, maxBytes int, atLeastOne bool, isolation Isolation) (Result, error) {
+	progress := p.log.Progress()
+	if _, err := p.LeaderEpoch(callerEpoch); err != nil {
+		return Result{Progress: progress}, err
+	}
+	if from < progress.Start || from > progress.End {
+		return Result{Progress: progress}, fmt.Errorf("read %v at %d, log holds %d to %d: %w",
+			p.id, from, progress.Start, progress.End, ErrOffsetOutOfRange)
+	}
+	limit := isolation.limit(progress)
+	if from >= limit || maxBytes <= 0 && !atLeastOne {
+		if err := p.log.Dir().Offline(); err != nil {
+			return Result{Progress: progress}, fmt.Errorf("read %v: %w", p.id, err)
+		}
+		return Result{Progress: progress}, nil
+	}
+	records, err := p.log.Read(from, maxBytes, limit, atLeastOne)
+	if errors.Is(err, commitlog.ErrOutOfRange) { // retention or DeleteRecords overtook this read
+		return Result{Progress: p.log.Progress()}, fmt.Errorf("read %v at %d: %w", p.id, from, ErrOffsetOutOfRange)
+	}
+	if err != nil {
+		return Result{Progress: progress}, fmt.Errorf("read %v at %d: %w", p.id, from, err)
+	}
+	return Result{Progress: progress, Records: records}, nil
+}
+
+// EpochEnd answers OffsetForLeaderEpoch (KIP-101, KIP-279): the largest epoch at most the one asked
+// for, and the offset at which it ended. Unknown epochs answer (-1, -1).
+func (p *Partition) EpochEnd(epoch, callerEpoch int32) (found int32, end int64, err error) {
+	current, err := p.LeaderEpoch(callerEpoch)
+	if err != nil {
+		return -1, -1, err
+	}
+	if epoch == current {
+		return current, p.log.Progress().End, nil
+	}
+	found, end = p.log.EpochEnd(epoch)
+	return found, end, nil
+}
+
+// DeleteRecords moves the log's start up to before, -1 meaning the high watermark, and returns the
+// new start. What lies below is gone for readers at once; files follow with retention.
+// Errors: ErrNotLeader, ErrOffsetOutOfRange, ErrDeletePolicy.
+func (p *Partition) DeleteRecords(_ context.Context, before int64) (int64, error) {
+	if _, err := p.LeaderEpoch(-1); err != nil {
+		return -1, err
+	}
+	if !p.log.Config().Delete {
+		return -1, fmt.Errorf("delete records of %v: %w", p.id, ErrDeletePolicy)
+	}
+	progress := p.log.Progress()
+	if before == -1 {
+		before = progress.HighWatermark
+	}
+	if before < 0 || before > progress.HighWatermark {
+		return -1, fmt.Errorf("delete records of %v below %d, high watermark %d: %w",
+			p.id, before, progress.HighWatermark, ErrOffsetOutOfRange)
+	}
+	if before > progress.Start {
+		if err := p.log.AdvanceStart(before); err != nil {
+			return -1, fmt.Errorf("delete records of %v below %d: %w", p.id, before, err)
+		}
+	}
+	return p.log.Progress().Start, nil
+}
+
+// HasBeyond reports whether a read at offset from would find records, or an error.
+func (p *Partition) HasBeyond(from int64, isolation Isolation) bool {
+	if _, err := p.LeaderEpoch(-1); err != nil {
+		return true
+	}
+	progress := p.log.Progress()
+	return from < isolation.limit(progress) || from > progress.End
+}
