@@ -1,0 +1,196 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/spf13/cobra"
+
+	"barnabas/internal/commitlog"
+	"barnabas/internal/config"
+	"barnabas/internal/disk"
+	"barnabas/internal/netx"
+	"barnabas/internal/node"
+)
+
+// serveFlags are the flags of serve. Most stand for a key of the configuration.
+type serveFlags struct {
+	configFile string
+	data       []string
+	listen     string
+	advertise  string
+	admin      string
+	set        []string
+	insecure   bool
+	logLevel   string
+}
+
+const serveHelp = `Start a broker, and with it the controller, on this machine.
+
+Without any flag it listens on 127.0.0.1:9092 and keeps its data in ./barnabas-data.
+Settings have Apache Kafka's names. Each can come from --set KEY=VALUE, from the
+environment (BARNABAS_LOG_RETENTION_MS for log.retention.ms), or from a properties
+file; the first of these that has it wins. docs/config.md lists them all.
+
+It prints one line that begins with "ready" when it serves clients. SIGTERM and
+SIGINT (Ctrl-C) stop it cleanly.`
+
+func newServe(s Streams) *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Start a broker",
+		Long:  serveHelp,
+		Example: `  barnabas serve
+  barnabas serve --data /var/lib/barnabas --admin 127.0.0.1:9644
+  barnabas serve --config server.properties --set log.retention.hours=48`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), s, f) },
+	}
+	flags := c.Flags()
+	flags.StringVar(&f.configFile, "config", "", "a properties `FILE`, as Kafka's server.properties")
+	flags.StringArrayVar(&f.data, "data", nil, "keep data in `DIR`; repeat for several disks (key log.dirs; default ./barnabas-data)")
+	flags.StringVar(&f.listen, "listen", "", "serve clients on `HOST:PORT` (key listeners; default 127.0.0.1:9092)")
+	flags.StringVar(&f.advertise, "advertise", "", "tell clients to connect to `HOST:PORT` (key advertised.listeners; default as --listen)")
+	flags.StringVar(&f.admin, "admin", "", "serve /metrics, /live, /ready and pprof on `HOST:PORT` (key admin.listener; default off)")
+	flags.StringArrayVar(&f.set, "set", nil, "set `KEY=VALUE`; repeatable")
+	flags.BoolVar(&f.insecure, "insecure", false, "allow --listen on addresses that other machines reach, although clients need no password yet")
+	flags.StringVar(&f.logLevel, "log-level", "info", "log to standard error from this `LEVEL` on: debug, info, warn or error")
+	return c
+}
+
+// settings turns the flags into keys: the special flags first, so that --set has the last word.
+func (f serveFlags) settings() ([]config.Setting, error) {
+	var all []config.Setting
+	add := func(key, value, origin string) {
+		if value != "" {
+			all = append(all, config.Setting{Key: key, Value: value, Origin: origin})
+		}
+	}
+	for _, dir := range f.data {
+		if strings.Contains(dir, ",") {
+			return nil, usageError{fmt.Errorf("--data %q: a comma separates directories in log.dirs, so a name cannot contain one", dir)}
+		}
+	}
+	add("log.dirs", strings.Join(f.data, ","), "--data")
+	if f.listen != "" {
+		add("listeners", "PLAINTEXT://"+f.listen, "--listen")
+	}
+	if f.advertise != "" {
+		add("advertised.listeners", "PLAINTEXT://"+f.advertise, "--advertise")
+	}
+	add("admin.listener", f.admin, "--admin")
+	for _, pair := range f.set {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return nil, usageError{fmt.Errorf("--set %q: write KEY=VALUE", pair)}
+		}
+		all = append(all, config.Setting{Key: strings.TrimSpace(key), Value: strings.TrimSpace(value), Origin: "--set"})
+	}
+	return all, nil
+}
+
+func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
+	settings, err := f.settings()
+	if err != nil {
+		return nil, nil, err
+	}
+	src := config.Sources{Env: environ, Flags: settings}
+	if f.configFile != "" {
+		text, err := os.ReadFile(f.configFile)
+		if err != nil {
+			return nil, nil, usageError{fmt.Errorf("--config: %w", err)}
+		}
+		src.File, src.FileName = string(text), f.configFile
+	}
+	set, warnings, err := config.Load(src)
+	if err != nil {
+		return nil, warnings, usageError{err}
+	}
+	return set, warnings, nil
+}
+
+func serve(ctx context.Context, s Streams, f serveFlags) error {
+	started := time.Now()
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return usageError{fmt.Errorf("--log-level %q: use debug, info, warn or error", f.logLevel)}
+	}
+	logger := slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: level}))
+	set, warnings, err := f.load(os.Environ())
+	for _, w := range warnings {
+		logger.Warn(w)
+	}
+	if err != nil {
+		return err
+	}
+	// Where a container limits memory, the collector works harder before the kernel kills.
+	if _, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
+		logger.Debug("no memory limit was found to respect", "err", err)
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	n, err := node.Start(ctx, node.Options{
+		Config: set, FS: disk.OS, Network: netx.TCP, Logger: logger, Now: time.Now, Random: rand.Reader,
+		Version: Version(), Insecure: f.insecure,
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop while starting
+		}
+		return asStorageFailure(err)
+	}
+	if err := announce(s.Out, n, set, started); err != nil {
+		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
+	}
+	select {
+	case <-ctx.Done():
+		stop() // a second signal ends the process at once
+		logger.Info("stopping")
+	case <-n.Failed():
+		logger.Error("stopping after a failure", "err", n.Failure())
+	}
+	return errors.Join(asStorageFailure(n.Failure()), n.Close(context.WithoutCancel(ctx)))
+}
+
+// asStorageFailure gives an error that came from a failed disk its own exit code: with a single
+// directory there is no other place to leave a mark.
+func asStorageFailure(err error) error {
+	if errors.Is(err, commitlog.ErrOffline) {
+		return storageError{err}
+	}
+	return err
+}
+
+// announce prints the one line that scripts wait for.
+func announce(w io.Writer, n *node.Node, set *config.Set, started time.Time) error {
+	var dirs []string
+	for _, d := range set.LogDirs() {
+		if abs, err := filepath.Abs(d); err == nil {
+			d = abs
+		}
+		dirs = append(dirs, d)
+	}
+	admin := ""
+	if a := n.AdminAddr(); a != nil {
+		admin = ", admin http://" + a.String()
+	}
+	_, err := fmt.Fprintf(w, "ready on %s%s: node %d of cluster %s, data in %s, started in %d ms\n",
+		strings.Join(n.Advertised(), ", "), admin, set.Int("node.id"), n.Image().ClusterID(),
+		strings.Join(dirs, ", "), time.Since(started).Milliseconds())
+	if err != nil {
+		return fmt.Errorf("say that the broker is ready: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,322 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/api"
+	"barnabas/internal/commitlog"
+	"barnabas/internal/config"
+	"barnabas/internal/controller"
+	"barnabas/internal/metadata"
+	"barnabas/internal/metrics"
+	"barnabas/internal/quorum"
+	"barnabas/internal/replica"
+	"barnabas/internal/server"
+)
+
+// Node is a running broker.
+type Node struct {
+	o      *Options
+	log    *slog.Logger
+	nodeID int32
+
+	metrics     *metrics.Registry
+	incarnation metadata.UUID
+	replicas    *replica.Manager
+	dirs        *dirs
+	controller  *controller.Controller
+	leads       chan struct{} // has a value once the quorum has a leader
+	producerIDs *controller.ProducerIDAllocator
+	epoch       int64 // of this process's registration
+	quorum      *quorum.Quorum
+	bound       *boundNetwork
+	server      *server.Server
+	admin       *server.Admin
+
+	ready chan struct{} // closed when clients are served
+
+	telling sync.WaitGroup // the controller of a failed directory; Close waits for it
+
+	failure struct { // the first error after which the node cannot go on
+		sync.Once
+		cause error
+		done  chan struct{}
+	}
+}
+
+// Start builds a node and returns once it serves clients. ctx bounds the start alone: Close stops
+// the node. Errors name what was being done, and the setting at fault where there is one.
+func Start(ctx context.Context, o Options) (*Node, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	n := &Node{o: &o, log: o.Logger, nodeID: int32(o.Config.Int("node.id")), metrics: metrics.New(), ready: make(chan struct{})}
+	n.failure.done = make(chan struct{})
+	if err := n.start(ctx); err != nil {
+		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
+	}
+	close(n.ready)
+	return n, nil
+}
+
+// start goes up the levels. What it has built when it fails, Close takes down.
+func (n *Node) start(ctx context.Context) (err error) {
+	if n.incarnation, err = metadata.NewUUID(n.o.Random); err != nil {
+		return fmt.Errorf("draw this process's id: %w", err)
+	}
+	// The addresses first: a port in use is the commonest mistake, and should cost no recovery.
+	if n.bound, err = bind(ctx, n.o); err != nil {
+		return err
+	}
+	if err = n.startAdmin(ctx); err != nil {
+		return err
+	}
+	n.replicas = replica.NewManager(replica.Options{
+		NodeID: n.nodeID, Incarnation: n.incarnation, Config: n.o.Config, Logger: n.log,
+	})
+	if n.dirs, err = openDirs(ctx, n.o, n); err != nil {
+		return err
+	}
+	n.replicas.Use(n.dirs.data)
+	if err = n.startMetadata(ctx); err != nil {
+		return err
+	}
+	if err = n.register(ctx); err != nil {
+		return err
+	}
+	return n.serve(ctx)
+}
+
+// startMetadata starts the controller and the quorum that carries its records.
+func (n *Node) startMetadata(ctx context.Context) (err error) {
+	seed, err := n.seed()
+	if err != nil {
+		return err
+	}
+	n.leads = make(chan struct{}, 1)
+	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
+		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
+		Publishers: []metadata.Publisher{n.replicas}, Rand: n.o.Random,
+	})
+	n.producerIDs = controller.NewProducerIDAllocator(func(ctx context.Context) (controller.ProducerIDs, error) {
+		return n.controller.AllocateProducerIDs(ctx, n.nodeID, n.epoch)
+	})
+	n.quorum, err = quorum.Open(ctx, quorum.Options{
+		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
+		Machine: watched{n.controller, n.leads}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
+		SnapshotBytes: n.o.Config.Int64("metadata.log.max.record.bytes.between.snapshots"),
+	})
+	if err != nil {
+		return err
+	}
+	n.controller.Start(n.quorum)
+	return nil
+}
+
+// metadataReserveBytes is kept on the disk for the metadata log alone, so that a disk filled by
+// partitions still takes the changes (deleting a topic, shortening its retention) that help.
+const metadataReserveBytes = 4 << 20
+
+func metadataLogConfig(c *config.Set) commitlog.Config {
+	l := commitlog.DefaultConfig()
+	l.SegmentBytes = int32(min(c.Int("metadata.log.segment.bytes"), 64<<20)) // preallocated whole
+	l.SegmentMs = c.Int64("metadata.log.segment.ms")
+	l.Delete = false // snapshots cut it
+	l.MaxMessageBytes = l.SegmentBytes
+	l.Preallocate, l.ReserveBytes = true, metadataReserveBytes
+	return l
+}
+
+// serve lets clients in.
+func (n *Node) serve(ctx context.Context) (err error) {
+	seed, err := n.seed()
+	if err != nil {
+		return err
+	}
+	handler := api.New(api.Options{
+		NodeID: n.nodeID, Images: n.controller, Replicas: n.replicas, Controller: apiController{n.controller, n.producerIDs}, Quorum: n.quorum,
+		Config: n.replicas.Settings, Logger: n.log, Now: n.o.Now, Rand: rand.New(rand.NewPCG(seed, 1)),
+	})
+	n.server, err = server.Listen(ctx, server.Options{
+		Network: n.bound, Listeners: n.bound.listeners, Handler: handler, Limits: limits(n.o.Config),
+		Logger: n.log, Metrics: n.metrics, APIName: kmsg.NameForKey,
+	})
+	return err
+}
+
+// watched tells, beside the controller, the node that the quorum has a leader: until then nobody
+// could take its registration.
+type watched struct {
+	*controller.Controller
+	leads chan<- struct{}
+}
+
+// Leadership implements quorum.Machine.
+func (w watched) Leadership(l metadata.Leadership) {
+	w.Controller.Leadership(l)
+	if l.Mine {
+		select {
+		case w.leads <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// apiController is the controller as api asks it, with this broker's stock of producer ids.
+type apiController struct {
+	*controller.Controller
+	ids *controller.ProducerIDAllocator
+}
+
+// NextProducerID implements api.Controller.
+func (c apiController) NextProducerID(ctx context.Context) (int64, error) { return c.ids.Next(ctx) }
+
+func (n *Node) startAdmin(ctx context.Context) (err error) {
+	addr := n.o.Config.String("admin.listener")
+	if addr == "" {
+		return nil
+	}
+	n.registerMetrics()
+	n.admin, err = server.ListenAdmin(ctx, server.AdminOptions{
+		Network: n.o.Network, Addr: addr, Metrics: n.metrics.Handler(), Ready: n.Ready, Logger: n.log,
+	})
+	return err
+}
+
+func (n *Node) seed() (uint64, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(n.o.Random, b[:]); err != nil {
+		return 0, fmt.Errorf("draw a seed: %w", err)
+	}
+	return binary.BigEndian.Uint64(b[:]), nil
+}
+
+// Addrs are the addresses on which clients are served, in the order of the configuration.
+func (n *Node) Addrs() []net.Addr { return n.server.Addrs() }
+
+// Advertised are the addresses that clients are told.
+func (n *Node) Advertised() []string {
+	var all []string
+	for _, l := range n.bound.advertised {
+		all = append(all, l.Name+"://"+net.JoinHostPort(l.Host, fmt.Sprint(l.Port)))
+	}
+	return all
+}
+
+// AdminAddr is the admin listener's address, nil if there is none.
+func (n *Node) AdminAddr() net.Addr {
+	if n.admin == nil {
+		return nil
+	}
+	return n.admin.Addr()
+}
+
+// Image is the newest committed metadata.
+func (n *Node) Image() *metadata.Image { return n.controller.Image() }
+
+// Ready says why the node does not serve clients, or nil.
+func (n *Node) Ready() error {
+	select {
+	case <-n.failure.done:
+		return fmt.Errorf("the node has failed: %w", n.failure.cause)
+	default:
+	}
+	select {
+	case <-n.ready:
+		return nil
+	default:
+		return errors.New("starting")
+	}
+}
+
+// Failed is closed when the node cannot go on; Failure then says why. The caller closes it.
+func (n *Node) Failed() <-chan struct{} { return n.failure.done }
+
+// Failure is the error after which the node could not go on, nil while it can.
+func (n *Node) Failure() error {
+	select {
+	case <-n.failure.done:
+		return n.failure.cause
+	default:
+		return nil
+	}
+}
+
+func (n *Node) fail(err error) {
+	n.failure.Do(func() {
+		n.failure.cause = err
+		close(n.failure.done)
+	})
+}
+
+// Flushed implements commitlog.Observer.
+func (n *Node) Flushed(l *commitlog.Log, end int64) { n.replicas.Flushed(l, end) }
+
+// Offline implements commitlog.Observer. Without its metadata directory, or with no data directory
+// left, a node is no use, and says so by stopping.
+func (n *Node) Offline(d *commitlog.Dir, cause error) {
+	n.replicas.Offline(d, cause)
+	if n.dirs == nil || d == n.dirs.meta {
+		n.fail(fmt.Errorf("metadata directory %s failed: %w", d.Path(), cause))
+		return
+	}
+	if len(n.onlineDirs()) > 0 {
+		n.telling.Go(n.tellDirectories)
+		return
+	}
+	n.fail(fmt.Errorf("the last data directory failed: %s: %w", d.Path(), cause))
+}
+
+// tellPatience bounds how long the controller may take to note that a directory has failed.
+const tellPatience = 30 * time.Second
+
+func (n *Node) tellDirectories() {
+	if n.Ready() != nil {
+		return // the registration that comes says it
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), tellPatience)
+	defer cancel()
+	if err := n.controller.UpdateDirectories(ctx, n.nodeID, n.epoch, n.onlineDirs(), nil); err != nil {
+		n.log.Error("the controller does not know that a data directory is offline", "err", err)
+	}
+}
+
+// Close takes the node down in reverse: no more requests, then the metadata, then the logs, which
+// are flushed and marked as cleanly closed. Replies under way may take server.shutdown.timeout.ms.
+// It is safe after a failed start.
+func (n *Node) Close(ctx context.Context) error {
+	var errs []error
+	if n.server != nil {
+		patient, cancel := context.WithTimeout(ctx, n.o.Config.Millis("server.shutdown.timeout.ms"))
+		errs = append(errs, n.server.Shutdown(patient))
+		cancel()
+	}
+	if n.bound != nil {
+		errs = append(errs, n.bound.close())
+	}
+	if n.controller != nil {
+		n.controller.Close() // which answers tellDirectories too
+	}
+	n.telling.Wait()
+	if n.quorum != nil {
+		errs = append(errs, n.quorum.Close())
+	}
+	if n.dirs != nil {
+		errs = append(errs, n.dirs.close())
+	}
+	if n.admin != nil {
+		errs = append(errs, n.admin.Shutdown(ctx))
+	}
+	return errors.Join(errs...)
+}

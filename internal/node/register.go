@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"barnabas/internal/controller"
+	"barnabas/internal/metadata"
+	"barnabas/internal/metrics"
+)
+
+// registration is what this process says of itself.
+func (n *Node) registration() controller.Registration {
+	r := controller.Registration{
+		ID: n.nodeID, Incarnation: n.incarnation, Listeners: n.bound.advertised, Features: controller.SupportedRanges(),
+	}
+	if rack := n.o.Config.String("broker.rack"); rack != "" {
+		r.Rack = &rack
+	}
+	cordoned := n.o.Config.List("cordoned.log.dirs")
+	for _, d := range n.dirs.data {
+		if d.Offline() != nil {
+			continue
+		}
+		r.Directories = append(r.Directories, d.ID())
+		if slices.Contains(cordoned, d.Path()) || slices.Contains(cordoned, "*") {
+			r.Cordoned = append(r.Cordoned, d.ID())
+		}
+	}
+	return r
+}
+
+// register makes this process known to the controller and waits until its replicas are open.
+func (n *Node) register(ctx context.Context) (err error) {
+	select {
+	case <-n.leads:
+	case <-n.failure.done:
+		return n.failure.cause
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a leader of the metadata quorum: %w", ctx.Err())
+	}
+	if n.epoch, err = n.controller.RegisterBroker(ctx, n.registration()); err != nil {
+		return fmt.Errorf("register broker %d: %w", n.nodeID, err)
+	}
+	select {
+	case <-n.replicas.Ready():
+		return nil
+	case <-n.failure.done:
+		return n.failure.cause
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the registration of broker %d: %w", n.nodeID, ctx.Err())
+	}
+}
+
+// onlineDirs are the ids of the data directories that work.
+func (n *Node) onlineDirs() []metadata.UUID {
+	var online []metadata.UUID
+	for _, d := range n.dirs.data {
+		if d.Offline() == nil {
+			online = append(online, d.ID())
+		}
+	}
+	return online
+}
+
+// registerMetrics shows what is read when somebody asks, instead of being counted.
+func (n *Node) registerMetrics() {
+	n.metrics.Collect("partition_log_bytes", "Bytes of a partition's segments on this broker.", metrics.Varies,
+		[]string{"topic", "partition"}, n.perPartition(func(p *partitionState) float64 { return float64(p.size) }))
+	n.metrics.Collect("partition_log_end_offset", "The offset that the partition's next record gets.", metrics.Varies,
+		[]string{"topic", "partition"}, n.perPartition(func(p *partitionState) float64 { return float64(p.end) }))
+	n.metrics.Collect("partition_high_watermark", "Everything below this offset of the partition is committed.", metrics.Varies,
+		[]string{"topic", "partition"}, n.perPartition(func(p *partitionState) float64 { return float64(p.watermark) }))
+	n.metrics.Collect("directory_offline", "1 for a data directory that has failed.", metrics.Varies,
+		[]string{"dir"}, n.perDirectory)
+	n.metrics.Collect("build_info", "1, with the version of the program.", metrics.Varies,
+		[]string{"version"}, func(emit func(float64, ...string)) { emit(1, n.o.Version) })
+}
+
+type partitionState struct{ size, end, watermark int64 }
+
+func (n *Node) perPartition(value func(*partitionState) float64) func(func(float64, ...string)) {
+	return func(emit func(float64, ...string)) {
+		if n.Ready() != nil {
+			return
+		}
+		for _, p := range n.replicas.Partitions() {
+			progress := p.Progress()
+			state := partitionState{size: p.Log().Size(), end: progress.End, watermark: progress.HighWatermark}
+			id := p.ID()
+			emit(value(&state), id.Topic, fmt.Sprint(id.Partition))
+		}
+	}
+}
+
+func (n *Node) perDirectory(emit func(float64, ...string)) {
+	if n.Ready() != nil {
+		return
+	}
+	for _, d := range n.dirs.all() {
+		offline := 0.0
+		if d.Offline() != nil {
+			offline = 1
+		}
+		emit(offline, d.Path())
+	}
+}

@@ -1,0 +1,100 @@
+package quorum
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// fullDiskPause is how long a full disk is left alone before the waiting entries are tried again.
+const fullDiskPause = 500 * time.Millisecond
+
+// appendAll writes what raft asks for: everything that is queued, one flush, then all answers.
+func (q *Quorum) appendAll() {
+	for {
+		var asked []*pb.Message
+		select {
+		case m := <-q.appends:
+			if q.ctx.Err() != nil {
+				return
+			}
+			asked = append(asked, m)
+		case <-q.ctx.Done():
+			return
+		}
+		for range len(q.appends) {
+			asked = append(asked, <-q.appends)
+		}
+		if err := q.saveAll(asked); err != nil {
+			if q.ctx.Err() == nil {
+				q.fail(fmt.Errorf("write metadata: %w", err))
+			}
+			return
+		}
+		for _, m := range asked {
+			for _, r := range m.GetResponses() {
+				if !q.do(func() { _ = q.raft.Step(r) }) { // raft drops what is out of date, and says so
+					return
+				}
+			}
+		}
+	}
+}
+
+// saveAll writes the messages' entries together, then the newest term and vote. It waits while
+// the disk is full: what raft has accepted must not be lost, and a write that was refused whole
+// may be made again, unlike a flush.
+func (q *Quorum) saveAll(asked []*pb.Message) error {
+	var entries []*pb.Entry
+	var hard *pb.HardState
+	flush := func() error {
+		err := q.saveWhenThereIsSpace(entries, hard)
+		entries, hard = nil, nil
+		return err
+	}
+	for _, m := range asked {
+		more := m.GetEntries()
+		// Entries that replace earlier ones of the same group must not be written after them.
+		if len(more) > 0 && len(entries) > 0 && more[0].GetIndex() != entries[len(entries)-1].GetIndex()+1 {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		entries = append(entries, more...)
+		if m.Term != nil {
+			hard = &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+		}
+	}
+	return flush()
+}
+
+func (q *Quorum) saveWhenThereIsSpace(entries []*pb.Entry, hard *pb.HardState) error {
+	for {
+		err := q.st.save(q.ctx, entries, hard, q.o.Now().UnixMilli())
+		if !isNoSpace(err) {
+			q.setFull(false)
+			return err
+		}
+		if !q.isFull() {
+			q.log.Error("metadata directory is full: changes of metadata are refused until there is space", "dir", q.st.dir)
+		}
+		q.setFull(true)
+		if !pause(q.ctx, fullDiskPause) {
+			return errors.Join(err, context.Cause(q.ctx))
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

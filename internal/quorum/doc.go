@@ -1,0 +1,20 @@
+// Package quorum keeps the metadata log: it drives etcd's raft over a commitlog of its own, so
+// that a record of __cluster_metadata counts once a majority of the voters has it on disk.
+//
+// It decides who leads the metadata, when an entry is committed, and what of the log a snapshot
+// replaces. Committed entries, snapshots and changes of leadership go to a Machine, in order and on
+// one goroutine. Callers: controller (Propose), node (Open, Close), api (Status).
+//
+// It refuses to know what the records mean (metadata, controller), who the brokers are, and the
+// protocol that clients speak.
+//
+// One raft entry is one batch of exactly one record, so an entry's index and the record's offset
+// differ by a constant: offset 0 is index 2, for index 1 is the snapshot with which every log
+// begins (it names the voters). Terms are leader epochs. Term and vote live in the file
+// quorum-state, which is durable before any message that depends on it. The files are drawn in
+// docs/format.
+//
+// Four goroutines, all awaited by Close: the owner of raft's state, whose inbox is the only way in
+// (ticks, proposals, answers of the disk); the appender, which writes and flushes for it; the
+// applier, which calls the Machine; and one that writes a snapshot now and then.
+package quorum

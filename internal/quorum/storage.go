@@ -1,0 +1,291 @@
+package quorum
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/commitlog"
+	"barnabas/internal/disk"
+	"barnabas/internal/metadata"
+)
+
+// storage is raft.Storage over the metadata log, plus the writing that the appender does. raft's
+// owner reads while the appender writes; raft asks only for what it knows to be there.
+type storage struct {
+	fs      disk.FS
+	dir     string // of the log, where quorum-state and the snapshots lie too
+	log     *commitlog.Log
+	checker *batch.Checker
+	builder *batch.Builder // the appender's
+
+	mu struct { // held for copying pointers only
+		sync.Mutex
+		hard *pb.HardState // as on disk; Commit as last known
+		snap *pb.Snapshot  // the newest one's metadata: its records stay in the file
+	}
+}
+
+// openStorage finds what a node had when it stopped: log, snapshot, term and vote. fresh says
+// that there was nothing; then the log begins with voters as its members. snapshot is to be
+// restored into the Machine.
+func openStorage(o *Options, self uint64) (s *storage, snapshot metadata.Snapshot, err error) {
+	tp := commitlog.TopicPartition{Topic: "__cluster_metadata"}
+	s = &storage{
+		fs: o.FS, dir: o.Dir.Path() + "/" + tp.String(),
+		checker: batch.NewChecker(), builder: batch.NewBuilder(batch.BuilderOptions{}),
+	}
+	if s.log, err = o.Dir.Log(tp, metadata.MetadataTopicID, o.Log); err != nil {
+		return nil, snapshot, fmt.Errorf("open metadata log: %w", err)
+	}
+	if err := disk.MkdirAllSync(s.fs, s.dir); err != nil {
+		return nil, snapshot, fmt.Errorf("make %s: %w", s.dir, err)
+	}
+	hard, hasState, err := loadState(s.fs, s.dir)
+	if err != nil {
+		return nil, snapshot, err
+	}
+	meta, records, found, err := loadSnapshot(s.fs, s.dir, s.checker)
+	if err != nil {
+		return nil, snapshot, err
+	}
+	if !found {
+		if meta, err = s.form(o, hasState, self); err != nil {
+			return nil, snapshot, err
+		}
+		hard = &pb.HardState{Term: new(max(1, hard.GetTerm())), Vote: new(hard.GetVote())}
+	} else if !hasState {
+		return nil, snapshot, fmt.Errorf("%s is missing beside a snapshot: %w", stateFile, ErrDamaged)
+	}
+	if err := s.reconcile(meta, hard); err != nil {
+		return nil, snapshot, err
+	}
+	s.mu.snap = &pb.Snapshot{Metadata: meta}
+	snapshot = metadata.Snapshot{Offset: offsetOf(meta.GetIndex()), Epoch: int32(meta.GetTerm()), Records: records}
+	return s, snapshot, nil
+}
+
+// form begins a new log: state first, then the snapshot that names the voters, so that a crash
+// between the two forms again and one after both never does.
+func (s *storage) form(o *Options, hasState bool, self uint64) (*pb.SnapshotMetadata, error) {
+	if end := s.log.Progress().End; end > 0 {
+		return nil, fmt.Errorf("log holds records up to offset %d and no snapshot: %w", end, ErrDamaged)
+	}
+	if !hasState {
+		if err := saveState(s.fs, s.dir, &pb.HardState{Term: new(uint64(1))}); err != nil {
+			return nil, err
+		}
+	}
+	meta := &pb.SnapshotMetadata{
+		Index: new(uint64(1)), Term: new(uint64(1)), ConfState: &pb.ConfState{Voters: []uint64{self}},
+	}
+	return meta, saveSnapshot(s.fs, s.dir, meta, nil, o.Now().UnixMilli())
+}
+
+// reconcile brings log, snapshot and state to agree, where a crash may have left them apart.
+func (s *storage) reconcile(meta *pb.SnapshotMetadata, hard *pb.HardState) error {
+	after := offsetOf(meta.GetIndex()) + 1
+	progress := s.log.Progress()
+	switch {
+	case progress.Start > after:
+		return fmt.Errorf("log begins at offset %d, snapshot ends at %d: %w", progress.Start, after, ErrDamaged)
+	case progress.End < after: // the snapshot came from a leader, and the crash before the log was cut
+		if err := s.log.Restart(after); err != nil {
+			return fmt.Errorf("begin metadata log after its snapshot: %w", err)
+		}
+	}
+	last, err := s.termOf(s.log.Progress().End-1, meta)
+	if err != nil {
+		return err
+	}
+	if last > hard.GetTerm() { // entries reach the disk before the term that they came with
+		hard.Term, hard.Vote = new(last), new(uint64(0))
+	}
+	hard.Commit = new(meta.GetIndex())
+	s.mu.hard = hard
+	return nil
+}
+
+func (s *storage) termOf(offset int64, meta *pb.SnapshotMetadata) (uint64, error) {
+	if offset == offsetOf(meta.GetIndex()) {
+		return meta.GetTerm(), nil
+	}
+	epoch := s.log.EpochAt(offset)
+	if epoch < 0 {
+		return 0, fmt.Errorf("no epoch is known of metadata offset %d: %w", offset, ErrDamaged)
+	}
+	return uint64(epoch), nil
+}
+
+// save does what raft asks of the disk: entries (in place of any from there on), then term and
+// vote. Everything is durable when it returns.
+func (s *storage) save(ctx context.Context, entries []*pb.Entry, hard *pb.HardState, nowMs int64) error {
+	if err := s.writeEntries(entries, nowMs); err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		if err := s.log.Flush(ctx); err != nil {
+			return fmt.Errorf("flush metadata log: %w", err)
+		}
+	}
+	if hard == nil {
+		return nil
+	}
+	s.mu.Lock()
+	before := s.mu.hard
+	s.mu.Unlock()
+	if hard.GetTerm() != before.GetTerm() || hard.GetVote() != before.GetVote() {
+		if err := saveState(s.fs, s.dir, hard); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.mu.hard = hard
+	s.mu.Unlock()
+	return nil
+}
+
+// writeEntries may be called again with the same entries after ErrNoSpace.
+func (s *storage) writeEntries(entries []*pb.Entry, nowMs int64) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	end := s.log.Progress().End
+	first := offsetOf(entries[0].GetIndex())
+	if first < end && !s.holds(entries[0]) { // a new leader overwrites our tail
+		if err := s.log.Truncate(first); err != nil {
+			return fmt.Errorf("cut metadata log at offset %d: %w", first, err)
+		}
+		end = first
+	}
+	for _, e := range entries {
+		if offsetOf(e.GetIndex()) < end {
+			continue // written by the call that then ran out of space
+		}
+		b, err := encodeEntry(s.builder, e, nowMs)
+		if err != nil {
+			return err
+		}
+		if err := s.log.AppendAt(b); err != nil {
+			return fmt.Errorf("append metadata entry %d: %w", e.GetIndex(), err)
+		}
+	}
+	return nil
+}
+
+func (s *storage) holds(e *pb.Entry) bool {
+	return uint64(s.log.EpochAt(offsetOf(e.GetIndex()))) == e.GetTerm()
+}
+
+// compact lets a snapshot take the place of the log up to its offset.
+func (s *storage) compact(meta *pb.SnapshotMetadata) error {
+	s.mu.Lock()
+	s.mu.snap = &pb.Snapshot{Metadata: meta}
+	s.mu.Unlock()
+	if err := s.log.AdvanceStart(offsetOf(meta.GetIndex()) + 1); err != nil {
+		return fmt.Errorf("cut metadata log below its snapshot: %w", err)
+	}
+	return nil
+}
+
+func (s *storage) snapshotMeta() *pb.SnapshotMetadata {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.snap.GetMetadata()
+}
+
+// InitialState implements raft.Storage.
+func (s *storage) InitialState() (*pb.HardState, *pb.ConfState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.hard, s.mu.snap.GetMetadata().GetConfState(), nil
+}
+
+// Entries implements raft.Storage.
+func (s *storage) Entries(lo, hi, maxSize uint64) ([]*pb.Entry, error) {
+	var entries []*pb.Entry
+	size := uint64(0)
+	for next := offsetOf(lo); next < offsetOf(hi); {
+		read, err := s.readFrom(next, offsetOf(hi), int(min(maxSize, maxMessage)))
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range read {
+			if size += uint64(len(e.GetData())); size > maxSize && len(entries) > 0 {
+				return entries, nil
+			}
+			entries = append(entries, e)
+			next++
+		}
+	}
+	return entries, nil
+}
+
+// readFrom reads at least one entry, and more as far as they are at hand.
+func (s *storage) readFrom(from, upTo int64, maxBytes int) ([]*pb.Entry, error) {
+	r, err := s.log.Read(from, maxBytes, upTo, true)
+	switch {
+	case errors.Is(err, commitlog.ErrOutOfRange) && from < s.log.Progress().Start:
+		return nil, raft.ErrCompacted
+	case errors.Is(err, commitlog.ErrOutOfRange):
+		return nil, raft.ErrUnavailable
+	case err != nil:
+		return nil, fmt.Errorf("read metadata log at offset %d: %w", from, err)
+	}
+	data, err := r.AppendTo(nil)
+	err = errors.Join(err, r.Close())
+	if err != nil {
+		return nil, fmt.Errorf("read metadata log at offset %d: %w", from, err)
+	}
+	var entries []*pb.Entry
+	for len(data) > 0 {
+		b, rest, err := batch.Next(data)
+		if err != nil {
+			return nil, fmt.Errorf("read metadata log at offset %d: %w", from, err)
+		}
+		e, err := decodeEntry(s.checker, b)
+		if err != nil {
+			return nil, err
+		}
+		entries, data = append(entries, e), rest
+	}
+	if len(entries) == 0 {
+		return nil, raft.ErrUnavailable
+	}
+	return entries, nil
+}
+
+// Term implements raft.Storage.
+func (s *storage) Term(index uint64) (uint64, error) {
+	meta, progress := s.snapshotMeta(), s.log.Progress()
+	switch offset := offsetOf(index); {
+	case index == meta.GetIndex():
+		return meta.GetTerm(), nil
+	case offset < progress.Start || index < meta.GetIndex():
+		return 0, raft.ErrCompacted
+	case offset >= progress.End:
+		return 0, raft.ErrUnavailable
+	default:
+		return s.termOf(offset, meta)
+	}
+}
+
+// FirstIndex implements raft.Storage.
+func (s *storage) FirstIndex() (uint64, error) { return s.snapshotMeta().GetIndex() + 1, nil }
+
+// LastIndex implements raft.Storage.
+func (s *storage) LastIndex() (uint64, error) {
+	return max(indexOf(s.log.Progress().End-1), s.snapshotMeta().GetIndex()), nil
+}
+
+// Snapshot implements raft.Storage: what a follower needs whose next entry is gone.
+func (s *storage) Snapshot() (*pb.Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.snap, nil
+}
