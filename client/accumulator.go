@@ -358,22 +358,16 @@ func (q *queue) reportLocked() {
 func (q *queue) report(b *producerBatch) {
 	p := q.topic.producer
 	b.reported = true
-	if b.state == batchDone && b.builder != nil {
-		p.recycle(b)
+	if b.state == batchDone { // otherwise it is its sender's
+		b.built = nil
+		if b.builder != nil {
+			p.recycle(b)
+		}
 	}
-	b.built = b.builtWhileFlying()
 	p.callbacks.add(b)
 	if b.end != nil {
 		close(b.end)
 	}
-}
-
-// builtWhileFlying keeps the bytes of a batch that is reported although its sender may be at them.
-func (b *producerBatch) builtWhileFlying() batch.Batch {
-	if b.state == batchFlying {
-		return b.built
-	}
-	return nil
 }
 
 // recycle gives back the builder of a batch that has been built or given up.
