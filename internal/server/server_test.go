@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -412,7 +413,9 @@ func TestCompleteReplyIsNotHeldByTheNext(t *testing.T) {
 				id := req.CorrelationID
 				req.AnnouncesWait = announces
 				return func(ctx context.Context, out *wire.Out) error {
-					out.Waiting()
+					if announces {
+						out.Waiting()
+					}
 					time.Sleep(time.Duration(id) * time.Second)
 					return nil
 				}, false, nil
@@ -456,7 +459,7 @@ func TestThrottleAnswersFirstAndThenStopsReading(t *testing.T) {
 						return nil
 					}, ready, nil
 				})
-				r := newRig(t, 1, h, Limits{})
+				r := newRig(t, 1, h, Limits{Idle: throttle / 2}) // being muted is not being idle
 				c := r.client(wire.ClientOptions{})
 				start := time.Now()
 				for i := range 3 {
@@ -595,6 +598,36 @@ func TestShutdownEndsWaitsWithItsContext(t *testing.T) {
 	})
 }
 
+// However long a reply waits, phase one of the requests behind it does not.
+func TestPhaseOneGoesOnWhileAReplyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var handled []time.Duration
+		start := time.Now()
+		h := handlerFunc(func(context.Context, *wire.Peer, *wire.Request) (wire.Reply, bool, error) {
+			handled = append(handled, time.Since(start))
+			return func(context.Context, *wire.Out) error { time.Sleep(10 * time.Minute); return nil }, false, nil
+		})
+		r := newRig(t, 1, h, Limits{Idle: 2 * time.Minute})
+		c := r.client(wire.ClientOptions{})
+		var last *wire.Pending
+		for range 5 {
+			var err error
+			if last, err = c.Start(t.Context(), private, 0, nothing); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Minute)
+		}
+		if _, err := last.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i, at := range handled {
+			if want := time.Duration(i) * 5 * time.Minute; at < want || at > want+time.Second {
+				t.Errorf("request %d was handled after %v, sent after %v", i, at, want)
+			}
+		}
+	})
+}
+
 // The second goroutine goes when there has been nothing for it to do.
 func TestWriterEndsWhenIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -607,15 +640,13 @@ func TestWriterEndsWhenIdle(t *testing.T) {
 			if _, err := c.Call(t.Context(), private, 0, nothing); err != nil {
 				t.Fatal(err)
 			}
-			conn := r.server.open()[0]
 			time.Sleep(writerIdle / 2)
-			if conn.queue == nil {
-				t.Fatal("the writer has ended early")
-			}
+			synctest.Wait()
+			with := runtime.NumGoroutine()
 			time.Sleep(writerIdle)
 			synctest.Wait()
-			if conn.queue != nil || conn.written != nil {
-				t.Fatal("the writer is still there")
+			if without := runtime.NumGoroutine(); without != with-1 {
+				t.Fatalf("%d goroutines while the writer may be needed, %d later", with, without)
 			}
 		}
 	})

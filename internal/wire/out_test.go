@@ -209,7 +209,7 @@ func TestOutDoesNotAllocate(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if n >= 1 {
+	if n >= 1 && !poolsForget {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -140,7 +140,7 @@ func ParseRequestInto(r *Request, frame []byte) error {
 // skipTags walks over a section of tagged fields (KIP-482): none is defined for any header.
 func skipTags(b []byte) ([]byte, error) {
 	count, n := binary.Uvarint(b)
-	if n <= 0 || count > uint64(len(b)) {
+	if n <= 0 {
 		return nil, fmt.Errorf("number of tagged fields: %w", ErrMalformed)
 	}
 	b = b[n:]
