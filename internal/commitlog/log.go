@@ -466,9 +466,9 @@ func (l *Log) failed(doing string, err error) error {
 	return l.dir.fail(fmt.Errorf("%s: %w", doing, err))
 }
 
-// indexFailed: entries that could not be written wait in memory; any error but a full disk condemns the directory.
-func (l *Log) indexFailed(err error) {
-	if !disk.IsNoSpace(err) && !errors.Is(err, errGone) {
+// tolerate takes note of an error in writing what can be written later, or made again: only a full disk is tolerated.
+func (l *Log) tolerate(err error) {
+	if err != nil && !disk.IsNoSpace(err) && !errors.Is(err, errGone) {
 		l.dir.fail(err)
 	}
 }

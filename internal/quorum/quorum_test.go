@@ -112,7 +112,7 @@ func (n *node) close() {
 	if err := n.q.Close(); err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.dir.Close(); err != nil && !errors.Is(err, disk.ErrPowerLost) {
+	if err := n.dir.Close(); err != nil && !errors.Is(err, disk.ErrPowerLost) && !errors.Is(err, commitlog.ErrOffline) {
 		n.t.Fatal(err)
 	}
 }
@@ -127,7 +127,12 @@ func (n *node) propose(i int) uint64 {
 	n.t.Helper()
 	id, err := n.q.Propose(n.lead.Epoch, []metadata.Record{topicRecord(i)})
 	if err != nil {
-		n.t.Fatalf("propose %d: %v", i, err)
+		select {
+		case cause := <-n.fatal:
+			n.t.Fatalf("propose %d: %v, because of %v", i, err, cause)
+		default:
+			n.t.Fatalf("propose %d: %v", i, err)
+		}
 	}
 	return id
 }
@@ -228,19 +233,29 @@ func TestFullDiskRefusesChangesAndRecovers(t *testing.T) {
 		defer n.close()
 		n.propose(0)
 		synctest.Wait()
-		_, total, _ := mem.Free("/"); avail, _, _ := mem.Free("/"); mem.SetCapacity(int64(total - avail))
-		n.propose(1) // accepted by raft, and waits for space
+		avail, total, err := mem.Free("/meta")
+		if err != nil {
+			t.Fatal(err)
+		}
+		mem.SetCapacity(int64(total - avail))
+		var many []metadata.Record // more than what is left of the last page
+		for i := range 300 {
+			many = append(many, topicRecord(1+i))
+		}
+		if _, err := n.q.Propose(n.lead.Epoch, many); err != nil { // accepted by raft, and waits for space
+			t.Fatal(err)
+		}
 		synctest.Wait()
-		if _, err := n.q.Propose(n.lead.Epoch, []metadata.Record{topicRecord(2)}); !errors.Is(err, ErrNoSpace) {
+		if _, err := n.q.Propose(n.lead.Epoch, []metadata.Record{topicRecord(301)}); !errors.Is(err, ErrNoSpace) {
 			t.Fatalf("propose on a full disk: %v, want %v", err, ErrNoSpace)
 		}
 		mem.SetCapacity(0)
-		time.Sleep(2 * fullDiskPause) // fake time
+		<-time.After(2 * fullDiskPause) // fake time
 		synctest.Wait()
-		n.propose(2)
+		n.propose(301)
 		synctest.Wait()
-		if got := n.machine.loader.Image().TopicCount(); got != 3 {
-			t.Fatalf("%d topics once there is space, want 3", got)
+		if got := n.machine.loader.Image().TopicCount(); got != 302 {
+			t.Fatalf("%d topics once there is space, want 302", got)
 		}
 	})
 }
@@ -249,7 +264,7 @@ func TestTrap08FailedFlushOfMetadataStopsTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		n := start(t, mem, 7, nil)
-		defer n.q.Close()
+		defer n.close()
 		broken := errors.New("I/O error")
 		mem.SetFault(func(op disk.Op) error {
 			if op.Kind == disk.OpSync || op.Kind == disk.OpSyncFS {
