@@ -111,6 +111,7 @@ type Broker struct {
 	port     int
 	settings []string
 	wrapper  []string
+	args     []string
 	kafka    bool
 	running  *process
 	said     string // by the process before
@@ -121,6 +122,7 @@ type Options struct {
 	Data     string   // "" for a temporary one; ignored by Apache Kafka
 	Settings []string // key=value, in Kafka's names
 	Wrapper  []string // what runs our binary, such as strace with its flags
+	Args     []string // further flags of our binary
 }
 
 // Start starts a broker with an empty data directory and stops it when the test ends.
@@ -133,7 +135,7 @@ func Start(t testing.TB, settings ...string) *Broker {
 func StartWith(t testing.TB, o Options) *Broker {
 	t.Helper()
 	b := newBroker(t, o.Settings)
-	b.wrapper, b.kafka = o.Wrapper, System() == "kafka"
+	b.wrapper, b.args, b.kafka = o.Wrapper, o.Args, System() == "kafka"
 	if b.kafka {
 		b.formatKafka()
 	} else if b.Data = o.Data; b.Data == "" {
@@ -176,6 +178,12 @@ func freePorts(t testing.TB) int {
 	}
 	t.Fatalf("find a free port: %v", last)
 	return 0
+}
+
+// FreeAddress is an address of this machine at which nothing listens.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprintf("127.0.0.1:%d", freePorts(t))
 }
 
 func free(port int) error {
@@ -227,6 +235,7 @@ func (b *Broker) launch() (*process, error) {
 	}
 	args := append([]string{}, b.wrapper...)
 	args = append(args, Binary(b.t), "serve", "--data", b.Data, "--listen", b.Addr)
+	args = append(args, b.args...)
 	for _, s := range b.settings {
 		args = append(args, "--set", s)
 	}

@@ -1,0 +1,127 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"barnabas/test/compat/rig"
+)
+
+const patience = 60 * time.Second
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+// seeded gives the run's random numbers; BARNABAS_SEED repeats a run's faults.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if s := os.Getenv("BARNABAS_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("BARNABAS_SEED: %v", err)
+		}
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("BARNABAS_SEED=%d has the same faults", seed)
+		}
+	})
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// pause lets a fault's time come.
+func pause(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+		t.Fatal("the test is over")
+	}
+}
+
+func client(t *testing.T, addr string, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(addr), kgo.MetadataMinAge(50 * time.Millisecond),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
+		kgo.RequestTimeoutOverhead(2 * time.Second), kgo.ProduceRequestTimeout(2 * time.Second),
+	}, opts...)...)
+	if err != nil {
+		t.Fatalf("make a client: %v", err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}
+
+func admin(t *testing.T, addr string) *kadm.Client { return kadm.NewClient(client(t, addr)) }
+
+func createTopic(t *testing.T, addr, topic string, partitions int32, configs map[string]string) {
+	t.Helper()
+	set := map[string]*string{}
+	for k, v := range configs {
+		set[k] = &v
+	}
+	adm, ctx := admin(t, addr), within(t, patience)
+	if _, err := adm.CreateTopic(ctx, partitions, 1, set, topic); err != nil {
+		t.Fatalf("create %s: %v", topic, err)
+	}
+	rig.Eventually(t, patience, "every partition of "+topic+" has a leader", func() bool {
+		ends, err := adm.ListEndOffsets(ctx, topic)
+		return err == nil && ends.Error() == nil && len(ends[topic]) == int(partitions)
+	})
+}
+
+// read consumes a topic from its start to its ends as they stand now.
+func read(t *testing.T, addr, topic string) map[int32]map[int64]string {
+	t.Helper()
+	ctx := within(t, 2*time.Minute)
+	adm := admin(t, addr)
+	var starts, ends kadm.ListedOffsets
+	rig.Eventually(t, patience, "every partition of "+topic+" has a leader again", func() bool {
+		var err error
+		if starts, err = adm.ListStartOffsets(ctx, topic); err == nil && starts.Error() == nil {
+			ends, err = adm.ListEndOffsets(ctx, topic)
+		}
+		return err == nil && starts.Error() == nil && ends.Error() == nil
+	})
+	missing := map[int32]int64{}
+	for p, end := range ends[topic] {
+		if end.Offset > starts[topic][p].Offset {
+			missing[p] = end.Offset
+		}
+	}
+	cl := client(t, addr, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	got := map[int32]map[int64]string{}
+	for len(missing) > 0 {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatalf("read %s: %v; not read to its end: %v", topic, err, missing)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if got[r.Partition] == nil {
+				got[r.Partition] = map[int64]string{}
+			}
+			got[r.Partition][r.Offset] = string(r.Value)
+			if end, ok := missing[r.Partition]; ok && r.Offset >= end-1 {
+				delete(missing, r.Partition)
+			}
+		})
+	}
+	return got
+}
