@@ -285,12 +285,12 @@ func (l *Log) seal(s *segment, cfg *Config) {
 		s.noteTime(t)
 	}
 	if err := s.storeIndexes(); err != nil {
-		l.indexFailed(err)
+		l.tolerate(err)
 	}
 	if cfg.Preallocate {
 		if f, err := s.data.acquire(disk.Write); err == nil {
 			// Cutting a file to the size that it has gives back what was preallocated beyond.
-			l.indexFailed(errors.Join(f.Truncate(s.size.Load()), f.release()))
+			l.tolerate(errors.Join(f.Truncate(s.size.Load()), f.release()))
 		}
 	}
 }
@@ -396,7 +396,7 @@ func (l *Log) takeSnapshot(at int64) {
 		return
 	}
 	if err := l.writeSnapshot(at); err != nil {
-		l.indexFailed(err)
+		l.tolerate(err)
 		return
 	}
 	l.producers.snapshotAt = at

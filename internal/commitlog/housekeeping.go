@@ -341,7 +341,7 @@ func (l *Log) stow() bool {
 	for _, s := range *l.segments.Load() {
 		if s.offsets.waiting() || s.times.waiting() || s.aborted.waiting() {
 			if err := s.storeIndexes(); err != nil {
-				l.indexFailed(err)
+				l.tolerate(err)
 				return false
 			}
 		}
@@ -434,7 +434,7 @@ func (k *keeper) repairIndexes() {
 				continue
 			}
 			if err := s.rebuildIndex(l.config.Load(), make([]byte, scanBytes)); err != nil {
-				l.indexFailed(err)
+				l.tolerate(err)
 			} else {
 				s.suspect.Store(false)
 			}
@@ -529,7 +529,7 @@ func (l *Log) prepareCheckpoint() (m move, items []syncItem, ok bool) {
 	for _, s := range *l.segments.Load() {
 		if s.offsets.waiting() || s.times.waiting() || s.aborted.waiting() {
 			if err := errors.Join(s.offsets.storeSome(), s.times.storeSome(), s.aborted.storeSome()); err != nil {
-				l.indexFailed(err)
+				l.tolerate(err)
 				return m, nil, false
 			}
 		}

@@ -74,7 +74,7 @@ func (x *index) add(e indexEntry) {
 	x.seg.indexUnsynced.Store(true)
 	if full {
 		if err := x.store(); err != nil {
-			x.seg.log.indexFailed(err)
+			x.seg.log.tolerate(err)
 		}
 	}
 }

@@ -104,11 +104,10 @@ func (d *Dir) loadLogs(ctx context.Context, names []TopicPartition) ([]*Log, err
 // flushSurvivors makes durable what outlived a crash of the process in the page cache, names included: without that it
 // could be served, acknowledged as there, and then be lost by a power cut.
 func (d *Dir) flushSurvivors(logs []*Log) error {
-	if !d.unclean {
-		return nil
-	}
 	for _, l := range logs {
-		if len(*l.segments.Load()) == 0 {
+		segments := *l.segments.Load()
+		changed := slices.ContainsFunc(segments, func(s *segment) bool { return s.unsynced.Load() })
+		if len(segments) == 0 || !(d.unclean || changed) {
 			continue
 		}
 		l.parentDirty.Store(true)

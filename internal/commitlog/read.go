@@ -254,7 +254,7 @@ func (s *segment) findLimit(v *view) (limit, next int64, err error) {
 	case p.base < 0:
 		return size, end, nil
 	}
-	return p.at, p.base, nil
+	return p.at, min(p.base, v.upTo), nil
 }
 
 // cutAt shortens a range that begins at start to the last batch that ends within maxBytes, or to its first batch.

@@ -577,6 +577,8 @@ func (r *loader) broken(s *segment, f *handle, at int64, last bool, cause error)
 	if err := f.Truncate(at); err != nil {
 		return false, fmt.Errorf("cut %s at %d: %w", s.path(dataSuffix), at, err)
 	}
+	// The cut must be durable before anything is written behind it: were it lost, the junk would be back, in the midst.
+	s.unsynced.Store(true)
 	s.size.Store(at)
 	s.next.Store(r.expected)
 	return false, nil
@@ -626,7 +628,9 @@ func (r *loader) finish(segments []*segment) error {
 	l.stabilise()
 	l.recoveryPoint.Store(p.Flushed)
 	for _, s := range segments {
-		s.unsynced.Store(s.next.Load() > p.Flushed)
+		if s.next.Load() > p.Flushed {
+			s.unsynced.Store(true)
+		}
 		if err := s.shut(false); err != nil {
 			return err
 		}

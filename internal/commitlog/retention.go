@@ -40,7 +40,7 @@ func (l *Log) moveStart(to int64) {
 	l.mu.Unlock()
 	l.repaired(to, end+1)
 	if l.epochs.cutStart(to) {
-		l.indexFailed(l.storeEpochs())
+		l.tolerate(l.storeEpochs())
 	}
 }
 

@@ -277,6 +277,9 @@ func (s *segment) walkTo(f io.ReaderAt, start, limit, wantLast int64, stop func(
 		if errors.Is(err, io.EOF) {
 			return place{at, -1}, nil
 		}
+		if err == nil {
+			err = s.belongs(h, good)
+		}
 		if err != nil {
 			return place{at, good}, err
 		}
@@ -285,6 +288,15 @@ func (s *segment) walkTo(f io.ReaderAt, start, limit, wantLast int64, stop func(
 		}
 		good = h.NextOffset()
 	}
+}
+
+// belongs checks what a checksum does not cover: that the batch's offsets lie behind those before, and in the segment.
+func (s *segment) belongs(h batch.Batch, after int64) error {
+	next := s.next.Load()
+	if h.BaseOffset() < after || (next > s.base && h.LastOffset() >= next) { // next is not known yet during recovery
+		return fmt.Errorf("%w: offsets %d to %d, expected from %d to below %d", errFrame, h.BaseOffset(), h.LastOffset(), after, next)
+	}
+	return nil
 }
 
 // openFiles tells whether any of the segment's files is open.

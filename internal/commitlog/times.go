@@ -224,34 +224,46 @@ func (l *Log) Verify(ctx context.Context) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
-	p := l.Progress()
+	l.mu.Lock()
+	start, end := l.mu.progress.Start, l.mu.end
+	l.mu.Unlock()
 	buf := make([]byte, scanBytes)
-	for _, s := range l.segmentsFrom(p.Start) {
-		if err := s.verify(ctx, p.End, buf); err != nil && !errors.Is(err, errGone) {
+	for _, s := range l.segmentsFrom(start) {
+		limit := s.size.Load()
+		if s == end.seg {
+			limit = end.at
+		}
+		if err := s.verify(ctx, limit, buf); err != nil && !errors.Is(err, errGone) {
 			return fmt.Errorf("verify %s: %w", l.id, err)
 		}
 	}
 	return nil
 }
 
-func (s *segment) verify(ctx context.Context, end int64, buf []byte) error {
+func (s *segment) verify(ctx context.Context, limit int64, buf []byte) error {
 	f, err := s.data.acquire(disk.Write)
 	if err != nil {
 		return err
 	}
 	defer f.release()
 	good := s.base
-	for w := walk(f, 0, s.size.Load(), buf); ; {
+	for w := walk(f, 0, limit, buf); ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		h, at, err := w.next()
-		if errors.Is(err, io.EOF) || (err == nil && h.BaseOffset() >= end) {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		var b batch.Batch
+		next := good
 		if err == nil {
-			b, err = w.verify(at, h.Size())
+			next, err = h.NextOffset(), s.belongs(h, good)
+		}
+		if gaps := s.log.config.Load().Compact; err == nil && !gaps && h.BaseOffset() > good {
+			err = fmt.Errorf("%w: offset %d, %d expected", errFrame, h.BaseOffset(), good)
+		}
+		if err == nil {
+			_, err = w.verify(at, h.Size())
 		}
 		if errors.Is(err, errFrame) || errors.Is(err, batch.ErrCorrupt) {
 			s.log.damaged(good, err)
@@ -260,6 +272,6 @@ func (s *segment) verify(ctx context.Context, end int64, buf []byte) error {
 		if err != nil {
 			return err
 		}
-		good = b.NextOffset()
+		good = next
 	}
 }
