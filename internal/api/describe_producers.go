@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/controller"
 )
 
 // DescribeProducers, key 61, version 0 (KIP-664): what partitions know of their idempotent and
@@ -35,6 +37,9 @@ func describeProducers(ctx context.Context, c *call, q *kmsg.DescribeProducersRe
 }
 
 func (h *Handler) activeProducers(topic string, number int32) ([]kmsg.DescribeProducersResponseTopicPartitionActiveProducer, error) {
+	if reason := controller.CheckTopicName(topic); reason != "" {
+		return nil, fmt.Errorf("%w: %s", errInvalidTopic, reason)
+	}
 	p, err := h.o.Replicas.Partition(topic, number)
 	if err != nil {
 		return nil, err

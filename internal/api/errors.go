@@ -34,10 +34,10 @@ var codes = []struct {
 	{commitlog.ErrLargerThanSegment, kerr.RecordListTooLarge},
 	{commitlog.ErrClosed, kerr.NotLeaderForPartition}, // deleted, or the broker is stopping: ask for metadata anew
 	{batch.ErrTooLarge, kerr.MessageTooLarge},
-	{batch.ErrMagic, kerr.UnsupportedForMessageFormat},
+	{batch.ErrMagic, kerr.InvalidRecord},
 	{batch.ErrUnsupportedCodec, kerr.UnsupportedCompressionType},
 	{batch.ErrCorrupt, kerr.CorruptMessage},
-	{batch.ErrIncomplete, kerr.CorruptMessage},
+	{batch.ErrIncomplete, kerr.InvalidRecord},
 	{commitlog.ErrCorrupt, kerr.KafkaStorageError}, // our disk, not the client's bytes
 	{errNotOneBatch, kerr.InvalidRecord},
 	{errTimedOut, kerr.RequestTimedOut},
@@ -47,6 +47,7 @@ var codes = []struct {
 	{errUnknownTopicID, kerr.UnknownTopicID},
 	{errInconsistentTopicID, kerr.InconsistentTopicID},
 	{errUnknownTopic, kerr.UnknownTopicOrPartition},
+	{errInvalidAcks, kerr.InvalidRequiredAcks},
 	{errInvalidTopic, kerr.InvalidTopicException},
 	{errInvalidRequest, kerr.InvalidRequest},
 	{errFollower, kerr.TopicAuthorizationFailed},
@@ -61,6 +62,7 @@ var (
 	errUnknownTopicID      = errors.New("unknown topic id")
 	errInconsistentTopicID = errors.New("topic id does not belong to the topic's name")
 	errUnknownTopic        = errors.New("there is no such topic")
+	errInvalidAcks         = errors.New("acks must be 0, 1 or -1 (all)")
 	errInvalidTopic        = errors.New("invalid topic")
 	errInvalidRequest      = errors.New("invalid request")
 	errFollower            = errors.New("replicas do not fetch on this listener")

@@ -127,7 +127,7 @@ func (w *fetchWriter) close() {
 
 func (w *fetchWriter) partition(r *fetchRound, p *sessionPartition, leaders *leaderHints) {
 	at := p.result.Progress
-	if p.err != nil && !errors.Is(p.err, replica.ErrOffsetOutOfRange) {
+	if p.err != nil {
 		at = commitlog.Progress{HighWatermark: -1, LastStable: -1, Start: -1}
 	}
 	w.e.int32(p.number)
@@ -155,7 +155,7 @@ func (w *fetchWriter) partition(r *fetchRound, p *sessionPartition, leaders *lea
 
 // abortedTransactions is null for a reader that wants them all the same.
 func (w *fetchWriter) abortedTransactions(r *fetchRound, p *sessionPartition) {
-	if r.f.isolation != replica.ReadCommitted || p.err != nil {
+	if r.f.isolation != replica.ReadCommitted && !isMissing(p.err) {
 		w.e.nullArray()
 		return
 	}

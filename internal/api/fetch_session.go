@@ -290,7 +290,7 @@ func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest) {
 		f.session.ids = q.Version >= 13
 		f.session.unanswered.Add(1)
 		f.session.update(q)
-		if q.Version >= 7 && q.SessionEpoch == initial && len(f.session.byName) > 0 {
+		if q.Version >= 7 && q.SessionEpoch == initial {
 			f.known = h.sessions.add(f.session, now)
 		}
 		return

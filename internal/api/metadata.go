@@ -83,10 +83,10 @@ func (h *Handler) autoCreate(ctx context.Context, q *kmsg.MetadataRequest) (refu
 	}
 	refused = map[string]int16{}
 	for _, t := range res.Topics {
+		// These stay as they are until somebody acts. Otherwise the topic is there now, or the client
+		// may as well ask again, which UNKNOWN_TOPIC_OR_PARTITION makes it do.
 		switch t.ErrorCode {
-		case 0, kerr.TopicAlreadyExists.Code, kerr.RequestTimedOut.Code, kerr.NotController.Code:
-			// Either it is there now, or asking again is right: UNKNOWN_TOPIC_OR_PARTITION says so.
-		default:
+		case kerr.InvalidTopicException.Code, kerr.InvalidReplicationFactor.Code, kerr.PolicyViolation.Code:
 			refused[t.Topic] = t.ErrorCode
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/batch"
@@ -115,15 +114,7 @@ func producedTo(image *metadata.Image, asked *kmsg.ProduceRequestTopic, version 
 }
 
 func (h *Handler) appendOne(c *call, q *kmsg.ProduceRequest, topic *metadata.Topic, data []byte, done *produced) {
-	if q.Acks < -1 || q.Acks > 1 {
-		done.err = kerr.InvalidRequiredAcks
-		return
-	}
-	b, err := oneBatch(data, q.Version)
-	if err != nil {
-		done.err = fmt.Errorf("produce to %s-%d: %w", topic.Name, done.number, err)
-		return
-	}
+	// The order of these checks is Kafka's: it decides which error a request that has several gets.
 	if done.partition, done.err = h.o.Replicas.Partition(topic.Name, done.number); done.err != nil {
 		return
 	}
@@ -131,6 +122,15 @@ func (h *Handler) appendOne(c *call, q *kmsg.ProduceRequest, topic *metadata.Top
 		// The topic has been deleted and made again since the image was taken: another topic, whose
 		// log must not get the first one's records.
 		done.err = fmt.Errorf("produce to %s-%d: topic %v is gone: %w", topic.Name, done.number, topic.ID, replica.ErrNotLeader)
+		return
+	}
+	b, err := oneBatch(data, q.Version)
+	if err != nil {
+		done.err = fmt.Errorf("produce to %s-%d: %w", topic.Name, done.number, err)
+		return
+	}
+	if q.Acks < -1 || q.Acks > 1 {
+		done.err = fmt.Errorf("produce to %s-%d: acks=%d: %w", topic.Name, done.number, q.Acks, errInvalidAcks)
 		return
 	}
 	appended, err := done.partition.Append(b, q.Acks == -1, c.nowMs())

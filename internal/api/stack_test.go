@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -52,7 +53,7 @@ func (l *logLines) Enabled(_ context.Context, level slog.Level) bool { return le
 func (l *logLines) WithAttrs([]slog.Attr) slog.Handler               { return l }
 func (l *logLines) WithGroup(string) slog.Handler                    { return l }
 func (l *logLines) Handle(_ context.Context, r slog.Record) error {
-	line := r.Message
+	line := r.Message + string(debug.Stack())
 	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
 	l.mu.Lock()
 	defer l.mu.Unlock()
