@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/windows"
 )
@@ -40,6 +41,13 @@ func (osFS) Free(dir string) (avail, total uint64, err error) {
 }
 
 func isNoSpace(err error) bool {
-	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) ||
-		errors.Is(err, errNoSpace)
+	for _, full := range []error{
+		windows.ERROR_DISK_FULL, windows.ERROR_HANDLE_DISK_FULL, windows.ERROR_DISK_QUOTA_EXCEEDED,
+		syscall.ENOSPC, syscall.EDQUOT, // never the system's own here, but a Mem's or a Fault's
+	} {
+		if errors.Is(err, full) {
+			return true
+		}
+	}
+	return false
 }

@@ -79,7 +79,7 @@ func receive(c net.Conn) <-chan []byte {
 // TestSendFileToManyReaders sends random ranges of one open file on eight connections at once:
 // a position that they shared would show as bytes from elsewhere.
 func TestSendFileToManyReaders(t *testing.T) {
-	const readers, ranges = 8, 20
+	const readers, ranges = 8, 10
 	for _, copying := range []bool{false, true} {
 		f, content := randomFile(t, 3<<20)
 		f.noDescriptor = copying
@@ -93,7 +93,7 @@ func TestSendFileToManyReaders(t *testing.T) {
 				own := &osFile{File: f.File, noDescriptor: copying}
 				for range ranges {
 					off := r.Int64N(int64(len(content)))
-					n := r.Int64N(min(1<<20, int64(len(content))-off) + 1)
+					n := r.Int64N(min(512<<10, int64(len(content))-off) + 1)
 					want = append(want, content[off:off+n]...)
 					if sent, err := SendFile(near, own, off, n); err != nil || sent != n {
 						t.Errorf("reader %d: sent %d of %d bytes from %d: %v", reader, sent, n, off, err)
@@ -141,7 +141,7 @@ func TestSendFileOfAFileThatEndsEarly(t *testing.T) {
 // reader and then, as nobody reads, for its deadline.
 func TestSendFileWaitsForASlowReader(t *testing.T) {
 	for _, copying := range []bool{false, true} {
-		f, content := randomFile(t, 32<<20)
+		f, content := randomFile(t, 16<<20)
 		f.noDescriptor = copying
 		near, far := tcpPair(t)
 		require.NoError(t, near.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
@@ -161,7 +161,7 @@ func TestSendFileWaitsForASlowReader(t *testing.T) {
 
 func TestSendFileOnAConnectionThatBreaks(t *testing.T) {
 	for _, copying := range []bool{false, true} {
-		f, content := randomFile(t, 32<<20)
+		f, content := randomFile(t, 16<<20)
 		f.noDescriptor = copying
 		near, far := tcpPair(t)
 		done := make(chan error, 1)
@@ -187,7 +187,7 @@ func TestSendFileOutlivesTheFilesClose(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		return // elsewhere ReadAt fails, and the send says so
 	}
-	f, content := randomFile(t, 32<<20)
+	f, content := randomFile(t, 16<<20)
 	near, far := tcpPair(t)
 	done := make(chan error, 1)
 	go func() {
