@@ -252,7 +252,7 @@ func (s *segment) findLimit(v *view) (limit, next int64, err error) {
 	case err != nil:
 		return 0, 0, err
 	case p.base < 0:
-		return size, end, nil
+		return size, v.upTo, nil
 	}
 	return p.at, min(p.base, v.upTo), nil
 }

@@ -279,7 +279,7 @@ func checkDamage(t *testing.T, m *disk.Mem, cfg Config, damage, at int64) {
 			continue
 		}
 		if err != nil || r.Next > where {
-			t.Fatalf("byte %d: read from %d to %d, damaged at %d: %v", at, from, r.Next, where, err)
+			t.Fatalf("byte %d: read from %d to %d, %d bytes, damaged at %d: %v", at, from, r.Next, r.Len(), where, err)
 		}
 		_ = r.Close()
 	}

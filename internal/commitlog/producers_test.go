@@ -1,0 +1,258 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/disk"
+)
+
+func appendErr(l *Log, b batch.Batch) (Appended, error) {
+	return l.Append(b, AppendOptions{NowMs: testNow})
+}
+
+func TestSequencesTakeExactlyTheNextAndAnswerTheLastFiveAgain(t *testing.T) {
+	m := disk.NewMem()
+	d := mustOpen(t, testOptions(m))
+	l := mustLog(t, d, DefaultConfig())
+	var firsts []int64
+	for i := range 8 {
+		firsts = append(firsts, mustAppend(t, l, produced(5, 1, int32(i*3), i, 3)).First)
+	}
+	end := l.Progress().End
+	for i := range 8 {
+		a, err := appendErr(l, produced(5, 1, int32(i*3), i, 3))
+		if i < 3 {
+			if !errors.Is(err, ErrOutOfOrderSequence) {
+				t.Fatalf("batch %d, older than five, again: %v", i, err)
+			}
+			continue
+		}
+		if err != nil || !a.Duplicate || a.First != firsts[i] || a.Next != firsts[i]+3 {
+			t.Fatalf("batch %d again: %+v, %v; first time at %d", i, a, err, firsts[i])
+		}
+	}
+	for _, b := range []batch.Batch{produced(5, 1, 25, 0, 3), produced(5, 1, 23, 0, 3), produced(5, 1, 21, 0, 2), produced(5, 2, 24, 0, 1)} {
+		if _, err := appendErr(l, b); !errors.Is(err, ErrOutOfOrderSequence) {
+			t.Fatalf("sequence %d of epoch %d: %v", b.BaseSequence(), b.ProducerEpoch(), err)
+		}
+	}
+	if _, err := appendErr(l, produced(5, 0, 24, 0, 1)); !errors.Is(err, ErrInvalidProducerEpoch) {
+		t.Fatalf("old epoch: %v", err)
+	}
+	if p := l.Progress(); p.End != end {
+		t.Fatalf("what was refused has been written: %+v", p)
+	}
+	mustAppend(t, l, produced(5, 1, 24, 0, 1))
+	mustAppend(t, l, produced(5, 2, 0, 0, 1))
+	if _, err := appendErr(l, produced(5, 1, 25, 0, 1)); !errors.Is(err, ErrInvalidProducerEpoch) {
+		t.Fatalf("epoch that has been replaced: %v", err)
+	}
+	_ = d.Close()
+}
+
+func TestSequencesWrapAround(t *testing.T) {
+	m := disk.NewMem()
+	d := mustOpen(t, testOptions(m))
+	l := mustLog(t, d, DefaultConfig())
+	mustAppend(t, l, produced(5, 0, math.MaxInt32-1, 0, 2))
+	mustAppend(t, l, produced(5, 0, 0, 0, 1))
+	if a, err := appendErr(l, produced(5, 0, math.MaxInt32-1, 0, 2)); err != nil || !a.Duplicate {
+		t.Fatalf("%+v %v", a, err)
+	}
+	mustAppend(t, l, produced(6, 0, math.MaxInt32, 0, 3)) // wraps inside
+	if a, err := appendErr(l, produced(6, 0, math.MaxInt32, 0, 3)); err != nil || !a.Duplicate || a.Next-a.First != 3 {
+		t.Fatalf("%+v %v", a, err)
+	}
+	mustAppend(t, l, produced(6, 0, 2, 0, 1))
+	_ = d.Close()
+}
+
+// model is a producer by the book: epoch, and the batches as (first, last, offset).
+type model struct {
+	epoch   int16
+	batches [][3]int64
+}
+
+// TestProducerStateMatchesAModelThroughRestartsAndCrashes plays random batches, good and bad, and stops by chance, cleanly
+// or not. Only the last batch of a producer is certain to be recognised again after a clean stop.
+func TestProducerStateMatchesAModelThroughRestartsAndCrashes(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		m := disk.NewMem()
+		known := map[int64]*model{}
+		open := func() (*Dir, *Log) {
+			o := testOptions(m)
+			o.Now = func() time.Time { return time.UnixMilli(testNow) } // nothing expires
+			d := mustOpen(t, o)
+			return d, mustLog(t, d, smallConfig())
+		}
+		d, l := open()
+		for step := range 60 {
+			id := int64(r.IntN(4))
+			p := known[id]
+			if p == nil {
+				p = &model{epoch: 0}
+				known[id] = p
+			}
+			next := int64(0)
+			if n := len(p.batches); n > 0 {
+				next = p.batches[n-1][1] + 1
+			}
+			n := 1 + r.IntN(4)
+			what := fmt.Sprintf("seed %d step %d producer %d", seed, step, id)
+			switch k := r.IntN(10); {
+			case k < 6:
+				a, err := appendErr(l, produced(id, p.epoch, int32(next), step, n))
+				if err != nil || a.Duplicate {
+					t.Fatalf("%s: next sequence %d: %+v %v", what, next, a, err)
+				}
+				p.batches = append(p.batches, [3]int64{next, next + int64(n) - 1, a.First})
+			case k < 8 && len(p.batches) > 0:
+				b := p.batches[len(p.batches)-1]
+				a, err := appendErr(l, produced(id, p.epoch, int32(b[0]), step, int(b[1]-b[0]+1)))
+				if err != nil || !a.Duplicate || a.First != b[2] {
+					t.Fatalf("%s: last batch again: %+v %v, want offset %d", what, a, err, b[2])
+				}
+			case k < 9 && len(p.batches) > 0:
+				if _, err := appendErr(l, produced(id, p.epoch, int32(next)+1, step, n)); !errors.Is(err, ErrOutOfOrderSequence) {
+					t.Fatalf("%s: a gap: %v", what, err)
+				}
+			default:
+				p.epoch++
+				a, err := appendErr(l, produced(id, p.epoch, 0, step, n))
+				if err != nil {
+					t.Fatalf("%s: new epoch: %v", what, err)
+				}
+				p.batches = [][3]int64{{0, int64(n) - 1, a.First}}
+			}
+			if r.IntN(15) == 0 {
+				flush(t, l)
+				d.keeper.checkpoint()
+			}
+			if r.IntN(12) > 0 {
+				continue
+			}
+			if r.IntN(2) == 0 {
+				if err := d.Close(); err != nil {
+					t.Fatal(err)
+				}
+			} else if flush(t, l); r.IntN(2) == 0 {
+				m = m.Crash(seed)
+				abandon(d)
+			} else {
+				m = m.Kill()
+				abandon(d)
+			}
+			d, l = open()
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestProducersExpireAlsoOnDisk(t *testing.T) {
+	m := disk.NewMem()
+	o := testOptions(m)
+	nowMs := atomic.Int64{}
+	nowMs.Store(testNow)
+	o.Now = func() time.Time { return time.UnixMilli(nowMs.Load()) }
+	o.ProducerIDExpiration = time.Hour
+	d := mustOpen(t, o)
+	l := mustLog(t, d, DefaultConfig())
+	mustAppend(t, l, produced(5, 0, 0, 0, 1))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	nowMs.Add(3600_001)
+	d = mustOpen(t, o)
+	l = mustLog(t, d, DefaultConfig())
+	if states, err := l.Producers(); err != nil || len(states) != 0 {
+		t.Fatalf("%+v %v", states, err)
+	}
+	_ = d.Close()
+}
+
+func TestProducersAreBoundedOverManyLogs(t *testing.T) {
+	m := disk.NewMem()
+	o := testOptions(m)
+	o.MaxProducerIDs = 20
+	d := mustOpen(t, o)
+	for i := range 50 {
+		l, err := d.Log(TopicPartition{"t", int32(i)}, testID, DefaultConfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, l, produced(int64(i), 0, 0, i, 1))
+	}
+	d.keeper.expireProducers()
+	if n := d.producerCount.Load(); n > 20 {
+		t.Fatalf("%d producers, limit 20", n)
+	}
+	_ = d.Close()
+}
+
+func TestTheOldestProducerIsForgottenFirst(t *testing.T) {
+	var s producers
+	s.total = &atomic.Int64{}
+	for id := range int64(10) {
+		s.touch(newProducer(id))
+	}
+	s.touch(s.get(0))
+	s.touch(s.get(5))
+	open := s.get(1)
+	open.transaction = 3
+	s.trim(4, s.newest)
+	var left []int64
+	for p := s.oldest; p != nil; p = p.newer {
+		left = append(left, p.id)
+	}
+	if !slices.Equal(left, []int64{1, 9, 0, 5}) { // 1 has a transaction open
+		t.Fatalf("left are %v", left)
+	}
+	if s.total.Load() != 4 || len(s.byID) != 4 {
+		t.Fatalf("%d and %d counted", s.total.Load(), len(s.byID))
+	}
+}
+
+func TestSnapshotIsReadBackAndTornOnesAreNot(t *testing.T) {
+	var s producers
+	s.total = &atomic.Int64{}
+	for id := range int64(5) {
+		p := newProducer(id * 1000)
+		p.epoch, p.coordinatorEpoch, p.transaction = int16(id), int32(id-1), id-1
+		if id > 0 {
+			p.remember(producedBatch{int32(id * 7), 2, id * 100, testNow + id})
+		}
+		s.touch(p)
+	}
+	data := s.snapshot()
+	found, err := parseSnapshot(data)
+	if err != nil || len(found) != 5 {
+		t.Fatalf("%d entries, %v", len(found), err)
+	}
+	var again producers
+	again.total = &atomic.Int64{}
+	again.load(found, 500, -2)
+	if string(again.snapshot()) != string(data) {
+		t.Fatal("read back, it is another snapshot")
+	}
+	for i := range data {
+		if _, err := parseSnapshot(data[:i]); err == nil {
+			t.Fatalf("cut at %d it is accepted", i)
+		}
+		broken := slices.Clone(data)
+		broken[i] ^= 4
+		if _, err := parseSnapshot(broken); err == nil {
+			t.Fatalf("byte %d changed, it is accepted", i)
+		}
+	}
+}
