@@ -107,9 +107,9 @@ type FS interface {
 // Volume flushes many files at the price of one.
 type Volume interface {
 	// SyncFS makes durable what was written below the Volume's directory before the call, data
-	// and names (the system may do more than that). errors.ErrUnsupported where the platform or the file system cannot
-	// report a failure: flush file by file. Any other error condemns every file below the
-	// directory, since nobody knows which were meant.
+	// and names (the system may do more than that). errors.ErrUnsupported, always or never, where
+	// platform or file system cannot report a failure: flush file by file then. Any other error
+	// condemns every file below the directory, since nobody knows which were meant.
 	SyncFS() error
 	Close() error
 }
