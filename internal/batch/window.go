@@ -11,8 +11,8 @@ type inflater interface {
 	// begin points the inflater at compressed records, which must stay as they are until the next begin.
 	begin(src []byte) error
 	// more appends what comes next to dst and returns it; io.EOF, with nothing appended, where all has been
-	// said. It grows dst in proportion to compressed bytes that are there, never to what they claim to become,
-	// and by at most room bytes and a piece.
+	// said. It grows dst in proportion to compressed bytes that are there, never to what they claim to become, and
+	// by a piece or a compressed block. Where a block alone exceeds room it may return ErrInflates at once.
 	more(dst []byte, room int64) ([]byte, error)
 	// end lets go of the records.
 	end()
@@ -28,9 +28,10 @@ var (
 const (
 	// pieceBytes is how much is decompressed at a time where the codec lets us choose.
 	pieceBytes = 64 << 10
-	// maxKeptWindowBytes bounds the buffer that a window keeps between batches. A larger one, which only a
-	// record or a compressed block larger than this needs, is left to the garbage collector.
-	maxKeptWindowBytes = 1 << 20
+	// maxKeptWindowBytes bounds the buffer that a window keeps between batches: room for an LZ4 block of the
+	// largest kind (4 MiB, the default of Go's clients) behind the rest of a record. A larger one, which only a
+	// larger record needs, is left to the garbage collector.
+	maxKeptWindowBytes = 8 << 20
 )
 
 // window is a batch's records as they pass by: buf[at:] is at hand, more can be decompressed behind it.
