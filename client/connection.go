@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -414,6 +415,10 @@ func (conn *connection) failure(ctx context.Context, err error) error {
 // decode reads a response's body. Answers to Produce and Fetch alias it, strings included, and are
 // not kept; all others are copies.
 func decode(resp kmsg.Response, body []byte) error {
+	// A broker that does not know our version of ApiVersions answers it in version 0.
+	if resp.Key() == 18 && len(body) >= 2 && int16(binary.BigEndian.Uint16(body)) == int16(ErrUnsupportedVersion) {
+		resp.SetVersion(0)
+	}
 	read := resp.ReadFrom
 	if u, ok := resp.(kmsg.UnsafeReadFrom); ok && resp.Key() <= 1 {
 		read = u.UnsafeReadFrom

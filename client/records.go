@@ -18,8 +18,8 @@ import (
 func (k *Consumer) decode(a *fetched) ([]Record, error) {
 	most := 0
 	for _, b := range a.batches {
-		// What a header claims is not to be believed beyond what the bytes could hold uncompressed.
-		most += min(max(int(b.Count()), 0), len(b))
+		// What a header claims is not to be believed beyond what so many bytes usually hold.
+		most += min(max(int(b.Count()), 0), len(b)/leastRecordBytes+compressedRecords)
 	}
 	records := make([]Record, 0, most)
 	aborted := newAbortedTransactions(k.cfg.isolation, a.aborted)
@@ -42,6 +42,13 @@ func (k *Consumer) decode(a *fetched) ([]Record, error) {
 	}
 	return records, nil
 }
+
+// For how many records memory is made before any of them has been decoded: uncompressed records
+// take leastRecordBytes or more; a compressed batch may hold more of them than its size tells.
+const (
+	leastRecordBytes  = 7
+	compressedRecords = 1000
+)
 
 // appendRecords decodes one batch. Its records alias the batch where it is not compressed, and
 // otherwise memory of their own.

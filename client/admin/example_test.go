@@ -1,0 +1,66 @@
+package admin_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+
+	"barnabas/client"
+	"barnabas/client/admin"
+)
+
+func Example() {
+	ctx := context.Background()
+	c, err := client.New(client.Brokers("127.0.0.1:9092"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	a := admin.New(c)
+
+	_, err = a.CreateTopic(ctx, admin.NewTopic{
+		Name: "orders", Partitions: 12, ReplicationFactor: 3,
+		Configs: map[string]string{"retention.ms": "172800000"},
+	})
+	if err != nil && !errors.Is(err, client.ErrTopicAlreadyExists) {
+		log.Fatal(err)
+	}
+	topics, err := a.DescribeTopics(ctx, "orders", "customers")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, t := range topics {
+		if t.Err != nil {
+			fmt.Println(t.Name, t.Err)
+			continue
+		}
+		fmt.Println(t.Name, len(t.Partitions))
+	}
+}
+
+func ExampleAdmin_AlterConfigs() {
+	c, err := client.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	results, err := admin.New(c).AlterConfigs(context.Background(), []admin.ConfigChange{{
+		Resource: admin.Topic("orders"),
+		Set:      map[string]string{"max.message.bytes": "2000000"},
+		Delete:   []string{"retention.ms"},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			log.Printf("%v: %v", r.Resource, r.Err)
+		}
+	}
+}
+
+func ExampleResource_String() {
+	fmt.Println(admin.Topic("orders"), "and", admin.Broker(3), "and", admin.AllBrokers())
+	// Output: topic orders and broker 3 and all brokers
+}

@@ -1,0 +1,136 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"time"
+
+	"barnabas/client"
+)
+
+// Example sends a record and reads it back.
+func Example() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c, err := client.New(client.Brokers("127.0.0.1:9092"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	p, err := c.NewProducer()
+	if err != nil {
+		log.Fatal(err)
+	}
+	where, err := p.SendSync(ctx, client.ProducerRecord{Topic: "greetings", Value: []byte("hello")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := p.Close(ctx); err != nil {
+		log.Fatal(err)
+	}
+
+	k, err := c.NewConsumer()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer k.Close()
+	at := client.TopicPartition{Topic: where.Topic, Partition: where.Partition}
+	if err := k.Assign(map[client.TopicPartition]client.Position{at: client.AtOffset(where.Offset)}); err != nil {
+		log.Fatal(err)
+	}
+	records, err := k.Poll(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(records[0].Value))
+}
+
+// ExampleProducer_Send sends without waiting: callbacks tell what became of each record, in the
+// order of their partition.
+func ExampleProducer_Send() {
+	ctx := context.Background()
+	c, err := client.New(client.Brokers("127.0.0.1:9092"), client.ID("price-feed"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	p, err := c.NewProducer(client.Compression(client.Zstd), client.Linger(20*time.Millisecond))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, symbol := range []string{"AAPL", "MSFT"} {
+		r := client.ProducerRecord{Topic: "prices", Key: []byte(symbol), Value: []byte("1.0")}
+		err := p.Send(ctx, r, func(m client.RecordMetadata, err error) {
+			if err != nil {
+				log.Printf("%s was not written: %v", symbol, err)
+				return
+			}
+			log.Printf("%s is at offset %d of partition %d", symbol, m.Offset, m.Partition)
+		})
+		switch {
+		case errors.Is(err, client.ErrUnknownTopicOrPartition):
+			log.Fatal("make the topic first")
+		case err != nil:
+			log.Fatal(err)
+		}
+	}
+	deadline, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := p.Close(deadline); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// ExampleConsumer_Poll reads all of a topic since an hour ago, and then what comes.
+func ExampleConsumer_Poll() {
+	ctx := context.Background()
+	c, err := client.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	k, err := c.NewConsumer(client.AutoOffsetReset(client.Earliest))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer k.Close()
+	if err := k.AssignTopic(ctx, "prices", client.AtTime(time.Now().Add(-time.Hour))); err != nil {
+		log.Fatal(err)
+	}
+	for {
+		records, err := k.Poll(ctx)
+		var broken *client.PartitionError
+		switch {
+		case errors.As(err, &broken):
+			log.Printf("skipping %v: %v", broken.TopicPartition, broken.Err)
+			continue
+		case err != nil:
+			log.Fatal(err)
+		}
+		for _, r := range records {
+			fmt.Printf("%s %s=%s\n", r.Timestamp.Format(time.TimeOnly), r.Key, r.Value)
+		}
+	}
+}
+
+func ExampleKeyPartition() {
+	fmt.Println(client.KeyPartition([]byte("JFK"), 12))
+	// Output: 1
+}
+
+func ExampleToPartition() {
+	r := client.ProducerRecord{Topic: "orders", Partition: client.ToPartition(3)}
+	n, asked := r.Partition.Get()
+	fmt.Println(n, asked)
+	// Output: 3 true
+}
+
+func ExampleError() {
+	err := fmt.Errorf("create topic: %w", client.ErrTopicAlreadyExists)
+	var code client.Error
+	fmt.Println(errors.Is(err, client.ErrTopicAlreadyExists), errors.As(err, &code), code.Name(), code.Retriable())
+	// Output: true true TOPIC_ALREADY_EXISTS false
+}

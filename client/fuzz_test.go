@@ -1,0 +1,121 @@
+package client
+
+import (
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/batch"
+)
+
+// Whatever a broker puts into a Fetch response, decoding ends, and positions do not move back.
+func FuzzFetchedBatches(f *testing.F) {
+	for codec := batch.None; codec <= batch.Zstd; codec++ {
+		b := batch.NewBuilder(batch.BuilderOptions{Codec: codec})
+		b.SetProducer(3, 1, 0, codec == batch.Zstd)
+		for i := range 5 {
+			b.Append(int64(i), []byte("key"), []byte("value"), []batch.Header{{Key: []byte("h"), Value: nil}})
+		}
+		built, err := b.Build()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(built), int64(2), int64(0), false)
+		f.Add(append([]byte(built), built[:30]...), int64(0), int64(1), true)
+	}
+	f.Add([]byte(batch.BuildEndTransaction(batch.EndTransaction{ProducerID: 3})), int64(0), int64(0), true)
+	c, err := New()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { c.Close() })
+	f.Fuzz(func(t *testing.T, raw []byte, from, aborted int64, committed bool) {
+		from = max(from, 0)
+		k := &Consumer{c: c, cfg: defaultConsumerConfig(), checker: batch.NewChecker(), news: make(chan struct{}, 1)}
+		k.cfg.checkCRCs = false // a fuzzer does not find checksums
+		if committed {
+			k.cfg.isolation = ReadCommitted
+		}
+		fetch := newFetcher(k, 1)
+		cur := newCursor(TopicPartition{"t", 0}, AtOffset(from))
+		part := kmsg.NewFetchResponseTopicPartition()
+		part.RecordBatches = raw
+		part.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{{ProducerID: 3, FirstOffset: aborted}}
+		got, some := fetch.advanceLocked(cur, from, &part)
+		if cur.next < from {
+			t.Fatalf("from %d back to %d", from, cur.next)
+		}
+		if !some {
+			return
+		}
+		fetch.decode([]fetched{got})
+		for range 1000 {
+			records, err := k.takeReady()
+			if records == nil && err == nil {
+				return
+			}
+			for _, r := range records {
+				if r.Offset < from {
+					t.Fatalf("offset %d, asked for %d", r.Offset, from)
+				}
+			}
+		}
+	})
+}
+
+// Whatever bytes come as an answer, they are refused or taken, without a panic.
+func FuzzResponses(f *testing.F) {
+	for _, key := range []int16{0, 1, 2, 3, 18, 22} {
+		resp := kmsg.ResponseForKey(key)
+		for version := range newest[key] + 1 {
+			resp.SetVersion(version)
+			f.Add(key, version, resp.AppendTo(nil))
+		}
+	}
+	full := kmsg.NewPtrMetadataResponse()
+	full.Version = 12
+	topic := kmsg.NewMetadataResponseTopic()
+	topic.Topic = kmsg.StringPtr("t")
+	topic.Partitions = []kmsg.MetadataResponseTopicPartition{{Partition: 1, Leader: 2}, {Partition: -1}, {Partition: 7}}
+	full.Topics = append(full.Topics, topic)
+	full.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 1, Host: "::1", Port: -1}}
+	f.Add(int16(3), int16(12), full.AppendTo(nil))
+	f.Fuzz(func(t *testing.T, key, version int16, body []byte) {
+		most, ours := newest[key]
+		if !ours || version < 0 || version > most {
+			return
+		}
+		resp := kmsg.ResponseForKey(key)
+		resp.SetVersion(version)
+		if decode(resp, body) != nil {
+			return
+		}
+		tp := TopicPartition{"t", 0}
+		switch r := resp.(type) {
+		case *kmsg.MetadataResponse:
+			known, next := &snapshot{}, &snapshot{}
+			known.take(&snapshot{}, r)
+			next.take(known, r)
+			next.partition(tp)
+		case *kmsg.ProduceResponse:
+			for _, part := range index(r) {
+				readOutcome(tp, part)
+			}
+		case *kmsg.FetchResponse:
+			indexFetch(r)
+			fetchBrokers(r)
+		}
+	})
+}
+
+func FuzzParseUUID(f *testing.F) {
+	f.Add("AAAAAAAAAAAAAAAAAAAAAQ")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, s string) {
+		if u, err := ParseUUID(s); err == nil && u.String() != s {
+			if again, err := ParseUUID(u.String()); err != nil || again != u {
+				t.Fatalf("%q is read as %v", s, u)
+			}
+		}
+	})
+}
