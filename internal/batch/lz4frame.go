@@ -78,7 +78,7 @@ func (z *lz4Inflater) header() error {
 	return nil
 }
 
-func (z *lz4Inflater) more(dst []byte, room int64) ([]byte, error) {
+func (z *lz4Inflater) more(dst []byte, _ int64) ([]byte, error) {
 	if !z.begun {
 		if err := z.header(); err != nil {
 			return dst, undecodable(Lz4, err)
@@ -101,9 +101,6 @@ func (z *lz4Inflater) more(dst []byte, room int64) ([]byte, error) {
 				return dst, undecodable(Lz4, err)
 			}
 			dst = dst[:had+n]
-		}
-		if int64(len(dst)-had) > room {
-			return dst, ErrInflates
 		}
 		if len(dst) > had {
 			return dst, nil
