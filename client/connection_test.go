@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -566,6 +567,7 @@ func TestMemoryIsGivenInOrder(t *testing.T) {
 		if !m.tryTake(80) {
 			t.Fatal("nothing was taken, and nothing given")
 		}
+		var mu sync.Mutex
 		var order []string
 		far := time.Now().Add(time.Hour)
 		for _, w := range []struct {
@@ -576,6 +578,8 @@ func TestMemoryIsGivenInOrder(t *testing.T) {
 				if err := m.take(t.Context(), w.bytes, far, nil); err != nil {
 					t.Error(err)
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				order = append(order, w.name)
 			}()
 			synctest.Wait()

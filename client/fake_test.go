@@ -31,6 +31,8 @@ type fakeCluster struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
+	scripting sync.Mutex // one request at a time is shown to the script
+
 	mu struct {
 		sync.Mutex
 		script     func(node int32, req kmsg.Request) interference
@@ -252,7 +254,9 @@ func (f *fakeCluster) handle(node int32, frame []byte) (reply []byte, ok bool) {
 	f.mu.Unlock()
 	var i interference
 	if script != nil {
+		f.scripting.Lock()
 		i = script(node, req)
+		f.scripting.Unlock()
 	}
 	if i.delay > 0 && sleep(f.ctx, i.delay) != nil {
 		return nil, false
