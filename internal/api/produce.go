@@ -46,6 +46,9 @@ type produceRequest struct {
 func (h *Handler) produce(_ context.Context, c *call) (wire.Reply, bool, error) {
 	var q kmsg.ProduceRequest
 	q.Version = c.req.Version
+	if err := scanProduce(c.req.Body, c.req.Version); err != nil {
+		return nil, false, fmt.Errorf("decode Produce version %d: %w", c.req.Version, err)
+	}
 	if err := q.UnsafeReadFrom(c.req.Body); err != nil {
 		return nil, false, fmt.Errorf("decode Produce version %d: %w", c.req.Version, err)
 	}
