@@ -56,6 +56,9 @@ func checkSurvivors(t *testing.T, l *Log, h *history, flushed int64) {
 	if p.Flushed != p.End {
 		t.Fatalf("what survived is not flushed: %+v", p)
 	}
+	if at, damaged := l.Damaged(); damaged {
+		t.Fatalf("damaged from %d on", at)
+	}
 	got := readAll(t, l, 700)
 	if int64(len(got)) != p.End-p.Start {
 		t.Fatalf("%d records in %+v", len(got), p)

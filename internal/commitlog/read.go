@@ -202,6 +202,10 @@ func (l *Log) findStart(v *view) (*segment, place, error) {
 		if err != nil || p.at < limit {
 			return s, p, err
 		}
+		if v.from < s.next.Load() && s != v.end.seg && !l.config.Load().Compact {
+			l.damaged(v.from, errMissing) // the file has lost its end since
+			return nil, place{}, fmt.Errorf("%w: %w", ErrCorrupt, errMissing)
+		}
 	}
 	return nil, place{}, nil
 }

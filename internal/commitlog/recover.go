@@ -447,12 +447,15 @@ func (r *loader) checkSegment(s *segment, last bool) (whole bool, err error) {
 		}
 	}
 	s.mu.known = true
-	s.next.Store(max(s.next.Load(), r.expected))
-	if last && r.expected < r.from.recoveryPoint {
-		return r.broken(s, f, s.size.Load(), last, errors.New("records are missing"))
+	if r.expected < r.from.recoveryPoint && (last || !r.cfg.Compact) {
+		return r.broken(s, f, s.size.Load(), last, errMissing)
 	}
+	s.next.Store(r.expected)
 	return true, nil
 }
+
+// errMissing: there is nothing where records should be.
+var errMissing = errors.New("records are missing")
 
 // nothingNew walks from an index entry to the recovery point and tells whether the segment ends there, as it does
 // after a clean stop. Then nothing else need be looked at until the log is used.

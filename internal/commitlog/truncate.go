@@ -24,10 +24,6 @@ func (l *Log) Truncate(to int64) error {
 	if at, damaged := l.Damaged(); to >= p.End && !(damaged && at >= to) {
 		return nil
 	}
-	// First of all the recovery point: a crash after new records were written here must find them unchecked.
-	if err := l.dir.lowerRecoveryPoint(l, to); err != nil {
-		return l.failed("lower recovery point", err)
-	}
 	if err := l.cutTo(to); err != nil {
 		return l.failed(fmt.Sprintf("truncate %s to %d", l.id, to), err)
 	}
@@ -52,6 +48,10 @@ func (l *Log) cutTo(to int64) error {
 	end := p.base
 	if end < 0 {
 		end = min(to, s.next.Load())
+	}
+	// First of all the recovery point: a crash after new records were written here must find them unchecked.
+	if err := l.dir.lowerRecoveryPoint(l, end); err != nil {
+		return err
 	}
 	kept := append([]*segment(nil), segments[:n]...)
 	l.mu.Lock()
