@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -117,6 +118,7 @@ func (b *broker) launch() error {
 	b.cmd = b.command()
 	b.out = &readyLine{ready: make(chan struct{})}
 	b.cmd.Stdout, b.cmd.Stderr = b.out, b.out
+	b.cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "BARNABAS_") }) // not our program's settings
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := b.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", b.name, err)

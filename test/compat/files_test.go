@@ -39,8 +39,8 @@ func TestFiles(t *testing.T) {
 			b.Restart()
 		case 1:
 			b.Kill()
-			// Apache Kafka's live index files are preallocated, and only its own recovery mends that.
-			checkFiles(t, "after kill -9", dir, expected, rig.System() == "barnabas")
+			checkFiles(t, "after kill -9", dir, expected, false)
+			dump(t, glob(t, dir, "*.snapshot"))
 			b.Restart()
 		case 2:
 			b.Stop()
@@ -125,7 +125,7 @@ func dump(t *testing.T, files []string, flags ...string) string {
 	return out
 }
 
-func checkFiles(t *testing.T, when, dir string, expected []string, indexes bool) {
+func checkFiles(t *testing.T, when, dir string, expected []string, clean bool) {
 	t.Helper()
 	segments := glob(t, dir, "*.log")
 	if len(segments) < 3 {
@@ -152,11 +152,15 @@ func checkFiles(t *testing.T, when, dir string, expected []string, indexes bool)
 		}
 	}
 	equalLines(t, when, got, expected)
-	if !indexes {
-		return
+	if !clean && rig.System() == "kafka" {
+		return // its live index files are preallocated, and only its own recovery mends that
 	}
 	files := glob(t, dir, "*.index", "*.timeindex")
-	if len(files) != 2*len(segments) {
+	want := 2 * len(segments)
+	if !clean {
+		want -= 2 // what the last segment's will hold may be in memory still
+	}
+	if len(files) < want {
 		t.Errorf("%s: %d indexes for %d segments", when, len(files), len(segments))
 	}
 	sane := dump(t, files, "--index-sanity-check")

@@ -171,16 +171,24 @@ func TestFlights(t *testing.T) {
 	b.Kill()
 	b.Restart()
 	if rig.System() == "barnabas" {
-		readFlights(t, "barnabas consume", want, exec.Command(rig.Binary(t), "consume", "flights", "-b", b.Addr, "--from", "beginning", "--count", fmt.Sprint(flightsRows), "-o", "value"))
+		readFlights(t, "barnabas consume", want, barnabas(t, "consume", "flights", "-b", b.Addr, "--from", "beginning", "--count", fmt.Sprint(flightsRows), "-o", "value"))
 	}
 	sameKeySamePartition(t, b.Addr, want)
+}
+
+// barnabas is our own command line.
+func barnabas(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(rig.Binary(t), args...)
+	cmd.Env = rig.Environment()
+	return cmd
 }
 
 // flightProducer is our command line, or kcat where an Apache Kafka judges the test itself.
 func flightProducer(t *testing.T, addr, file string) *exec.Cmd {
 	t.Helper()
 	if rig.System() == "barnabas" {
-		return exec.Command(rig.Binary(t), "produce", "flights", "-b", addr, "--json", "origin", "--file", file)
+		return barnabas(t, "produce", "flights", "-b", addr, "--json", "origin", "--file", file)
 	}
 	script := `sed -E 's/^\{"origin":"([^"]*)"/\1\t&/' "$1" | kcat -E -b "$2" -P -t flights -K '\t' -X enable.idempotence=true`
 	return exec.Command("bash", "-c", script, "flights", file, addr)

@@ -25,6 +25,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -218,6 +219,7 @@ func (b *Broker) TryStart(args ...string) (output string, code int) {
 	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Binary(b.t), all...)
+	cmd.Env = Environment()
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -239,7 +241,15 @@ func (b *Broker) launch() (*process, error) {
 	for _, s := range b.settings {
 		args = append(args, "--set", s)
 	}
-	return spawn(exec.Command(args[0], args[1:]...))
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = Environment()
+	return spawn(cmd)
+}
+
+// Environment is this process's without what is addressed to the tests: our program takes every
+// variable that begins with BARNABAS_ for a setting of its own.
+func Environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "BARNABAS_") })
 }
 
 // PID is the broker's process id. Under a wrapper it is the wrapped process.
