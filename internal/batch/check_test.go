@@ -23,7 +23,7 @@ var anyTime = Rules{NowMs: 1_700_000_000_000, KeepCodec: true, MaxBeforeMs: math
 // Any codec becomes any other: same records, good checksum, and what the rules say of timestamps.
 func TestRecompression(t *testing.T) {
 	c := NewChecker()
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		for from := None; from < codecs; from++ {
 			for to := None; to < codecs; to++ {
 				r := rand.New(rand.NewPCG(seed, uint64(from)<<8|uint64(to)))
@@ -201,7 +201,7 @@ func TestBombsCostWorkNotMemory(t *testing.T) {
 func TestLargeBuffersAreNotKept(t *testing.T) {
 	c := NewChecker()
 	for _, codec := range []Codec{Gzip, Snappy, Lz4, Zstd} {
-		for range c.Records(bomb(t, codec, 5<<20)) {
+		for range c.Records(bomb(t, codec, 3*maxKeptWindowBytes)) {
 			continue
 		}
 		s, err := c.borrow(codec)
@@ -281,13 +281,13 @@ func TestZstdWindowLargerThanItsDecoder(t *testing.T) {
 		options    []zstd.EOption
 	}{
 		{"small content", 1000, []zstd.EOption{zstd.WithSingleSegment(false), zstd.WithWindowSize(128 << 20)}},
-		{"content larger than the decoder's window", 12 << 20, []zstd.EOption{zstd.WithWindowSize(128 << 20)}},
-		{"a single segment of it", 12 << 20, []zstd.EOption{zstd.WithWindowSize(128 << 20), zstd.WithSingleSegment(true)}},
+		{"content larger than the decoder's window", 9 << 20, []zstd.EOption{zstd.WithWindowSize(128 << 20)}},
+		{"a single segment of it", 9 << 20, []zstd.EOption{zstd.WithWindowSize(128 << 20), zstd.WithSingleSegment(true)}},
 	} {
 		r := rand.New(rand.NewPCG(1, 1))
 		value := make([]byte, k.valueBytes)
-		for i := range value {
-			value[i] = "abcdefgh"[r.IntN(8)]
+		for i := 0; i+8 <= len(value); i += 8 {
+			binary.LittleEndian.PutUint64(value[i:], r.Uint64()&0x0303030303030303|0x6060606060606060)
 		}
 		builder := NewBuilder(BuilderOptions{})
 		builder.Append(0, nil, value, nil)
@@ -325,7 +325,7 @@ func TestZstdWindowLargerThanItsDecoder(t *testing.T) {
 // Damaged batches under a good checksum: never a panic, and accepted only if they are good by the book.
 func TestMutatedBatches(t *testing.T) {
 	c := NewChecker()
-	for seed := range uint64(3000) {
+	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		b, _ := randomBatch(t, c, r, Codec(r.IntN(codecs)), 1+r.IntN(5), 60)
 		for range 1 + r.IntN(3) {

@@ -35,7 +35,8 @@ const (
 	lz4Uncompressed    = 1 << 31
 	lz4MinFrameBytes   = 7   // magic, two descriptor bytes, checksum
 	lz4MaxRatio        = 256 // a byte of a match's length stands for at most 255
-	lz4SmallestMaxCode = 4   // block sizes: 4 is 64 KiB, each further one four times that, 7 is 4 MiB
+	lz4UsualRatio      = 8
+	lz4SmallestMaxCode = 4 // block sizes: 4 is 64 KiB, each further one four times that, 7 is 4 MiB
 )
 
 var errLz4Frame = errors.New("not an LZ4 frame that Kafka reads")
@@ -94,10 +95,8 @@ func (z *lz4Inflater) more(dst []byte, _ int64) ([]byte, error) {
 		if !compressed {
 			dst = append(grow(dst, len(block)), block...)
 		} else {
-			most := min(z.maxBlockBytes, lz4MaxRatio*len(block))
-			dst = grow(dst, most)
-			n, err := lz4.UncompressBlock(block, dst[had:had+most])
-			if err != nil {
+			n := 0
+			if dst, n, err = z.uncompress(dst, block); err != nil {
 				return dst, undecodable(Lz4, err)
 			}
 			dst = dst[:had+n]
@@ -107,6 +106,20 @@ func (z *lz4Inflater) more(dst []byte, _ int64) ([]byte, error) {
 		}
 	}
 	return dst, io.EOF
+}
+
+// uncompress puts a block behind dst. Go's clients make blocks that may hold 4 MiB, and mostly hold little: so
+// they get the room that there is, or that a usual ratio asks for, and more only where that was too little.
+func (z *lz4Inflater) uncompress(dst, block []byte) ([]byte, int, error) {
+	most := min(z.maxBlockBytes, lz4MaxRatio*len(block))
+	for want := max(lz4UsualRatio*len(block), pieceBytes); ; want *= 4 {
+		dst = grow(dst, min(most, want))
+		room := min(most, cap(dst)-len(dst))
+		n, err := lz4.UncompressBlock(block, dst[len(dst):len(dst)+room])
+		if err == nil || room == most {
+			return dst, n, err
+		}
+	}
 }
 
 // next takes the next block off; at the end mark an empty one, and z is done.
