@@ -153,7 +153,10 @@ func (k *keeper) turn() time.Duration {
 			c.due = d.now().Add(c.every + k.spread(c.every))
 		}
 	}
-	if d.openCount.Load() > int64(d.options.MaxOpenFiles) {
+	for range 3 { // writing what waits for a file opens it
+		if d.openCount.Load() <= int64(d.options.MaxOpenFiles) {
+			break
+		}
 		k.closeOldest()
 	}
 	k.bury(d.now())
