@@ -5,7 +5,6 @@ package chaos
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,10 +25,10 @@ import (
 
 const (
 	hostileFrames    = 10_000
-	hostileSenders   = 8
+	hostileSenders   = 25
 	goroutinesAllow  = 20       // what a runtime starts for itself
 	heapAllowBytes   = 32 << 20 // caches that fill once
-	hostileReplyWait = 200 * time.Millisecond
+	hostileReplyWait = 50 * time.Millisecond
 )
 
 // TestHostileFrames throws malformed, truncated and hostile frames at a broker that an honest client
@@ -47,10 +47,11 @@ func TestHostileFrames(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var wg sync.WaitGroup
-	wg.Go(func() { honest(ctx, t, b.Addr) })
+	var words int
+	wg.Go(func() { words = honest(ctx, t, b.Addr) })
 	throw(t, b.Addr, rng.Uint64(), hostileFrames/10) // what is made once is made
 	goroutines, heap := inside(t, adminAddr)
-	throw(t, b.Addr, rng.Uint64(), hostileFrames)
+	answered := throw(t, b.Addr, rng.Uint64(), hostileFrames)
 	rig.Eventually(t, patience, "goroutines and memory are back where they were", func() bool {
 		nowGoroutines, nowHeap := inside(t, adminAddr)
 		return nowGoroutines <= goroutines+goroutinesAllow && nowHeap <= heap+heapAllowBytes
@@ -63,68 +64,85 @@ func TestHostileFrames(t *testing.T) {
 	stop()
 	wg.Wait()
 	nowGoroutines, nowHeap := inside(t, adminAddr)
-	t.Logf("goroutines %d, then %d; heap %d KiB, then %d KiB", goroutines, nowGoroutines, heap>>10, nowHeap>>10)
+	if answered < hostileFrames/20 || answered > hostileFrames*19/20 {
+		t.Errorf("%d of %d frames were answered: they are not as mixed as they should be", answered, hostileFrames)
+	}
+	if words < 10 {
+		t.Errorf("the honest client had only %d words through", words)
+	}
+	t.Logf("%d of %d frames answered, %d honest words; goroutines %d, then %d; heap %d KiB, then %d KiB",
+		answered, hostileFrames, words, goroutines, nowGoroutines, heap>>10, nowHeap>>10)
 }
 
-// honest produces and reads its own words back until its context ends. Any error is a disturbance.
-func honest(ctx context.Context, t *testing.T, addr string) {
+// honest produces and reads its own words back until its context ends, and returns how many. Any
+// error is a disturbance.
+func honest(ctx context.Context, t *testing.T, addr string) (words int) {
 	cl := client(t, addr, kgo.ConsumeTopics("honest"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RecordRetries(0))
-	for n := 0; ctx.Err() == nil; n++ {
-		value := fmt.Sprint("word ", n)
+	for ; ctx.Err() == nil; words++ {
+		value := fmt.Sprint("word ", words)
 		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "honest", Value: []byte(value)}).FirstErr(); err != nil {
 			if ctx.Err() == nil {
 				t.Errorf("produce %q: %v", value, err)
 			}
-			return
+			return words
 		}
 		for found := false; !found; {
 			fetches := cl.PollFetches(ctx)
 			if ctx.Err() != nil {
-				return
+				return words
 			}
 			if err := fetches.Err(); err != nil {
 				t.Errorf("read %q back: %v", value, err)
-				return
+				return words
 			}
 			fetches.EachRecord(func(r *kgo.Record) { found = found || string(r.Value) == value })
 		}
 	}
+	return words
 }
 
-// throw sends n frames, each on a connection of its own.
-func throw(t *testing.T, addr string, seed uint64, n int) {
+// throw sends n frames, each on a connection of its own, and returns how many were answered.
+func throw(t *testing.T, addr string, seed uint64, n int) int {
 	t.Helper()
+	var answered atomic.Int64
 	var wg sync.WaitGroup
 	for s := range hostileSenders {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(s)))
 			for range n / hostileSenders {
-				if err := throwOne(addr, hostile(rng)); err != nil {
+				reply, err := throwOne(addr, hostile(rng), rng.IntN(2) == 0)
+				if err != nil {
 					t.Errorf("seed %d: %v", seed, err)
 					return
+				}
+				if reply > 0 {
+					answered.Add(1)
 				}
 			}
 		})
 	}
 	wg.Wait()
+	return int(answered.Load())
 }
 
-// throwOne sends bytes and listens until the broker hangs up or has had its time to answer.
-func throwOne(addr string, frame []byte) error {
+// throwOne sends bytes, says that there will be no more or keeps the broker waiting for them, and
+// listens until the broker hangs up or has had its time to answer. Only a broker that takes no
+// connection is an error.
+func throwOne(addr string, frame []byte, done bool) (replyBytes int64, err error) {
 	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
-		return fmt.Errorf("the broker takes no connection: %w", err)
+		return 0, fmt.Errorf("the broker takes no connection: %w", err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(hostileReplyWait)) // a socket's deadline does not fail on an open socket
+	_ = c.SetDeadline(time.Now().Add(hostileReplyWait)) // does not fail on an open socket
 	if _, err := c.Write(frame); err != nil {
-		return nil // hung up on already: its right
+		return 0, nil //nolint:nilerr // hung up on already: its right
 	}
-	_ = c.(*net.TCPConn).CloseWrite()
-	if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, io.EOF) {
-		return nil // reset or still waiting: its right too
+	if done {
+		_ = c.(*net.TCPConn).CloseWrite()
 	}
-	return nil
+	replyBytes, _ = io.Copy(io.Discard, c) // reset or still waiting: its right too
+	return replyBytes, nil
 }
 
 // hostile makes a frame: an honest request changed, or none at all.
