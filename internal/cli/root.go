@@ -3,15 +3,17 @@
 //
 // It decides how things are named, shown and explained to a person at a terminal, and nothing
 // else. Client commands reach brokers through the public client package as any program does; they
-// have no back door.
+// have no back door. A noun and a verb have a file of their own, as in topic_create.go.
 package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -22,71 +24,136 @@ type Streams struct {
 	Out, Err io.Writer
 }
 
-// Exit codes, for scripts. They are part of the command line's interface and documented in docs/cli.md.
-const (
-	exitOK      = 0
-	exitFailure = 1 // the operation was tried and failed
-	exitUsage   = 2 // wrong flag, argument or setting: nothing was tried
-	exitStorage = 5 // serve: a data directory has failed; see its logs before starting again
-)
-
-// usageError is a mistake in what the user typed or configured.
-type usageError struct{ err error }
-
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
-
-// storageError is a data directory that has failed.
-type storageError struct{ err error }
-
-func (e storageError) Error() string { return e.err.Error() }
-func (e storageError) Unwrap() error { return e.err }
-
 // Main runs the program and returns its exit code.
 func Main(ctx context.Context, args []string, s Streams) int {
-	root := newRoot(s)
+	p := &program{Streams: s, env: os.Getenv}
+	root := newRoot(p)
 	root.SetArgs(args)
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
+	ctx, stop := untilSignal(ctx)
+	defer stop()
 	err := root.ExecuteContext(ctx)
+	if err != nil && !p.began {
+		err = usageError{err} // cobra refused what was typed
+	}
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(s.Err, "barnabas:", err)
+	p.report(err)
 	return codeOf(err)
 }
 
-func codeOf(err error) int {
-	var usage usageError
-	var storage storageError
-	switch {
-	case errors.As(err, &storage):
-		return exitStorage
-	case errors.As(err, &usage):
-		return exitUsage
-	}
-	return exitFailure
+// program is what every command is given.
+type program struct {
+	Streams
+	env   func(string) string
+	began bool // a command was found and its arguments taken: whatever fails now is not the typing
 }
 
-func newRoot(s Streams) *cobra.Command {
+// errInterrupted is why a command's context ends at the first SIGINT or SIGTERM. A second signal
+// ends the process at once.
+var errInterrupted = fmt.Errorf("interrupted")
+
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	stopped := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-signals:
+			signal.Stop(signals)
+			cancel(errInterrupted)
+		case <-stopped:
+			signal.Stop(signals)
+		}
+	}()
+	return ctx, func() {
+		close(stopped)
+		<-ended
+		cancel(nil)
+	}
+}
+
+const rootHelp = `Barnabas is an event-streaming platform that speaks Apache Kafka's protocol.
+One program is broker, controller and command line.
+
+'barnabas serve' starts a broker. Every other command is a client of one, or of an
+Apache Kafka: it asks the brokers that --brokers or BARNABAS_BROKERS names, and
+127.0.0.1:9092 without either.
+
+Results go to standard output, everything else to standard error. Exit codes:
+0 done, 1 failed, 2 wrong usage, 3 there is no such topic, partition or broker,
+4 no broker could be reached, 5 a data directory has failed, 130 interrupted.`
+
+func newRoot(p *program) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "barnabas",
 		Short:         "An event-streaming platform that speaks Apache Kafka's protocol",
+		Long:          rootHelp,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       Version(),
+		PersistentPreRun: func(*cobra.Command, []string) {
+			p.began = true
+		},
+		Args: unknownVerb,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.SetVersionTemplate("barnabas {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see '%s --help'", err, c.CommandPath())}
+		return hinted{usageError{err}, fmt.Sprintf("'%s --help' lists the flags", c.CommandPath())}
 	})
-	root.AddCommand(newServe(s))
+	root.AddCommand(
+		newServe(p), newTopic(p), newProduce(p), newConsume(p), newConfig(p), newCluster(p), newLog(p), newVersion(p),
+	)
+	root.InitDefaultCompletionCmd()
 	return root
 }
 
-// Version is the program's version, from the build.
-func Version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
+// noun is a command that only groups verbs.
+func noun(c *cobra.Command) *cobra.Command {
+	c.Args = unknownVerb
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	return c
+}
+
+// unknownVerb refuses a word that is no command, and names those that look like it.
+func unknownVerb(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
 	}
-	return "0.1.0-dev"
+	err := usageError{fmt.Errorf("%s has no command %q", c.CommandPath(), args[0])}
+	c.SuggestionsMinimumDistance = 2
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		return hinted{err, fmt.Sprintf("did you mean '%s %s'?", c.CommandPath(), strings.Join(near, "' or '"))}
+	}
+	return hinted{err, fmt.Sprintf("'%s --help' lists them", c.CommandPath())}
+}
+
+// exactly demands one argument for each name.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return hinted{usageError{fmt.Errorf("%s is missing", names[len(args)])}, "usage: " + c.UseLine()}
+		case len(args) > len(names):
+			return hinted{usageError{fmt.Errorf("%q is one argument too many", args[len(names)])}, "usage: " + c.UseLine()}
+		}
+		return nil
+	}
+}
+
+// oneOrMore demands at least one argument.
+func oneOrMore(name string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return hinted{usageError{fmt.Errorf("%s is missing", name)}, "usage: " + c.UseLine()}
+		}
+		return nil
+	}
 }

@@ -8,10 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -46,7 +44,7 @@ file; the first of these that has it wins. docs/config.md lists them all.
 It prints one line that begins with "ready" when it serves clients. SIGTERM and
 SIGINT (Ctrl-C) stop it cleanly.`
 
-func newServe(s Streams) *cobra.Command {
+func newServe(p *program) *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
 		Use:   "serve",
@@ -55,8 +53,8 @@ func newServe(s Streams) *cobra.Command {
 		Example: `  barnabas serve
   barnabas serve --data /var/lib/barnabas --admin 127.0.0.1:9644
   barnabas serve --config server.properties --set log.retention.hours=48`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), s, f) },
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), p, f) },
 	}
 	flags := c.Flags()
 	flags.StringVar(&f.configFile, "config", "", "a properties `FILE`, as Kafka's server.properties")
@@ -121,13 +119,13 @@ func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
 	return set, warnings, nil
 }
 
-func serve(ctx context.Context, s Streams, f serveFlags) error {
+func serve(ctx context.Context, p *program, f serveFlags) error {
 	started := time.Now()
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return usageError{fmt.Errorf("--log-level %q: use debug, info, warn or error", f.logLevel)}
 	}
-	logger := slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: level}))
+	logger := slog.New(slog.NewTextHandler(p.Err, &slog.HandlerOptions{Level: level}))
 	set, warnings, err := f.load(os.Environ())
 	for _, w := range warnings {
 		logger.Warn(w)
@@ -139,8 +137,6 @@ func serve(ctx context.Context, s Streams, f serveFlags) error {
 	if _, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		logger.Debug("no memory limit was found to respect", "err", err)
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	n, err := node.Start(ctx, node.Options{
 		Config: set, FS: disk.OS, Network: netx.TCP, Logger: logger, Now: time.Now, Random: rand.Reader,
 		Version: Version(), Insecure: f.insecure,
@@ -151,12 +147,11 @@ func serve(ctx context.Context, s Streams, f serveFlags) error {
 		}
 		return asStorageFailure(err)
 	}
-	if err := announce(s.Out, n, set, started); err != nil {
+	if err := announce(p.Out, n, set, started); err != nil {
 		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
 	select {
 	case <-ctx.Done():
-		stop() // a second signal ends the process at once
 		logger.Info("stopping")
 	case <-n.Failed():
 		logger.Error("stopping after a failure", "err", n.Failure())

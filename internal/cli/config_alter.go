@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"barnabas/client/admin"
+	"barnabas/internal/config"
+)
+
+// alteredConfig is what config alter shows.
+type alteredConfig struct {
+	Resource string            `json:"resource"`
+	Name     string            `json:"name"`
+	Set      map[string]string `json:"set,omitempty"`
+	Deleted  []string          `json:"deleted,omitempty"`
+	DryRun   bool              `json:"dry_run,omitempty"`
+}
+
+func newConfigAlter(p *program, t *target) *cobra.Command {
+	var s subject
+	var out format
+	var set, remove []string
+	var dryRun bool
+	c := &cobra.Command{
+		Use:   "alter (--topic NAME | --broker ID | --default) [--set KEY=VALUE]... [--delete KEY]...",
+		Short: "Change settings while the brokers run",
+		Example: `  barnabas config alter --topic flights --set retention.ms=3600000
+  barnabas config alter --default --set log.retention.ms=172800000
+  barnabas config alter --topic flights --delete retention.ms`,
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := s.resource(c)
+			if err != nil {
+				return err
+			}
+			change, err := configChange(r, set, remove)
+			if err != nil {
+				return err
+			}
+			if len(change.Set)+len(change.Delete) == 0 {
+				return usagef("nothing to alter: give --set KEY=VALUE or --delete KEY")
+			}
+			if err := checkChange(change); err != nil {
+				return err
+			}
+			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+				return alterConfig(ctx, p, a, change, dryRun, out)
+			})
+		},
+	}
+	s.register(c, t)
+	c.Flags().StringArrayVar(&set, "set", nil, "set `KEY=VALUE`; repeatable")
+	c.Flags().StringArrayVar(&remove, "delete", nil, "go back to what holds without this `KEY`; repeatable")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "let the broker check, and change nothing")
+	registerFormat(c, c.Flags(), &out)
+	keys := func(suffix string) cobra.CompletionFunc {
+		return func(c *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+			of := config.Topics
+			if c.Flags().Changed("broker") || c.Flags().Changed("default") {
+				of = config.Broker
+			}
+			return configKeys(of, suffix)(c, args, part)
+		}
+	}
+	_ = c.RegisterFlagCompletionFunc("set", keys("="))
+	_ = c.RegisterFlagCompletionFunc("delete", keys(""))
+	return c
+}
+
+// checkChange refuses what no broker of ours would take, before one is asked.
+func checkChange(c admin.ConfigChange) error {
+	var err error
+	if scope(c.Resource) == config.Topics {
+		err = config.CheckTopic(c.Set)
+	}
+	if err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// unknownKey refuses a setting that a resource does not have.
+func unknownKey(r admin.Resource, key string) error {
+	err := notFoundError{fmt.Sprintf("%v has no setting %q", r, key), nil}
+	var names []string
+	for k := range config.Keys(scope(r)) {
+		names = append(names, k.Name)
+	}
+	if near := nearest(key, names); near != "" {
+		return hinted{err, fmt.Sprintf("did you mean %s?", near)}
+	}
+	return hinted{err, "--all without a KEY lists them"}
+}
+
+func alterConfig(ctx context.Context, p *program, a *admin.Admin, change admin.ConfigChange, dryRun bool, out format) error {
+	var options []admin.ChangeOption
+	if dryRun {
+		options = append(options, admin.ValidateOnly())
+	}
+	done, err := a.AlterConfigs(ctx, []admin.ConfigChange{change}, options...)
+	if err == nil {
+		err = done[0].Err
+	}
+	if err != nil {
+		return fmt.Errorf("alter %v: %w", change.Resource, explainResource(ctx, a, change.Resource, err))
+	}
+	shown := alteredConfig{change.Resource.Type.String(), change.Resource.Name, change.Set, change.Delete, dryRun}
+	err = p.show(out, shown, func() error {
+		did := "altered"
+		if dryRun {
+			did = "would alter"
+		}
+		return p.write(fmt.Appendf(nil, "%s %v:%s\n", did, change.Resource, changeInWords(change)))
+	})
+	if err != nil {
+		return err
+	}
+	return warnLowered(ctx, p, a, change)
+}
+
+// warnLowered tells where a topic now asks for more replicas in sync than it has (trap 6).
+func warnLowered(ctx context.Context, p *program, a *admin.Admin, change admin.ConfigChange) error {
+	value, set := change.Set[minInSync]
+	if !set || change.Resource.Type != admin.TopicResource {
+		return nil
+	}
+	topic, err := partitionsOf(ctx, a, change.Resource.Name)
+	if err != nil {
+		return err
+	}
+	replicas := 0
+	for _, d := range topic.Partitions {
+		replicas = max(replicas, len(d.Replicas))
+	}
+	if w := loweredInSync(value, replicas); w != "" {
+		p.note("warning: topic %s: %s", change.Resource.Name, w)
+	}
+	return nil
+}

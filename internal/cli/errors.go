@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"barnabas/client"
+)
+
+// Exit codes, for scripts. They are part of the command line's interface and documented in docs/cli.md.
+const (
+	exitOK          = 0
+	exitFailure     = 1 // the operation was tried and failed, wholly or in part
+	exitUsage       = 2 // wrong flag, argument or setting: nothing was tried
+	exitNotFound    = 3 // the topic, partition, broker or file does not exist
+	exitUnreachable = 4 // no broker could be reached
+	exitStorage     = 5 // serve: a data directory has failed; log dump: a file is damaged
+	exitInterrupted = 130
+)
+
+// usageError is a mistake in what the user typed or configured.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// storageError is a data directory that has failed, or a file that is damaged.
+type storageError struct{ err error }
+
+func (e storageError) Error() string { return e.err.Error() }
+func (e storageError) Unwrap() error { return e.err }
+
+// hinted is an error with advice: what the user may do about it.
+type hinted struct {
+	err  error
+	hint string
+}
+
+func (e hinted) Error() string { return e.err.Error() }
+func (e hinted) Unwrap() error { return e.err }
+
+// errReported ends a command that has said itself, item by item, what went wrong.
+type errReported struct{ err error }
+
+func (e errReported) Error() string { return e.err.Error() }
+func (e errReported) Unwrap() error { return e.err }
+
+func codeOf(err error) int {
+	var usage usageError
+	var storage storageError
+	var notFound notFoundError
+	switch {
+	case errors.As(err, &storage):
+		return exitStorage
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	case isUnreachable(err):
+		return exitUnreachable
+	case errors.As(err, &notFound), isUnknownTopic(err),
+		errors.Is(err, client.ErrNoSuchPartition), errors.Is(err, client.ErrUnknownBroker), errors.Is(err, fs.ErrNotExist):
+		return exitNotFound
+	}
+	return exitFailure
+}
+
+// report says what went wrong, and what can be done.
+func (p *program) report(err error) {
+	var reported errReported
+	if errors.As(err, &reported) {
+		return
+	}
+	if errors.Is(err, errInterrupted) {
+		fmt.Fprintln(p.Err, "barnabas: interrupted")
+		return
+	}
+	fmt.Fprintln(p.Err, "barnabas:", said(err))
+	var h hinted
+	if errors.As(err, &h) && h.hint != "" {
+		for line := range strings.Lines(h.hint) {
+			fmt.Fprintln(p.Err, "  "+strings.TrimSuffix(line, "\n"))
+		}
+	}
+}
+
+// said words an error for a person: a broker's explanation where there is one, without the names of
+// the functions it passed through.
+func said(err error) string {
+	var broker *client.BrokerError
+	var code client.Error
+	switch {
+	case errors.As(err, &broker) && strings.HasSuffix(err.Error(), broker.Error()):
+		return strings.TrimSuffix(err.Error(), broker.Error()) + broker.Message + " (" + broker.Code.Name() + ")"
+	case errors.As(err, &code) && strings.HasSuffix(err.Error(), code.Error()):
+		return strings.TrimSuffix(err.Error(), code.Error()) + inWords(code)
+	}
+	return err.Error()
+}
+
+// codesInWords says what codes mean that brokers send without an explanation.
+var codesInWords = map[client.Error]string{
+	client.ErrUnknownTopicOrPartition:    "there is no such topic or partition",
+	client.ErrTopicAlreadyExists:         "a topic of that name exists already",
+	client.ErrInvalidTopic:               "that is not a topic's name: letters, digits, '.', '_' and '-', at most 249 of them",
+	client.ErrInvalidPartitions:          "that is not a possible number of partitions",
+	client.ErrInvalidReplicationFactor:   "there are not that many brokers",
+	client.ErrInvalidConfig:              "the setting was refused",
+	client.ErrMessageTooLarge:            "the record is larger than max.message.bytes of the topic",
+	client.ErrNotEnoughReplicas:          "fewer replicas are in sync than min.insync.replicas demands",
+	client.ErrOffsetOutOfRange:           "the partition does not have that offset",
+	client.ErrTopicAuthorizationFailed:   "access to the topic was denied",
+	client.ErrClusterAuthorizationFailed: "access to the cluster was denied",
+	client.ErrKafkaStorageError:          "the broker's disk has failed; its log says more",
+	client.ErrRequestTimedOut:            "the broker did not finish in time",
+}
+
+func inWords(code client.Error) string {
+	if words, ok := codesInWords[code]; ok {
+		return words + " (" + code.Name() + ")"
+	}
+	return code.Error()
+}
+
+func isUnreachable(err error) bool {
+	return errors.Is(err, client.ErrNoBrokers) || errors.Is(err, errNoAnswer)
+}
+
+// errNoAnswer is why a call ended that got no answer within --timeout.
+var errNoAnswer = errors.New("no answer in time")
+
+// explain words what every command meets alike: a broker that cannot be reached, above all.
+func (t *target) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errInterrupted):
+		return err
+	case errors.Is(err, client.ErrUnsupported):
+		return hinted{err, "the broker is of another version, and does not offer this"}
+	case errors.Is(err, client.ErrNoBrokers):
+		return t.unreachable(err)
+	case errors.Is(err, errNoAnswer), errors.Is(err, context.DeadlineExceeded):
+		return hinted{fmt.Errorf("%w from %s within %v", errNoAnswer, t.named(), t.timeout),
+			"is it a broker, and does it work? --timeout waits longer"}
+	}
+	return err
+}
+
+func (t *target) unreachable(err error) error {
+	advice := "is it running? 'barnabas serve' starts one; -b HOST:PORT or BARNABAS_BROKERS names another"
+	if isForeign(err) {
+		advice = "what listens there is not a broker, or its listener expects TLS"
+	}
+	return hinted{unreachableError{fmt.Sprintf("no broker can be reached at %s: %s", t.named(), rootCause(err)), err}, advice}
+}
+
+// unreachableError replaces the chain of attempts by one sentence.
+type unreachableError struct {
+	text  string
+	cause error
+}
+
+func (e unreachableError) Error() string { return e.text }
+func (e unreachableError) Unwrap() error { return e.cause }
+
+// isForeign tells whether something listens at the address that speaks another protocol.
+func isForeign(err error) bool {
+	return strings.Contains(err.Error(), "does not answer with Kafka's protocol") ||
+		errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// rootCause is the innermost reason why a connection failed.
+func rootCause(err error) string {
+	var dns *net.DNSError
+	var errno syscall.Errno
+	switch {
+	case isForeign(err):
+		return "it does not answer in Kafka's protocol"
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return fmt.Sprintf("nobody knows a host named %q", dns.Name)
+	case errors.As(err, &errno):
+		return errno.Error()
+	case strings.Contains(err.Error(), "setup.timeout"):
+		return "no connection within " + connectPatience.String()
+	}
+	text := err.Error()
+	if at := strings.LastIndex(text, "NETWORK_EXCEPTION (13): "); at >= 0 {
+		text = text[at+len("NETWORK_EXCEPTION (13): "):]
+	}
+	return text
+}

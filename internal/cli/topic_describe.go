@@ -1,0 +1,256 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"barnabas/client"
+	"barnabas/client/admin"
+)
+
+// describedTopic is what topic describe shows of a topic.
+type describedTopic struct {
+	Topic             string               `json:"topic"`
+	ID                string               `json:"id"`
+	Internal          bool                 `json:"internal,omitempty"`
+	ReplicationFactor int                  `json:"replication_factor"`
+	Partitions        []describedPartition `json:"partitions"`
+	Configs           map[string]string    `json:"configs"` // those that the topic has of its own
+	Warnings          []string             `json:"warnings,omitempty"`
+}
+
+type describedPartition struct {
+	Partition   int32   `json:"partition"`
+	Leader      int32   `json:"leader"` // -1: none
+	LeaderEpoch int32   `json:"leader_epoch"`
+	Replicas    []int32 `json:"replicas"`
+	InSync      []int32 `json:"isr"`
+	Offline     []int32 `json:"offline,omitempty"`
+	Start       *int64  `json:"start_offset"` // null: unknown
+	End         *int64  `json:"end_offset"`
+	Bytes       *int64  `json:"bytes"` // on the leader's disk
+}
+
+func newTopicDescribe(p *program, t *target) *cobra.Command {
+	var out format
+	c := &cobra.Command{
+		Use:   "describe NAME...",
+		Short: "Show topics: partitions, leaders, replicas, offsets, sizes, settings",
+		Args:  oneOrMore("NAME"),
+		RunE: func(c *cobra.Command, names []string) error {
+			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+				return describeTopics(ctx, p, a, names, out)
+			})
+		},
+		ValidArgsFunction: t.topicNames(0),
+	}
+	registerFormat(c, c.Flags(), &out)
+	return c
+}
+
+func describeTopics(ctx context.Context, p *program, a *admin.Admin, names []string, out format) error {
+	found, err := a.DescribeTopics(ctx, names...)
+	if err != nil {
+		return err
+	}
+	shown := []describedTopic{}
+	var failed []failedItem
+	for _, d := range found {
+		if d.Err != nil {
+			failed = append(failed, failedItem{"describe topic " + d.Name, unknownTopic(ctx, a, d.Name, d.Err)})
+			continue
+		}
+		shown = append(shown, describeTopic(d))
+	}
+	if err := addDetails(ctx, a, shown); err != nil {
+		return err
+	}
+	err = p.show(out, shown, func() error {
+		for i := range shown {
+			if err := shown[i].write(p, i > 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return p.eachFailed(failed)
+}
+
+func describeTopic(d admin.TopicDescription) describedTopic {
+	t := describedTopic{Topic: d.Name, ID: d.ID.String(), Internal: d.Internal, Configs: map[string]string{}}
+	for _, part := range d.Partitions {
+		t.ReplicationFactor = max(t.ReplicationFactor, len(part.Replicas))
+		t.Partitions = append(t.Partitions, describedPartition{
+			Partition: part.Partition, Leader: part.Leader, LeaderEpoch: part.LeaderEpoch,
+			Replicas: part.Replicas, InSync: part.InSync, Offline: part.Offline,
+		})
+	}
+	count := func(what string, is func(describedPartition) bool) {
+		var which []int32
+		for _, part := range t.Partitions {
+			if is(part) {
+				which = append(which, part.Partition)
+			}
+		}
+		if len(which) > 0 {
+			t.Warnings = append(t.Warnings, fmt.Sprintf("%s: partition %s", what, cell(which)))
+		}
+	}
+	count("no leader, so neither reads nor writes", func(d describedPartition) bool { return d.Leader < 0 })
+	count("fewer replicas in sync than there should be", func(d describedPartition) bool { return len(d.InSync) < len(d.Replicas) })
+	return t
+}
+
+// addDetails asks for offsets, sizes and settings, each once for all topics.
+func addDetails(ctx context.Context, a *admin.Admin, topics []describedTopic) error {
+	if err := addOffsets(ctx, a, topics); err != nil {
+		return err
+	}
+	if err := addSizes(ctx, a, topics); err != nil {
+		return err
+	}
+	var resources []admin.Resource
+	for _, t := range topics {
+		resources = append(resources, admin.Topic(t.Topic))
+	}
+	if len(resources) == 0 {
+		return nil
+	}
+	found, err := a.DescribeConfigs(ctx, resources)
+	if err != nil {
+		return err
+	}
+	for i, d := range found {
+		t := &topics[i]
+		for _, e := range d.Entries {
+			if e.Source == admin.DynamicTopicConfig {
+				t.Configs[e.Name] = e.Value
+			}
+			if w := loweredInSync(e.Value, t.ReplicationFactor); e.Name == minInSync && w != "" {
+				t.Warnings = append(t.Warnings, w)
+			}
+		}
+	}
+	return nil
+}
+
+func addOffsets(ctx context.Context, a *admin.Admin, topics []describedTopic) error {
+	for _, spec := range []admin.OffsetSpec{admin.Earliest, admin.Latest} {
+		specs := map[client.TopicPartition]admin.OffsetSpec{}
+		for _, t := range topics {
+			for _, part := range t.Partitions {
+				if part.Leader >= 0 {
+					specs[client.TopicPartition{Topic: t.Topic, Partition: part.Partition}] = spec
+				}
+			}
+		}
+		if len(specs) == 0 {
+			return nil
+		}
+		found, err := a.ListOffsets(ctx, specs, client.ReadUncommitted)
+		if err != nil {
+			return err
+		}
+		for _, o := range found {
+			part := partitionIn(topics, o.TopicPartition)
+			if o.Err != nil || part == nil {
+				continue // shown as unknown
+			}
+			if spec == admin.Earliest {
+				part.Start = &o.Offset
+			} else {
+				part.End = &o.Offset
+			}
+		}
+	}
+	return nil
+}
+
+func addSizes(ctx context.Context, a *admin.Admin, topics []describedTopic) error {
+	dirs, err := a.DescribeLogDirs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		for _, r := range d.Replicas {
+			if part := partitionIn(topics, r.TopicPartition); part != nil && part.Leader == d.Node && !r.Future {
+				part.Bytes = &r.Bytes
+			}
+		}
+	}
+	return nil
+}
+
+func partitionIn(topics []describedTopic, tp client.TopicPartition) *describedPartition {
+	for i := range topics {
+		if topics[i].Topic != tp.Topic {
+			continue
+		}
+		at := slices.IndexFunc(topics[i].Partitions, func(d describedPartition) bool { return d.Partition == tp.Partition })
+		if at >= 0 {
+			return &topics[i].Partitions[at]
+		}
+	}
+	return nil
+}
+
+func (t *describedTopic) write(p *program, separate bool) error {
+	var head strings.Builder
+	if separate {
+		head.WriteString("\n")
+	}
+	fmt.Fprintf(&head, "topic %s, id %s: %s, replication factor %d\n", t.Topic, t.ID, plural(len(t.Partitions), "partition"), t.ReplicationFactor)
+	if len(t.Configs) > 0 {
+		head.WriteString("settings:")
+		for _, name := range sortedKeys(t.Configs) {
+			fmt.Fprintf(&head, " %s=%s", name, t.Configs[name])
+		}
+		head.WriteString("\n")
+	}
+	head.WriteString("\n")
+	if err := p.write([]byte(head.String())); err != nil {
+		return err
+	}
+	rows := newTable("PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "START", "END", "SIZE")
+	for _, d := range t.Partitions {
+		leader := "none"
+		if d.Leader >= 0 {
+			leader = fmt.Sprint(d.Leader)
+		}
+		size := "-"
+		if d.Bytes != nil {
+			size = humanBytes(*d.Bytes)
+		}
+		rows.add(d.Partition, leader, d.LeaderEpoch, d.Replicas, d.InSync, optional(d.Start), optional(d.End), size)
+	}
+	if err := p.showTable(rows, ""); err != nil {
+		return err
+	}
+	for _, w := range t.Warnings {
+		p.note("warning: topic %s: %s", t.Topic, w)
+	}
+	return nil
+}
+
+func optional(n *int64) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"barnabas/client"
+	"barnabas/client/admin"
+)
+
+// partitionOffsets is what topic offsets shows of a partition.
+type partitionOffsets struct {
+	Partition int32  `json:"partition"`
+	Start     int64  `json:"start_offset"`
+	End       int64  `json:"end_offset"`
+	At        *int64 `json:"offset_at_time,omitempty"` // with --at; null: no record is that late
+	Time      string `json:"timestamp,omitempty"`      // of the record there
+}
+
+func newTopicOffsets(p *program, t *target) *cobra.Command {
+	var out format
+	var at string
+	var committed bool
+	c := &cobra.Command{
+		Use:   "offsets NAME",
+		Short: "Show where the partitions of a topic begin and end",
+		Example: `  barnabas topic offsets flights
+  barnabas topic offsets flights --at 2h`,
+		Args: exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			var when time.Time
+			if at != "" {
+				var err error
+				if when, err = parseMoment(at, time.Now()); err != nil {
+					return usageError{fmt.Errorf("--at: %w", err)}
+				}
+			}
+			isolation := client.ReadUncommitted
+			if committed {
+				isolation = client.ReadCommitted
+			}
+			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+				return showOffsets(ctx, p, a, args[0], when, isolation, out)
+			})
+		},
+		ValidArgsFunction: t.topicNames(1),
+	}
+	c.Flags().StringVar(&at, "at", "", "also the first offset that is not older than `TIME`: RFC 3339, Unix ms, or so long ago, as in 2h")
+	c.Flags().BoolVar(&committed, "committed", false, "the end is where transactions are decided")
+	registerFormat(c, c.Flags(), &out)
+	return c
+}
+
+func showOffsets(ctx context.Context, p *program, a *admin.Admin, name string, when time.Time, isolation client.Isolation, out format) error {
+	topic, err := partitionsOf(ctx, a, name)
+	if err != nil {
+		return err
+	}
+	shown := make([]partitionOffsets, len(topic.Partitions))
+	for i, d := range topic.Partitions {
+		shown[i].Partition = d.Partition
+	}
+	ask := func(spec admin.OffsetSpec, take func(*partitionOffsets, admin.ListedOffset)) {
+		if err != nil {
+			return
+		}
+		var found []admin.ListedOffset
+		found, err = listOffsets(ctx, a, topic, spec, isolation)
+		for i, o := range found {
+			take(&shown[i], o)
+		}
+	}
+	ask(admin.Earliest, func(s *partitionOffsets, o admin.ListedOffset) { s.Start = o.Offset })
+	ask(admin.Latest, func(s *partitionOffsets, o admin.ListedOffset) { s.End = o.Offset })
+	if !when.IsZero() {
+		ask(admin.AtTime(when), func(s *partitionOffsets, o admin.ListedOffset) {
+			if o.Offset >= 0 {
+				s.At, s.Time = &o.Offset, formatTime(o.Timestamp)
+			}
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return p.show(out, shown, func() error {
+		heading := []string{"PARTITION", "START", "END", "RECORDS"}
+		if !when.IsZero() {
+			heading = append(heading, "AT "+formatTime(when), "ITS TIME")
+		}
+		t := newTable(heading...)
+		for _, s := range shown {
+			cells := []any{s.Partition, s.Start, s.End, s.End - s.Start}
+			if !when.IsZero() {
+				cells = append(cells, optional(s.At), s.Time)
+			}
+			t.add(cells...)
+		}
+		return p.showTable(t, "")
+	})
+}
+
+// listOffsets finds an offset in every partition of a topic, in the order of the partitions.
+func listOffsets(ctx context.Context, a *admin.Admin, topic admin.TopicDescription, spec admin.OffsetSpec,
+	isolation client.Isolation,
+) ([]admin.ListedOffset, error) {
+	specs := map[client.TopicPartition]admin.OffsetSpec{}
+	for _, d := range topic.Partitions {
+		specs[client.TopicPartition{Topic: topic.Name, Partition: d.Partition}] = spec
+	}
+	found, err := a.ListOffsets(ctx, specs, isolation)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range found {
+		if o.Err != nil {
+			return nil, fmt.Errorf("offsets of %v: %w", o.TopicPartition, o.Err)
+		}
+	}
+	return found, nil
+}
+
+// formatTime words a record's timestamp, in UTC and to the millisecond.
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+}
