@@ -53,7 +53,7 @@ func (h *Handler) describeVersions(version int16) *kmsg.ApiVersionsResponse {
 			s := kmsg.NewApiVersionsResponseSupportedFeature()
 			s.Name, s.MinVersion, s.MaxVersion = f.Name, f.Min, f.Max
 			if version < 4 && s.MinVersion == 0 {
-				// Clients that speak no more than version 3 reject a lowest level of 0 (KAFKA-17492).
+				// Clients that speak no more than version 3 reject a lowest level of 0 (KAFKA-17011).
 				continue
 			}
 			res.SupportedFeatures = append(res.SupportedFeatures, s)

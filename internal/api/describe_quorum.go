@@ -26,18 +26,34 @@ func describeQuorum(c *call, q *kmsg.DescribeQuorumRequest) kmsg.Response {
 		}
 		res.Topics = append(res.Topics, topic)
 	}
-	for _, v := range c.h.o.Config().Voters() {
+	for _, v := range status.Voters {
 		node := kmsg.NewDescribeQuorumResponseNode()
-		node.NodeID = v.ID
-		listener := kmsg.NewDescribeQuorumResponseNodeListener()
-		listener.Name, listener.Host, listener.Port = "CONTROLLER", v.Host, uint16(v.Port)
-		if names := c.h.o.Config().List("controller.listener.names"); len(names) > 0 {
-			listener.Name = names[0]
-		}
-		node.Listeners = append(node.Listeners, listener)
+		node.NodeID, node.Listeners = v.NodeID, c.h.votersListeners(v.NodeID)
 		res.Nodes = append(res.Nodes, node)
 	}
 	return res
+}
+
+// votersListeners are where a voter is reached: as controller.quorum.voters says, or where its broker is.
+func (h *Handler) votersListeners(id int32) []kmsg.DescribeQuorumResponseNodeListener {
+	all := []kmsg.DescribeQuorumResponseNodeListener{}
+	add := func(name, host string, port uint16) {
+		l := kmsg.NewDescribeQuorumResponseNodeListener()
+		l.Name, l.Host, l.Port = name, host, port
+		all = append(all, l)
+	}
+	settings := h.o.Config()
+	for _, v := range settings.Voters() {
+		if names := settings.List("controller.listener.names"); v.ID == id && len(names) > 0 {
+			add(names[0], v.Host, uint16(v.Port))
+		}
+	}
+	if b, ok := h.o.Images.Image().Broker(id); ok && len(all) == 0 {
+		for _, l := range b.Listeners {
+			add(l.Name, l.Host, l.Port)
+		}
+	}
+	return all
 }
 
 func quorumOf(topic string, partition int32, s *quorum.Status) kmsg.DescribeQuorumResponseTopicPartition {

@@ -22,6 +22,7 @@ var codes = []struct {
 	{replica.ErrFencedEpoch, kerr.FencedLeaderEpoch},
 	{replica.ErrUnknownEpoch, kerr.UnknownLeaderEpoch},
 	{replica.ErrNotEnoughReplicas, kerr.NotEnoughReplicas},
+	{replica.ErrUnavailable, kerr.KafkaStorageError},
 	{replica.ErrOffsetOutOfRange, kerr.OffsetOutOfRange},
 	{replica.ErrDeletePolicy, kerr.PolicyViolation},
 	{commitlog.ErrOutOfRange, kerr.OffsetOutOfRange},

@@ -120,12 +120,13 @@ type fetchRound struct {
 	// missing counts the partitions that do not exist: no reason to answer at once, as long as there
 	// are others to wait for.
 	missing int
+	full    bool // something readable has no room any more
 	timer   *time.Timer
 	read    []*sessionPartition // those with a result, in the session's order of reading
 }
 
 func (r *fetchRound) enough() bool {
-	return r.mind || r.f.ready || r.bytes >= r.f.minBytes || r.missing == len(r.f.session.byName) ||
+	return r.mind || r.full || r.f.ready || r.bytes >= r.f.minBytes || r.missing == len(r.f.session.byName) ||
 		!r.h.o.Now().Before(r.f.deadline)
 }
 
@@ -135,18 +136,31 @@ func (r *fetchRound) readNews() {
 	s.collectMoves()
 	r.missing = 0
 	for p := range s.news() {
-		left := r.f.maxBytes - r.bytes
 		if p.held {
-			continue // read already in an earlier turn of this request: its bytes wait in p.result
+			if !p.moved {
+				continue // read already in an earlier turn of this request: its bytes wait in p.result
+			}
+			r.release(p) // there is more by now
 		}
+		left := r.f.maxBytes - r.bytes
 		if left <= 0 && r.bytes > 0 {
+			r.full = true
 			break // it stays among the news, and comes first the next time
 		}
 		r.readOne(p, left)
 	}
 }
 
+// release gives back what was read of p.
+func (r *fetchRound) release(p *sessionPartition) {
+	r.bytes -= int(p.result.Records.Len())
+	_ = p.result.Records.Close() // it was only read
+	p.held, p.result, p.aborted = false, replica.Result{}, nil
+}
+
+// readOne reads p, for which the response has left bytes of room.
 func (r *fetchRound) readOne(p *sessionPartition, left int) {
+	p.moved = false
 	wasThere := p.answered && p.err == nil
 	p.err = p.resolve(r.h, r.image, r.f)
 	if p.err == nil {
@@ -165,6 +179,8 @@ func (r *fetchRound) readOne(p *sessionPartition, left int) {
 	case n > 0:
 		p.held = true
 		r.bytes += n
+	case p.partition.HasBeyond(p.offset, r.f.isolation):
+		r.full = true // there are records, but the first batch is larger than what is left
 	default:
 		r.f.session.quiet(p) // at the end of what may be read: nothing to do until it moves
 	}
@@ -239,7 +255,7 @@ func (r *fetchRound) discard() {
 		if p.held {
 			_ = p.result.Records.Close()
 		}
-		p.held, p.answered, p.result, p.aborted, p.err, p.diverging = false, false, replica.Result{}, nil, nil, nil
+		p.held, p.moved, p.answered, p.result, p.aborted, p.err, p.diverging = false, false, false, replica.Result{}, nil, nil, nil
 	}
 }
 
@@ -268,7 +284,7 @@ func (p *sessionPartition) find(h *Handler, image *metadata.Image, f *fetchReque
 		if !ok {
 			return nil, fmt.Errorf("topic %v: %w", p.topicID, errUnknownTopicID)
 		}
-		name = topic.Name
+		name, p.topic = topic.Name, topic.Name
 	}
 	partition, err := h.o.Replicas.Partition(name, p.number)
 	if err == nil && f.version >= 13 && partition.TopicID() != p.topicID {

@@ -61,11 +61,7 @@ func (r *fetchRound) toBeTold() []*sessionPartition {
 	}
 	for _, p := range r.f.session.list {
 		if !p.answered { // the response was full before its turn came
-			p.answered = true
-			r.read = append(r.read, p)
-			if p.err = p.resolve(r.h, r.image, r.f); p.err == nil {
-				p.result.Progress = p.partition.Progress()
-			}
+			r.readOne(p, 0)
 		}
 	}
 	return r.f.session.list
@@ -180,7 +176,7 @@ func (w *fetchWriter) partitionTags(r *fetchRound, p *sessionPartition, leaders 
 		w.e.int32(p.diverging.epoch)
 		w.e.int64(p.diverging.end)
 		w.e.noTags()
-	case errors.Is(p.err, replica.ErrNotLeader) || errors.Is(p.err, replica.ErrFencedEpoch):
+	case w.version >= 16 && (errors.Is(p.err, replica.ErrNotLeader) || errors.Is(p.err, replica.ErrFencedEpoch)):
 		leader, epoch := leaders.add(r.image, p.topic, p.number)
 		w.e.dst = append(w.e.dst, 1, tagCurrentLeader, 9)
 		w.e.int32(leader)

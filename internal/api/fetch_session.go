@@ -73,6 +73,7 @@ type sessionPartition struct {
 	result    replica.Result
 	aborted   []commitlog.AbortedTransaction
 	held      bool // result holds records to be sent or closed
+	moved     bool // since it was read
 	answered  bool // it is part of the response
 	err       error
 	diverging *divergence
@@ -199,6 +200,7 @@ func (s *session) quiet(p *sessionPartition) { p.inNews = false }
 func (s *session) collectMoves() {
 	for _, key := range s.watch.Take() {
 		if p, ok := s.byKey[key]; ok {
+			p.moved = true
 			s.addNews(p)
 		}
 	}
@@ -306,6 +308,10 @@ func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest) {
 		return
 	}
 	s.update(q)
+	if len(s.byName) == 0 { // nothing is left to remember
+		h.sessions.remove(s.id)
+		f.known = false
+	}
 	s.leave()
 }
 

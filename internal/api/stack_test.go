@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ import (
 type stack struct {
 	t          testing.TB
 	disk       *disk.Mem
+	files      *countedFS
 	dir        *commitlog.Dir
 	replicas   *replica.Manager
 	controller *controller.Controller
@@ -143,11 +145,37 @@ func (l *instantLog) Status() quorum.Status {
 	}
 }
 
+// countedFS counts the files that are open.
+type countedFS struct {
+	disk.FS
+	open atomic.Int64
+}
+
+type countedFile struct {
+	disk.File
+	fs *countedFS
+}
+
+func (f *countedFS) Open(name string, m disk.Mode) (disk.File, error) {
+	file, err := f.FS.Open(name, m)
+	if err != nil {
+		return nil, err
+	}
+	f.open.Add(1)
+	return countedFile{file, f}, nil
+}
+
+func (f countedFile) Close() error {
+	f.fs.open.Add(-1)
+	return f.File.Close()
+}
+
 const testListener = "PLAINTEXT"
 
 func newStack(t testing.TB, lines ...string) *stack {
 	t.Helper()
 	s := &stack{t: t, disk: disk.NewMem(), logged: &logLines{}}
+	s.files = &countedFS{FS: s.disk}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.ctx = ctx
 	settings, _, err := config.Load(config.Sources{File: strings.Join(append([]string{"node.id=1"}, lines...), "\n"), FileName: "test"})
@@ -158,7 +186,7 @@ func newStack(t testing.TB, lines ...string) *stack {
 	incarnation := metadata.UUID{9, 9, 9}
 	s.replicas = replica.NewManager(replica.Options{NodeID: 1, Incarnation: incarnation, Config: settings, Logger: logger})
 	s.dir, err = commitlog.OpenDir(ctx, commitlog.DirOptions{
-		FS: s.disk, Path: "/data", NodeID: 1, ClusterID: "test-cluster", Logger: logger, Observer: s.replicas,
+		FS: s.files, Path: "/data", NodeID: 1, ClusterID: "test-cluster", Logger: logger, Observer: s.replicas,
 		Rand: rand.NewChaCha8([32]byte{1}),
 	})
 	if err != nil {

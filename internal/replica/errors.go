@@ -16,6 +16,8 @@ var (
 	ErrNotEnoughReplicas = errors.New("fewer in-sync replicas than min.insync.replicas")
 	// ErrOffsetOutOfRange: the offset lies outside what may be read, or deleted.
 	ErrOffsetOutOfRange = errors.New("offset out of range")
+	// ErrUnavailable: the replica's data directory is missing or has failed, or its log cannot be opened.
+	ErrUnavailable = errors.New("replica is not available")
 	// ErrDeletePolicy: the records of a topic without cleanup.policy delete cannot be deleted by offset.
 	ErrDeletePolicy = errors.New("topic's cleanup.policy does not include delete")
 )

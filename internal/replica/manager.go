@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -44,6 +45,7 @@ type Manager struct {
 		sync.RWMutex
 		partitions map[commitlog.TopicPartition]*Partition
 		found      map[commitlog.TopicPartition]*commitlog.Dir // where logs stood at start
+		failed     map[commitlog.TopicPartition]error          // replicas that should be here and could not be opened
 	}
 }
 
@@ -54,6 +56,7 @@ func NewManager(o Options) *Manager {
 	m.settings.Store(o.Config)
 	m.mu.partitions = map[commitlog.TopicPartition]*Partition{}
 	m.mu.found = map[commitlog.TopicPartition]*commitlog.Dir{}
+	m.mu.failed = map[commitlog.TopicPartition]error{}
 	return m
 }
 
@@ -77,15 +80,23 @@ func (m *Manager) Dirs() []*commitlog.Dir { return m.dirs }
 func (m *Manager) Settings() *config.Set { return m.settings.Load() }
 
 // Partition finds a replica of this broker. Whether it leads is for the replica to say.
-// Errors: ErrUnknownPartition.
+// Errors: ErrUnknownPartition, ErrUnavailable.
 func (m *Manager) Partition(topic string, number int32) (*Partition, error) {
+	id := commitlog.TopicPartition{Topic: topic, Partition: number}
 	m.mu.RLock()
-	p, ok := m.mu.partitions[commitlog.TopicPartition{Topic: topic, Partition: number}]
-	m.mu.RUnlock()
+	p, ok := m.mu.partitions[id]
+	var failure error
 	if !ok {
-		return nil, fmt.Errorf("%s-%d: %w", topic, number, ErrUnknownPartition)
+		failure = m.mu.failed[id]
 	}
-	return p, nil
+	m.mu.RUnlock()
+	switch {
+	case ok:
+		return p, nil
+	case failure != nil:
+		return nil, fmt.Errorf("%v: %w: %w", id, ErrUnavailable, failure)
+	}
+	return nil, fmt.Errorf("%v: %w", id, ErrUnknownPartition)
 }
 
 // Partitions returns all replicas, by topic and number.
@@ -184,8 +195,7 @@ func (m *Manager) applySettings(d *metadata.Delta, img *metadata.Image) {
 	}
 	next, err := m.o.Config.With(img.Config(metadata.BrokerResource, ""), img.Config(metadata.BrokerResource, own))
 	if err != nil {
-		m.log.Error("dynamic broker settings are not usable; the ones before stay", "err", err)
-		return
+		m.log.Error("dynamic broker settings that are not allowed are left out", "err", err)
 	}
 	m.settings.Store(next)
 	for _, p := range m.Partitions() {
@@ -231,10 +241,20 @@ func (m *Manager) applyPartition(topic *metadata.Topic, number int32, img *metad
 	}
 	if err != nil {
 		if p, err = m.open(topic, id, state, at, img); err != nil {
+			m.mu.Lock()
+			m.mu.failed[id] = err
+			m.mu.Unlock()
 			return err
 		}
 	}
-	p.become(m.roleOf(state))
+	next := m.roleOf(state)
+	if l, leads := next.(leading); leads {
+		// Before the first append in it, so that whoever asks where the epoch before ended is told.
+		if err := p.log.AssignEpoch(l.epoch, p.log.Progress().End); err != nil {
+			return fmt.Errorf("begin epoch %d of %v: %w", l.epoch, id, err)
+		}
+	}
+	p.become(next)
 	p.advance()
 	return nil
 }
@@ -247,55 +267,55 @@ func (m *Manager) roleOf(state *metadata.Partition) role {
 }
 
 func (m *Manager) open(topic *metadata.Topic, id commitlog.TopicPartition, state *metadata.Partition, at int, img *metadata.Image) (*Partition, error) {
-	dir := m.dirOf(id, state, at)
-	if dir == nil {
-		return nil, fmt.Errorf("open %v: none of the data directories is online", id)
+	dir, err := m.dirOf(id, state, at)
+	if err != nil {
+		return nil, fmt.Errorf("open %v: %w", id, err)
 	}
 	settings := m.topicSettings(img, topic.Name)
 	log, err := dir.Log(id, topic.ID, logConfig(settings))
 	if err != nil {
 		return nil, fmt.Errorf("open %v in %s: %w", id, dir.Path(), err)
 	}
-	if err := log.AssignEpoch(state.LeaderEpoch, log.Progress().End); err != nil {
-		return nil, fmt.Errorf("begin epoch %d of %v: %w", state.LeaderEpoch, id, err)
-	}
 	p := &Partition{id: id, topicID: topic.ID, log: log}
 	p.mu.role = absent{}
 	p.reconfigure(settings, img)
 	m.mu.Lock()
 	m.mu.partitions[id] = p
+	delete(m.mu.failed, id)
 	m.mu.Unlock()
 	return p, nil
 }
 
 // dirOf finds the data directory of a replica: where its log is found, else the one that the
-// metadata names, else any that is online.
-func (m *Manager) dirOf(id commitlog.TopicPartition, state *metadata.Partition, at int) *commitlog.Dir {
+// metadata names, else any that is online. A directory that is named and not here holds the replica's
+// records, so an empty log elsewhere must not take its place.
+func (m *Manager) dirOf(id commitlog.TopicPartition, state *metadata.Partition, at int) (*commitlog.Dir, error) {
 	m.mu.RLock()
 	d, ok := m.mu.found[id]
 	m.mu.RUnlock()
 	if ok {
-		return d
+		return d, nil
 	}
-	var named, online *commitlog.Dir
+	if at < len(state.Directories) && !state.Directories[at].Reserved() {
+		for _, d := range m.dirs {
+			if metadata.UUID(d.ID()) == state.Directories[at] {
+				return d, nil
+			}
+		}
+		return nil, fmt.Errorf("its data directory %v is missing", state.Directories[at])
+	}
 	for _, d := range m.dirs {
-		if at < len(state.Directories) && metadata.UUID(d.ID()) == state.Directories[at] {
-			named = d
-		}
-		if online == nil && d.Offline() == nil {
-			online = d
+		if d.Offline() == nil {
+			return d, nil
 		}
 	}
-	if named != nil {
-		return named
-	}
-	return online
+	return nil, errors.New("none of the data directories is online")
 }
 
 func (m *Manager) removeTopic(topic *metadata.Topic) {
 	for number := range topic.Partitions {
 		id := commitlog.TopicPartition{Topic: topic.Name, Partition: int32(number)}
-		if p, err := m.Partition(topic.Name, int32(number)); err == nil && p.topicID == topic.ID {
+		if p, err := m.Partition(topic.Name, int32(number)); err != nil || p.topicID == topic.ID {
 			m.remove(id)
 		}
 	}
@@ -307,6 +327,7 @@ func (m *Manager) remove(id commitlog.TopicPartition) {
 	delete(m.mu.found, id)
 	p, ok := m.mu.partitions[id]
 	delete(m.mu.partitions, id)
+	delete(m.mu.failed, id)
 	m.mu.Unlock()
 	if !ok {
 		return

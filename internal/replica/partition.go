@@ -174,6 +174,12 @@ func (p *Partition) wake() {
 	}
 }
 
+func (p *Partition) notifyWatches() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notifyWatchesLocked()
+}
+
 func (p *Partition) notifyWatchesLocked() {
 	for w, key := range p.mu.watches {
 		w.notify(key)
@@ -198,6 +204,13 @@ func (p *Partition) Unwatch(w *Watch) {
 	if delete(p.mu.watches, w); len(p.mu.watches) == 0 {
 		p.mu.watches = nil // an idle partition keeps nothing
 	}
+}
+
+// Watches is how many readers have registered.
+func (p *Partition) Watches() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.mu.watches)
 }
 
 // become changes the role, and lets go everybody who waited in the one before.

@@ -95,6 +95,7 @@ func (p *Partition) DeleteRecords(_ context.Context, before int64) (int64, error
 		if err := p.log.AdvanceStart(before); err != nil {
 			return -1, fmt.Errorf("delete records of %v below %d: %w", p.id, before, err)
 		}
+		p.notifyWatches() // readers are told of the new start
 	}
 	return p.log.Progress().Start, nil
 }
