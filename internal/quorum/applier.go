@@ -85,13 +85,29 @@ func (q *Quorum) lead(term uint64) {
 
 // maybeSnapshot starts one if enough of the log has gathered since the last.
 func (q *Quorum) maybeSnapshot() {
-	if q.st.log.Size() < q.o.SnapshotBytes {
+	if q.st.log.Size() >= q.o.SnapshotBytes {
+		q.startSnapshot()
+	}
+}
+
+// snapshotByTime starts one if there are entries that no snapshot has, and the last was long ago. Owner only.
+func (q *Quorum) snapshotByTime() {
+	now := q.o.Now()
+	if q.o.SnapshotInterval <= 0 || now.Sub(q.snapped) < q.o.SnapshotInterval {
 		return
 	}
+	q.snapped = now
+	if q.raft.BasicStatus().Applied > q.st.snapshotMeta().GetIndex() {
+		q.startSnapshot()
+	}
+}
+
+// startSnapshot writes a snapshot on a goroutine of its own, unless one is being written.
+func (q *Quorum) startSnapshot() {
 	select {
 	case q.snapshotting <- struct{}{}:
 	default:
-		return // one is being written
+		return
 	}
 	q.running.Go(func() {
 		defer func() { <-q.snapshotting }()

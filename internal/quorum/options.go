@@ -71,6 +71,9 @@ type Options struct {
 	// SnapshotBytes is how much of the log may gather before a snapshot replaces it
 	// (metadata.log.max.record.bytes.between.snapshots). 0: 20 MiB.
 	SnapshotBytes int64
+	// SnapshotInterval is how long new entries wait at most for a snapshot that covers them
+	// (metadata.log.max.snapshot.interval.ms). 0: only SnapshotBytes counts.
+	SnapshotInterval time.Duration
 	// Fatal is told, once, of an error after which this node must stop. It must not block.
 	Fatal func(error)
 }

@@ -35,6 +35,7 @@ type Quorum struct {
 	raft    *raft.RawNode
 	random  *rand.Rand
 	leading metadata.Leadership // as announced last
+	snapped time.Time           // when a snapshot was last due by time
 
 	// The proposer's ids count up from a random number, so that a restarted node does not take its
 	// former self's entries for its own.
@@ -70,6 +71,7 @@ func Open(ctx context.Context, o Options) (*Quorum, error) {
 		applies: make(chan func() error, maxApplies), snapshotting: make(chan struct{}, 1),
 		random: rand.New(rand.NewPCG(o.Seed, uint64(o.NodeID))),
 	}
+	q.snapped = o.Now()
 	q.firstID = q.random.Uint64()>>2 + 1
 	q.lastID = q.firstID - 1
 	q.mu.status = q.idleStatus()
@@ -148,6 +150,7 @@ func (q *Quorum) own() {
 	tick = time.AfterFunc(q.nextTick(), func() {
 		q.do(func() {
 			q.raft.Tick()
+			q.snapshotByTime()
 			tick.Reset(q.nextTick())
 		})
 	})

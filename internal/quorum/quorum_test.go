@@ -287,3 +287,34 @@ func TestTrap08FailedFlushOfMetadataStopsTheNode(t *testing.T) {
 		}
 	})
 }
+
+func TestSnapshotComesAfterTheIntervalOnlyForNewEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := disk.NewMem()
+		n := start(t, mem, 6, func(o *Options) { o.SnapshotInterval = time.Minute })
+		defer n.close()
+		snapshots := func() (names []string) {
+			entries, err := mem.List("/meta/__cluster_metadata-0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				if _, _, ok := parseSnapshotName(e.Name); ok {
+					names = append(names, e.Name)
+				}
+			}
+			return names
+		}
+		time.Sleep(90 * time.Second) // the entry that began the term is new to the first
+		first := snapshots()
+		time.Sleep(5 * time.Minute)
+		if again := snapshots(); len(first) != 1 || len(again) != 1 || first[0] != again[0] {
+			t.Fatalf("snapshots %v, then %v without new entries", first, again)
+		}
+		n.propose(0)
+		time.Sleep(2 * time.Minute)
+		if after := snapshots(); len(after) != 1 || after[0] == first[0] {
+			t.Fatalf("snapshots %v although an entry followed %v two minutes ago", after, first)
+		}
+	})
+}

@@ -52,15 +52,46 @@ func (s *Server) accept(l net.Listener, cfg *Listener) {
 // pace waits where connections come faster than allowed; a second's worth may come at once. It
 // tells whether the server goes on.
 func (s *Server) pace(due *time.Time) bool {
-	if s.limits.ConnectionsPerSecond == unlimited {
+	for {
+		limits, changed := s.admission()
+		if limits.PerSecond == unlimited {
+			return true
+		}
+		var wait time.Duration // with none allowed, until that changes
+		if limits.PerSecond > 0 {
+			now := time.Now()
+			next := *due
+			if earliest := now.Add(-time.Second); next.Before(earliest) {
+				next = earliest
+			}
+			next = next.Add(time.Second / time.Duration(limits.PerSecond))
+			if wait = next.Sub(now); wait <= 0 {
+				*due = next
+				return true
+			}
+		}
+		if !s.await(wait, changed) {
+			return false
+		}
+	}
+}
+
+// await waits for d, 0 meaning for ever, or for a change; it tells whether the server goes on.
+func (s *Server) await(d time.Duration, changed <-chan struct{}) bool {
+	var over <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		over = t.C
+	}
+	select {
+	case <-over:
 		return true
+	case <-changed:
+		return true
+	case <-s.closing:
+		return false
 	}
-	now := time.Now()
-	if earliest := now.Add(-time.Second); due.Before(earliest) {
-		*due = earliest
-	}
-	*due = due.Add(time.Second / time.Duration(s.limits.ConnectionsPerSecond))
-	return !due.After(now) || s.sleep(due.Sub(now))
 }
 
 // sleep tells whether the server goes on after d.
@@ -78,12 +109,12 @@ func (s *Server) sleep(d time.Duration) bool {
 // admit starts a connection that holds a slot, or closes it.
 func (s *Server) admit(conn net.Conn, cfg *Listener) {
 	ip := hostOf(conn.RemoteAddr())
-	most := s.limits.ConnectionsPerIP
-	if n, ok := s.limits.ConnectionsPerIPOverrides[ip]; ok {
-		most = n
-	}
 	c := s.newConnection(conn, cfg, ip)
 	s.mu.Lock()
+	most := s.mu.admission.PerIP
+	if n, ok := s.mu.admission.PerIPOverrides[ip]; ok {
+		most = n
+	}
 	full := s.mu.perIP[ip] >= most
 	if !full {
 		s.mu.perIP[ip]++

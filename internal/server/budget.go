@@ -9,9 +9,9 @@ import (
 // budget is an amount that many share: bytes of memory, or connections. Who asks for more than is
 // left waits in line, so that a large demand is met although small ones keep coming.
 type budget struct {
-	total int64
-	mu    struct { // never held while waiting
+	mu struct { // never held while waiting
 		sync.Mutex
+		total   int64
 		used    int64
 		waiting []*claim
 	}
@@ -22,15 +22,31 @@ type claim struct {
 	granted chan struct{}
 }
 
-func newBudget(total int64) *budget { return &budget{total: total} }
+func newBudget(total int64) *budget {
+	b := &budget{}
+	b.mu.total = total
+	return b
+}
+
+// resize changes the total; what is taken stays taken. Only for budgets of which one is taken at a
+// time: a larger claim is cut to the total of its own moment.
+func (b *budget) resize(total int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.total = total
+	b.grant()
+}
+
+// share is what a claim of n counts for. With a total of 0 nothing is granted. The caller holds mu.
+func (b *budget) share(n int64) int64 { return min(n, max(b.mu.total, 1)) }
 
 // try takes n at once, or tells that it cannot. More than the total counts as the total: whoever
 // needs it is alone.
 func (b *budget) try(n int64) bool {
-	n = min(n, b.total)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.mu.waiting) > 0 || b.mu.used+n > b.total {
+	n = b.share(n)
+	if len(b.mu.waiting) > 0 || b.mu.used+n > b.mu.total {
 		return false
 	}
 	b.mu.used += n
@@ -42,8 +58,9 @@ func (b *budget) take(ctx context.Context, stop <-chan struct{}, n int64) bool {
 	if b.try(n) {
 		return true
 	}
-	c := &claim{n: min(n, b.total), granted: make(chan struct{})}
+	c := &claim{granted: make(chan struct{})}
 	b.mu.Lock()
+	c.n = b.share(n)
 	b.mu.waiting = append(b.mu.waiting, c)
 	b.grant()
 	b.mu.Unlock()
@@ -68,7 +85,7 @@ func (b *budget) take(ctx context.Context, stop <-chan struct{}, n int64) bool {
 // give returns n that was taken.
 func (b *budget) give(n int64) {
 	b.mu.Lock()
-	b.mu.used -= min(n, b.total)
+	b.mu.used -= b.share(n)
 	b.grant()
 	b.mu.Unlock()
 }
@@ -82,7 +99,7 @@ func (b *budget) inUse() int64 {
 
 // grant serves the line from its head. The caller holds mu.
 func (b *budget) grant() {
-	for len(b.mu.waiting) > 0 && b.mu.used+b.mu.waiting[0].n <= b.total {
+	for len(b.mu.waiting) > 0 && b.mu.used+b.mu.waiting[0].n <= b.mu.total {
 		b.mu.used += b.mu.waiting[0].n
 		close(b.mu.waiting[0].granted)
 		b.mu.waiting = slices.Delete(b.mu.waiting, 0, 1)

@@ -25,17 +25,12 @@ type Limits struct {
 	// (connection.max.unanswered.requests, default 64, at least 2). Past it the connection is not
 	// read, and TCP slows the client down.
 	Unanswered int
-	// Connections bounds the connections that are served (max.connections, default 2^31-1). Past
-	// it new ones wait, unread.
-	Connections int
-	// ConnectionsPerIP bounds the connections from one address (max.connections.per.ip, default
-	// 2^31-1), ConnectionsPerIPOverrides those from the addresses in it
-	// (max.connections.per.ip.overrides). Further ones are closed at once.
+	// Connections, ConnectionsPerIP with its overrides, and ConnectionsPerSecond are the
+	// ConnectionLimits at the start, where 0 means no limit instead.
+	Connections               int
 	ConnectionsPerIP          int
 	ConnectionsPerIPOverrides map[string]int
-	// ConnectionsPerSecond bounds how fast new connections are taken on
-	// (max.connection.creation.rate, default unlimited). Faster ones wait, unread.
-	ConnectionsPerSecond int
+	ConnectionsPerSecond      int
 	// Idle is how long a connection may have neither a request nor an unanswered one before it is
 	// closed (connections.max.idle.ms, default 10 minutes).
 	Idle time.Duration
@@ -46,6 +41,41 @@ type Limits struct {
 	// SendBufferBytes and ReceiveBufferBytes size the socket's buffers (socket.send.buffer.bytes,
 	// socket.receive.buffer.bytes); 0 or less leaves them to the operating system.
 	SendBufferBytes, ReceiveBufferBytes int
+}
+
+// ConnectionLimits are the limits that can change while a server runs. Zero means none at all.
+type ConnectionLimits struct {
+	// Total bounds the connections that are served (max.connections). Past it new ones wait, unread.
+	Total int
+	// PerIP bounds the connections from one address (max.connections.per.ip), PerIPOverrides those
+	// from the addresses in it (max.connections.per.ip.overrides). Further ones are closed at once.
+	PerIP          int
+	PerIPOverrides map[string]int
+	// PerSecond bounds how fast new connections are taken on (max.connection.creation.rate). Faster
+	// ones wait, unread.
+	PerSecond int
+}
+
+func (l *Limits) connections() ConnectionLimits {
+	return ConnectionLimits{l.Connections, l.ConnectionsPerIP, l.ConnectionsPerIPOverrides, l.ConnectionsPerSecond}
+}
+
+// SetConnectionLimits puts new limits in the place of the old. Connections that are open stay; where
+// there are more than Total, new ones wait until enough have ended.
+func (s *Server) SetConnectionLimits(l ConnectionLimits) {
+	s.slots.resize(int64(l.Total))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.admission = l
+	close(s.mu.readmit)
+	s.mu.readmit = make(chan struct{})
+}
+
+// admission returns the limits for new connections, and a channel that is closed when they change.
+func (s *Server) admission() (ConnectionLimits, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.admission, s.mu.readmit
 }
 
 const (

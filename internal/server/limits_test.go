@@ -498,3 +498,63 @@ func selfSigned(t *testing.T) tls.Certificate {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
+
+func TestConnectionLimitsChangeWhileRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1, handlerFunc(echo), Limits{})
+		served := func(p *wire.Pending) bool {
+			time.Sleep(time.Minute)
+			select {
+			case <-p.Done():
+				return true
+			default:
+				return false
+			}
+		}
+		start := func() (*wire.Client, *wire.Pending) {
+			c := r.client(wire.ClientOptions{})
+			p, err := c.Start(t.Context(), private, 0, nothing)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c, p
+		}
+		limits := ConnectionLimits{Total: unlimited, PerIP: unlimited, PerSecond: unlimited}
+		set := func(change func(l *ConnectionLimits)) {
+			l := limits
+			change(&l)
+			r.server.SetConnectionLimits(l)
+		}
+		first, p := start()
+		_, q := start()
+		if !served(p) || !served(q) {
+			t.Fatal("not served without limits")
+		}
+		set(func(l *ConnectionLimits) { l.Total = 2 })
+		if _, p = start(); served(p) {
+			t.Error("a third connection is served with max.connections 2")
+		}
+		set(func(l *ConnectionLimits) { l.Total = 3 })
+		if !served(p) {
+			t.Error("not served after the limit was raised")
+		}
+		set(func(l *ConnectionLimits) { l.Total = 0 })
+		_ = first.Close()
+		if _, p = start(); served(p) {
+			t.Error("served with max.connections 0")
+		}
+		set(func(l *ConnectionLimits) { l.PerSecond = 0 })
+		if !served(p) { // its pace had been granted
+			t.Error("not served although it waited for its slot alone")
+		}
+		if _, p = start(); served(p) {
+			t.Error("served with max.connection.creation.rate 0")
+		}
+		set(func(l *ConnectionLimits) { l.PerSecond = 1 })
+		if !served(p) {
+			t.Error("not served after the rate was raised")
+		}
+		set(func(l *ConnectionLimits) { l.PerIP = 0 })
+		expectClosed(t, r.dial())
+	})
+}

@@ -100,6 +100,8 @@ type Server struct {
 		closing     bool
 		connections map[*connection]struct{}
 		perIP       map[string]int
+		admission   ConnectionLimits
+		readmit     chan struct{} // closed and replaced when admission changes
 	}
 }
 
@@ -120,6 +122,7 @@ func Listen(ctx context.Context, o Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.mu.connections = map[*connection]struct{}{}
 	s.mu.perIP = map[string]int{}
+	s.mu.admission, s.mu.readmit = s.limits.connections(), make(chan struct{})
 
 	for _, cfg := range s.configs {
 		l, err := o.Network.Listen(ctx, cfg.Addr)
