@@ -171,7 +171,7 @@ func TestFlights(t *testing.T) {
 	b.Kill()
 	b.Restart()
 	if rig.System() == "barnabas" {
-		readFlights(t, "barnabas consume", want, barnabas(t, "consume", "flights", "-b", b.Addr, "--from", "beginning", "--count", fmt.Sprint(flightsRows), "-o", "value"))
+		readFlights(t, "barnabas consume", want, barnabas(t, "consume", "flights", "-b", b.Addr, "--from", "beginning", "-o", "value", "--timeout", "5m"))
 	}
 	sameKeySamePartition(t, b.Addr, want)
 }
@@ -188,7 +188,7 @@ func barnabas(t *testing.T, args ...string) *exec.Cmd {
 func flightProducer(t *testing.T, addr, file string) *exec.Cmd {
 	t.Helper()
 	if rig.System() == "barnabas" {
-		return barnabas(t, "produce", "flights", "-b", addr, "--json", "origin", "--file", file)
+		return barnabas(t, "produce", "flights", "-b", addr, "--json", "origin", "--file", file, "--timeout", "5m")
 	}
 	script := `sed -E 's/^\{"origin":"([^"]*)"/\1\t&/' "$1" | kcat -E -b "$2" -P -t flights -K '\t' -X enable.idempotence=true`
 	return exec.Command("bash", "-c", script, "flights", file, addr)
