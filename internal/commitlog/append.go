@@ -19,7 +19,7 @@ import (
 // them nothing has changed.
 func (l *Log) Append(b batch.Batch, o AppendOptions) (Appended, error) {
 	cfg := l.config.Load()
-	checked, err := l.dir.checker.Check(b, cfg.rules(o))
+	checked, err := l.dir.checker.Check(b, cfg.rules(o, l.dir.options.MaxDecompressedBytes))
 	if err != nil {
 		return Appended{}, err
 	}
@@ -58,11 +58,11 @@ func (l *Log) AppendAt(b batch.Batch) error {
 	return l.afterAppend(cfg, l.dir.now().UnixMilli())
 }
 
-func (c *Config) rules(o AppendOptions) batch.Rules {
+func (c *Config) rules(o AppendOptions, maxDecompressed int) batch.Rules {
 	return batch.Rules{
 		NowMs: o.NowMs, TimestampType: c.TimestampType, MaxBeforeMs: c.TimestampBeforeMaxMs, MaxAfterMs: c.TimestampAfterMaxMs,
 		RequireKeys: c.Compact, Internal: o.Origin == Coordinator, Codec: c.Codec, KeepCodec: c.KeepCodec, Levels: c.Levels,
-		MaxBytes: int(c.MaxMessageBytes),
+		MaxBytes: int(c.MaxMessageBytes), MaxDecompressedBytes: maxDecompressed,
 	}
 }
 

@@ -55,8 +55,12 @@ type DirOptions struct {
 	MaxProducerIDs int
 	// MaxOpenFiles bounds the files kept open; past it those longest unused are closed. 16,384. Appends and reads under way
 	// are not bound by it.
-	MaxOpenFiles   int
-	IdleCloseAfter time.Duration // 1 min; a file is closed when it was not used for so long, up to half as much again
+	MaxOpenFiles int
+	// MaxDecompressedBytes bounds what one compressed batch of a client may unpack to; 0: the Checker's own bound.
+	MaxDecompressedBytes int
+	// InitialTaskDelay is when the first round of housekeeping begins, at the latest (log.initial.task.delay.ms); 30 s.
+	InitialTaskDelay time.Duration
+	IdleCloseAfter   time.Duration // 1 min; a file is closed when it was not used for so long, up to half as much again
 
 	RetentionCheckInterval     time.Duration // log.retention.check.interval.ms; 5 min
 	RecoveryCheckpointInterval time.Duration // log.flush.offset.checkpoint.interval.ms; 1 min
@@ -126,6 +130,7 @@ type Dir struct {
 	failure       atomic.Pointer[error]
 	producerCount atomic.Int64
 	maxProducers  int64
+	expiration    atomic.Int64 // of producers, ns
 	openCount     atomic.Int64
 	written       atomic.Int64 // bytes appended
 	sweep         atomic.Int64 // number of the housekeeping's last look for idle files
@@ -155,6 +160,7 @@ func (o *DirOptions) setDefaults() {
 	set(&o.MaxProducerIDs, 1_000_000)
 	set(&o.MaxOpenFiles, 16_384)
 	set(&o.IdleCloseAfter, time.Minute)
+	set(&o.InitialTaskDelay, 30*time.Second)
 	set(&o.RetentionCheckInterval, 5*time.Minute)
 	set(&o.RecoveryCheckpointInterval, time.Minute)
 	set(&o.StartCheckpointInterval, time.Minute)
@@ -190,6 +196,7 @@ func OpenDir(ctx context.Context, o DirOptions) (*Dir, error) {
 		fs: o.FS, path: o.Path, options: o, logger: o.Logger, observer: o.Observer, checker: o.Checker, now: o.Now,
 		maxProducers: int64(o.MaxProducerIDs), stopped: make(chan struct{}),
 	}
+	d.expiration.Store(int64(o.ProducerIDExpiration))
 	d.mu.logs, d.mu.open = map[TopicPartition]*Log{}, map[*file]struct{}{}
 	d.points.slot = make(chan struct{}, 1)
 	d.flusher, d.keeper = newFlusher(d), newKeeper(d)
@@ -449,7 +456,10 @@ func (d *Dir) jitter(limit int64) int64 {
 func (d *Dir) join(name string) string { return d.path + "/" + name }
 
 // expiry is the time (ms) before which a producer must have written last to be forgotten.
-func (d *Dir) expiry() int64 { return d.now().Add(-d.options.ProducerIDExpiration).UnixMilli() }
+func (d *Dir) expiry() int64 { return d.now().Add(-time.Duration(d.expiration.Load())).UnixMilli() }
+
+// SetProducerIDExpiration changes ProducerIDExpiration from the next look for expired producers on.
+func (d *Dir) SetProducerIDExpiration(after time.Duration) { d.expiration.Store(int64(after)) }
 
 func (d *Dir) opened(f *file) {
 	d.mu.Lock()

@@ -20,6 +20,7 @@ type keeper struct {
 	wake chan struct{} // holds one signal
 	quit context.CancelFunc
 	done chan struct{}
+	slot chan struct{} // held by a checkpoint: one must not rely on what another is still flushing
 
 	mu struct { // short
 		sync.Mutex
@@ -52,7 +53,7 @@ type chore struct {
 }
 
 func newKeeper(d *Dir) *keeper {
-	k := &keeper{dir: d, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	k := &keeper{dir: d, wake: make(chan struct{}, 1), done: make(chan struct{}), slot: make(chan struct{}, 1)}
 	k.quit = func() {}
 	return k
 }
@@ -131,13 +132,10 @@ func (k *keeper) plan() {
 		{every: o.ProducerIDCheckInterval, do: k.expireProducers},
 		{every: o.IdleCloseAfter / 2, do: k.closeIdle},
 	} {
-		c.due = now.Add(min(c.every, firstChoreAfter) + k.spread(c.every))
+		c.due = now.Add(min(c.every, o.InitialTaskDelay) + k.spread(c.every))
 		k.chores = append(k.chores, c)
 	}
 }
-
-// firstChoreAfter is when the first round of chores begins at the latest, as in Kafka.
-const firstChoreAfter = 30 * time.Second
 
 // spread is up to a hundredth of a period.
 func (k *keeper) spread(period time.Duration) time.Duration {
@@ -452,6 +450,8 @@ func (k *keeper) grown() int64 { return k.dir.written.Load() - k.bytes }
 // checkpoint moves the recovery points to what is durable. Before that it makes durable what a recovery from there relies
 // on: index entries below it, and the producer state at it.
 func (k *keeper) checkpoint() {
+	k.slot <- struct{}{}
+	defer func() { <-k.slot }()
 	d := k.dir
 	k.bytes = d.written.Load()
 	var moves []move
