@@ -34,7 +34,6 @@ type Consumer struct {
 		cursors  map[TopicPartition]*cursor
 		fetchers map[int32]*fetcher
 		ready    []*cursor // with chunks, in turn
-		failures []error   // for Poll to return
 		pending  int       // bytes of all cursors
 	}
 }
@@ -106,7 +105,6 @@ func (k *Consumer) Assign(partitions map[TopicPartition]Position) error {
 		k.dropLocked(old)
 	}
 	clear(k.mu.cursors)
-	k.mu.failures = nil
 	for tp, at := range partitions {
 		k.mu.cursors[tp] = newCursor(tp, at)
 	}
@@ -269,11 +267,6 @@ func (k *Consumer) takeReady() ([]Record, error) {
 	if k.mu.closed {
 		return nil, fmt.Errorf("poll: %w", ErrClosed)
 	}
-	if len(k.mu.failures) > 0 {
-		err := k.mu.failures[0]
-		k.mu.failures = k.mu.failures[1:]
-		return nil, err
-	}
 	for len(k.mu.ready) > 0 {
 		cur := k.mu.ready[0]
 		k.mu.ready[0] = nil
@@ -403,10 +396,25 @@ func (k *Consumer) route() {
 	k.tell()
 }
 
-// stopLocked reports an error of a partition to Poll, and reads it no further.
+// stopLocked reads a partition no further, and lets Poll return the error behind the records that
+// it has yet to return.
 func (k *Consumer) stopLocked(cur *cursor, err error) {
 	cur.stopped = true
-	k.mu.failures = append(k.mu.failures, &PartitionError{cur.tp, err})
+	at := cur.next
+	if cur.start.kind != positionNone {
+		at = -1
+	}
+	cur.chunks = append(cur.chunks, chunk{next: at, err: &PartitionError{cur.tp, err}})
+	k.enlistLocked(cur)
+}
+
+// addLocked appends what a response held, before the error of a cursor that was stopped meanwhile.
+func (cur *cursor) addLocked(c chunk) {
+	at := len(cur.chunks)
+	if cur.stopped && at > 0 && cur.chunks[at-1].err != nil {
+		at--
+	}
+	cur.chunks = slices.Insert(cur.chunks, at, c)
 }
 
 func (k *Consumer) wakeFetchers() {

@@ -319,7 +319,6 @@ func (f *fetcher) refusedLocked(cur *cursor, err error, part *kmsg.FetchResponse
 	switch {
 	case errors.Is(err, ErrOffsetOutOfRange):
 		if f.k.cfg.reset.kind == positionNone {
-			cur.position = cur.next
 			f.k.stopLocked(cur, fmt.Errorf("offset %d: %w", cur.next, err))
 			f.k.tell()
 			return false
@@ -329,7 +328,7 @@ func (f *fetcher) refusedLocked(cur *cursor, err error, part *kmsg.FetchResponse
 		return false
 	case staleMetadata(err):
 		hint := leaderHint{cur.tp, part.CurrentLeader.LeaderID, part.CurrentLeader.LeaderEpoch}
-		if !f.k.c.meta.hint(hint, fetchBrokers(answer)) {
+		if hint.leader == f.node || !f.k.c.meta.hint(hint, fetchBrokers(answer)) {
 			f.backOffLocked(cur)
 		}
 		return true
@@ -371,13 +370,13 @@ func (f *fetcher) decode(answers []fetched) {
 		if !a.cur.dropped {
 			next := a.next
 			if err != nil {
-				a.cur.stopped = true
 				next = a.from
 				if n := len(records); n > 0 {
 					next = records[n-1].Offset + 1
 				}
 			}
-			a.cur.chunks = append(a.cur.chunks, chunk{records: records, bytes: a.bytes, next: next, err: err})
+			a.cur.addLocked(chunk{records: records, bytes: a.bytes, next: next, err: err})
+			a.cur.stopped = a.cur.stopped || err != nil
 			f.k.enlistLocked(a.cur)
 		}
 		f.k.mu.Unlock()

@@ -225,7 +225,9 @@ func (i *identity) obtain() {
 			}
 			return
 		}
-		p.c.log.Warn("no producer id", "attempt", failures, "error", err)
+		if failures&(failures-1) == 0 { // ever more rarely
+			p.c.log.Warn("no producer id", "attempt", failures, "error", err)
+		}
 		if sleep(p.ctx, p.c.cfg.retryBackoff.after(failures, p.c.random)) != nil {
 			return
 		}

@@ -130,7 +130,9 @@ func (m *metadata) run(ctx context.Context) {
 		err := m.refresh(ctx)
 		if err != nil && ctx.Err() == nil {
 			failures++
-			m.c.log.Warn("no metadata from any broker", "attempt", failures, "error", err)
+			if failures&(failures-1) == 0 { // ever more rarely
+				m.c.log.Warn("no metadata from any broker", "attempt", failures, "error", err)
+			}
 			m.update()
 		} else {
 			failures = 0
@@ -334,13 +336,17 @@ type leaderHint struct {
 	leaderEpoch int32
 }
 
-// hint takes over a new leader without asking. It returns false where that is no news.
+// hint takes over a new leader without asking. It is false where the hint is of no use; true also
+// where the same is known already.
 func (m *metadata) hint(h leaderHint, brokers []brokerInfo) bool {
 	for {
 		s := m.snapshot()
 		t, p := s.partition(h.tp)
-		if p == nil || h.leader < 0 || h.leaderEpoch <= p.leaderEpoch {
+		if p == nil || h.leader < 0 {
 			return false
+		}
+		if h.leaderEpoch <= p.leaderEpoch {
+			return h.leaderEpoch == p.leaderEpoch && h.leader == p.leader
 		}
 		next := *s
 		next.brokers = maps.Clone(s.brokers)

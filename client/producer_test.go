@@ -253,6 +253,72 @@ func giveUpSome(t *testing.T, f *fakeCluster, seed uint64) {
 	}
 }
 
+// A leader that knows nothing of a producer takes any sequence: until the first batch is
+// acknowledged no second one may leave.
+func TestFirstBatchIsAcknowledgedBeforeTheSecondLeaves(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.topic("t", 1)
+		requests := 0
+		f.script(func(_ int32, req kmsg.Request) interference {
+			if req.Key() != 0 {
+				return interference{}
+			}
+			requests++
+			if requests == 1 {
+				return interference{delay: 100 * time.Millisecond, code: int16(ErrNotEnoughReplicas)}
+			}
+			return interference{}
+		})
+		sendPaced(t, f, 10, 5*time.Millisecond)
+	})
+}
+
+// A leader recognises the last five batches: while one that may have been written is sent again,
+// nothing new may be written behind it.
+func TestNothingNewPassesWhatIsSentAgain(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.topic("t", 1)
+		requests, of5 := 0, 0
+		f.script(func(_ int32, req kmsg.Request) interference {
+			r, ok := req.(*kmsg.ProduceRequest)
+			if !ok {
+				return interference{}
+			}
+			if requests++; batch.Batch(r.Topics[0].Partitions[0].Records).BaseSequence() != 5 {
+				return interference{}
+			}
+			switch of5++; of5 {
+			case 1: // written, but the producer does not learn it; four more are on their way
+				return interference{delay: 50 * time.Millisecond, after: int16(ErrNotEnoughReplicasAfterAppend)}
+			case 2, 3, 4:
+				return interference{delay: 50 * time.Millisecond, code: int16(ErrNotEnoughReplicas)}
+			}
+			return interference{}
+		})
+		sendPaced(t, f, 60, 5*time.Millisecond)
+	})
+}
+
+// sendPaced sends records one by one, each a batch, and compares the log with them.
+func sendPaced(t *testing.T, f *fakeCluster, n int, pace time.Duration) {
+	t.Helper()
+	c, p := newTestProducer(t, f, Linger(0), BatchSize(0))
+	defer c.Close()
+	for _, v := range values(0, n) {
+		if err := p.Send(t.Context(), ProducerRecord{Topic: "t", Value: []byte(v)}, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(pace)
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tp := TopicPartition{"t", 0}
+	if got := f.values(tp); !slices.Equal(got, values(0, n)) {
+		t.Errorf("%s\n%s", difference(got, values(0, n)), f.dump(tp))
+	}
+}
+
 // A leader that has lost what it knew of the producer refuses its numbers; the partition goes on
 // in the next epoch (KIP-360), and nothing is repeated.
 func TestNextEpochWhereNumbersCannotContinue(t *testing.T) {
@@ -314,7 +380,7 @@ func TestNewProducerIDWhereTheEpochIsFenced(t *testing.T) {
 // A batch that the broker finds too large is sent as two, with the same numbers.
 func TestTooLargeBatchesAreSplit(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
-		f.topic("t", 1)
+		topic := f.topic("t", 1)
 		f.script(func(_ int32, req kmsg.Request) interference {
 			if r, ok := req.(*kmsg.ProduceRequest); ok && len(r.Topics[0].Partitions[0].Records) > 400 {
 				return interference{code: int16(ErrMessageTooLarge)}
@@ -348,6 +414,15 @@ func TestTooLargeBatchesAreSplit(t *testing.T) {
 		}
 		if got := f.values(TopicPartition{"t", 0}); !slices.Equal(got, want) || failed != 1 {
 			t.Errorf("%d failed; the log holds %v", failed, got)
+		}
+		// Up to the record that was given up, the numbers go on as they were.
+		for n := int32(0); n < 50; {
+			b := topic.partitions[0].batches[0]
+			topic.partitions[0].batches = topic.partitions[0].batches[1:]
+			if b.ProducerEpoch() != 0 || b.BaseSequence() != n {
+				t.Fatalf("epoch %d, sequence %d after %d records", b.ProducerEpoch(), b.BaseSequence(), n)
+			}
+			n += b.Count()
 		}
 	})
 }

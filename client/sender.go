@@ -369,7 +369,7 @@ func readOutcome(tp TopicPartition, part *kmsg.ProduceResponseTopicPartition) ou
 
 // takeHint learns of a new leader from the refusal of the old one.
 func (s *sender) takeHint(tp TopicPartition, part *kmsg.ProduceResponseTopicPartition, answer *kmsg.ProduceResponse) bool {
-	if part.ErrorCode != int16(ErrNotLeaderOrFollower) {
+	if part.ErrorCode != int16(ErrNotLeaderOrFollower) || part.CurrentLeader.LeaderID == s.node {
 		return false
 	}
 	brokers := make([]brokerInfo, 0, len(answer.Brokers))
