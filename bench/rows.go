@@ -97,11 +97,12 @@ func (l *lab) running(ctx context.Context, want bool) error {
 	return nil
 }
 
-// warm lets each broker take and give a few million records before anything is measured.
+// warm lets each broker take and give a few million records before anything is measured, ours as
+// often as theirs.
 func (l *lab) warm(ctx context.Context) error {
-	for _, name := range []string{kafka, pageCache, durable} {
+	for _, name := range []string{kafka, pageCache, kafka, durable} {
 		v := l.variant(name)
-		n := l.scaled(1_000_000)
+		n := max(300_000, l.scaled(1_000_000))
 		for _, codec := range []string{"none", "lz4"} {
 			if err := l.withTopic(ctx, v, 6, func(topic string) error {
 				if _, err := produce(ctx, v, topic, codec, n, 124); err != nil {
@@ -110,7 +111,7 @@ func (l *lab) warm(ctx context.Context) error {
 				if _, err := consume(ctx, v, topic, n, 124); err != nil {
 					return err
 				}
-				_, err := syncSend(ctx, v, topic, 50, 124, l.seconds(3))
+				_, err := syncSend(ctx, v, topic, 200, 124, max(time.Second, l.seconds(3)))
 				return err
 			}); err != nil {
 				return fmt.Errorf("warm %s: %w", name, err)
@@ -192,7 +193,7 @@ func rows(o options) []row {
 			}
 		}
 	}
-	all = append(all, consumeRow(124, 3_000_000), consumeRow(1024, 600_000), syncRow(), latencyRow(), manyPartitionsRow())
+	all = append(all, consumeRow(124, 6_000_000), consumeRow(1024, 1_200_000), syncRow(), latencyRow(), manyPartitionsRow())
 	return append(all, startRows(o)...)
 }
 
