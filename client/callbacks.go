@@ -51,6 +51,8 @@ func (c *callbacks) await(ctx context.Context) error {
 	select {
 	case <-mark:
 		return nil
+	case <-c.p.ctx.Done():
+		return ErrClosed
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

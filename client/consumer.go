@@ -79,6 +79,9 @@ func (c *Client) NewConsumer(options ...ConsumerOption) (*Consumer, error) {
 			return nil, fmt.Errorf("consumer: %w", err)
 		}
 	}
+	if c.ctx.Err() != nil {
+		return nil, fmt.Errorf("consumer: %w", ErrClosed)
+	}
 	k := &Consumer{c: c, cfg: cfg, links: newLinks(c), checker: batch.NewChecker(), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancelCause(c.ctx)
 	k.mu.cursors = map[TopicPartition]*cursor{}

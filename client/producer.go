@@ -36,12 +36,13 @@ type Producer struct {
 
 	ctx    context.Context // ends when Close gives up
 	cancel context.CancelCauseFunc
-	closed chan struct{} // closed when Close begins: no record is taken any more
-	ended  atomic.Bool   // the same, for queue.append
+	closed chan struct{} // closed when Close begins
+	ended  atomic.Bool   // no record is taken any more, for queue.append: here or Client.Close has begun
 	wg     sync.WaitGroup
 
 	mu struct { // never held while waiting; queue.mu may be held when it is taken, not the reverse
 		sync.Mutex
+		closing  bool // Close has begun
 		closed   bool // no sender may be started any more
 		senders  map[int32]*sender
 		homeless map[*queue]bool // their leader is not known
@@ -73,6 +74,9 @@ func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 	if err := cfg.check(&c.cfg); err != nil {
 		return nil, fmt.Errorf("producer: %w", err)
 	}
+	if c.ctx.Err() != nil {
+		return nil, fmt.Errorf("producer: %w", ErrClosed)
+	}
 	p := &Producer{
 		c: c, cfg: cfg, links: newLinks(c), memory: newBufferMemory(cfg.bufferBytes),
 		checker: batch.NewChecker(), closed: make(chan struct{}),
@@ -83,6 +87,7 @@ func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 	p.topics.byName.Store(&map[string]*producerTopic{})
 	p.identity = newIdentity(p)
 	p.callbacks = newCallbacks(p)
+	context.AfterFunc(p.ctx, func() { p.ended.Store(true) })
 	p.wg.Go(p.callbacks.run)
 	p.wg.Go(p.expire)
 	c.meta.register(p)
@@ -324,6 +329,8 @@ func (p *Producer) Flush(ctx context.Context) error {
 		case <-end:
 		case <-ctx.Done():
 			return fmt.Errorf("flush: %w", context.Cause(ctx))
+		case <-p.ctx.Done():
+			return fmt.Errorf("flush: %w", ErrClosed)
 		}
 	}
 	if err := p.callbacks.await(ctx); err != nil {
@@ -336,9 +343,14 @@ func (p *Producer) Flush(ctx context.Context) error {
 // gives up the rest, whose callbacks run with ErrClosed before Close returns. It returns ctx's
 // error where something had to be given up. Kafka: close(timeout).
 func (p *Producer) Close(ctx context.Context) error {
-	if !p.ended.CompareAndSwap(false, true) {
+	p.mu.Lock()
+	first := !p.mu.closing
+	p.mu.closing = true
+	p.mu.Unlock()
+	if !first {
 		return nil
 	}
+	p.ended.Store(true)
 	close(p.closed)
 	err := p.Flush(ctx) // visits each queue under its lock, so it sees all that was taken
 

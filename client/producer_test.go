@@ -563,6 +563,41 @@ func TestCloseGivesUpAtItsDeadline(t *testing.T) {
 	})
 }
 
+// A client that is closed under its producer ends it too; the producer's own Close still runs the
+// callbacks.
+func TestClientClosedBeforeItsProducer(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.topic("t", 1)
+		f.script(func(_ int32, req kmsg.Request) interference { return interference{silent: req.Key() == 0} })
+		c, p := newTestProducer(t, f)
+		var outcome error
+		if err := p.Send(t.Context(), ProducerRecord{Topic: "t"}, func(_ RecordMetadata, err error) { outcome = err }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		c.Close()
+		synctest.Wait()
+		if err := p.Send(t.Context(), ProducerRecord{Topic: "t"}, nil); !errors.Is(err, ErrClosed) {
+			t.Errorf("send: %v", err)
+		}
+		if err := p.Flush(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("flush: %v", err)
+		}
+		if err := p.Close(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("close: %v", err)
+		}
+		if outcome == nil {
+			t.Error("the record has no outcome, or a good one")
+		}
+		if _, err := c.NewProducer(); !errors.Is(err, ErrClosed) {
+			t.Errorf("a producer of a closed client: %v", err)
+		}
+		if _, err := c.NewConsumer(); !errors.Is(err, ErrClosed) {
+			t.Errorf("a consumer of a closed client: %v", err)
+		}
+	})
+}
+
 func TestLingerAndFullBatchesWakeTheSender(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
 		f.topic("t", 1)

@@ -49,6 +49,7 @@ func TestOurClient(t *testing.T) {
 	}
 	t.Run("starts", func(t *testing.T) { ourStarts(t, addr) })
 	t.Run("same partitions as franz-go", func(t *testing.T) { samePartitions(t, addr) })
+	t.Run("read committed", func(t *testing.T) { ourReadCommitted(t, addr) })
 	t.Run("out of range", func(t *testing.T) { ourOutOfRange(t, addr) })
 }
 
@@ -210,6 +211,49 @@ func samePartitions(t *testing.T, addr string) {
 		}
 		if ours := client.KeyPartition(key, 12); ours != r.Partition {
 			t.Fatalf("key %q: franz-go chooses %d, we %d", key, r.Partition, ours)
+		}
+	}
+}
+
+// ourReadCommitted leaves out what a transaction of franz-go's wrote and then aborted.
+func ourReadCommitted(t *testing.T, addr string) {
+	ctx := within(t, patience)
+	apis, err := admin(t, addr).ApiVersions(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, broker := range apis {
+		if _, most, known := broker.KeyVersions(24); !known { // AddPartitionsToTxn
+			t.Logf("the broker has no transactions yet: %d", most)
+			return
+		}
+	}
+	topic := uniqueTopic("our-transactions")
+	createTopic(t, addr, topic, 1)
+	cl := kgoClient(t, addr, kgo.TransactionalID(topic))
+	for i, end := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit} {
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if err := cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: fmt.Appendf(nil, "transaction %d", i)}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cl.EndTransaction(ctx, end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for isolation, want := range map[client.Isolation]int{client.ReadCommitted: 6, client.ReadUncommitted: 9} {
+		got := ourRead(t, addr, topic, client.Earliest, want, client.IsolationLevel(isolation))
+		aborted := 0
+		for _, r := range got {
+			if string(r.Value) == "transaction 1" {
+				aborted++
+			}
+		}
+		if aborted != want-6 {
+			t.Errorf("isolation %d: %d records of the aborted transaction", isolation, aborted)
 		}
 	}
 }
