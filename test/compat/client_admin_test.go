@@ -11,6 +11,7 @@ import (
 
 	"barnabas/client"
 	ours "barnabas/client/admin"
+	"barnabas/test/compat/rig"
 )
 
 func TestOurAdmin(t *testing.T) {
@@ -78,17 +79,12 @@ func ourTopics(ctx context.Context, t *testing.T, a *ours.Admin) {
 // eventually gives the first value that is good: leaders come after the answer that made the topic.
 func eventually[T any](t *testing.T, get func() (T, bool)) T {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		v, good := get()
-		if good || time.Now().After(deadline) {
-			if !good {
-				t.Fatalf("never became what was expected: %+v", v)
-			}
-			return v
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	var v T
+	rig.Eventually(t, patience, "the answer is what was expected", func() (good bool) {
+		v, good = get()
+		return good
+	})
+	return v
 }
 
 func ourConfigs(ctx context.Context, t *testing.T, a *ours.Admin) {
