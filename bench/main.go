@@ -76,7 +76,7 @@ func run(ctx context.Context, o options) (err error) {
 		if o.dir, err = os.MkdirTemp("", "barnabas-bench"); err != nil {
 			return err
 		}
-		defer os.RemoveAll(o.dir)
+		defer func() { _ = os.RemoveAll(o.dir) }()
 	}
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return err

@@ -254,7 +254,7 @@ func offsets(t *testing.T, addr string) {
 		t.Errorf("fetch past the end: %v", err)
 	}
 
-	epochs, err := adm.OffetForLeaderEpoch(ctx, kadm.OffsetForLeaderEpochRequest{"times": {0: 1 << 20}})
+	epochs, err := adm.OffsetForLeaderEpoch(ctx, kadm.OffsetForLeaderEpochRequest{"times": {0: 1 << 20}})
 	if err != nil {
 		t.Errorf("offset for a leader epoch: %v", err)
 	}

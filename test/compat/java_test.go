@@ -226,8 +226,10 @@ func javaOffsets(t *testing.T, b *rig.Broker) {
 func javaPerformance(t *testing.T, addr string) {
 	createTopic(t, addr, "java.perf", 3)
 	for _, properties := range [][]string{{"acks=all", "compression.type=lz4"}, {"acks=1", "linger.ms=5", "batch.size=200000"}} {
-		out := rig.Java(t, nil, perfProducer, append([]string{"--bootstrap-server", addr, "--topic", "java.perf", "--num-records", "100000", "--record-size", "200",
-			"--throughput", "-1", "--command-property"}, properties...)...)
+		out := rig.Java(t, nil, perfProducer, append([]string{
+			"--bootstrap-server", addr, "--topic", "java.perf", "--num-records", "100000", "--record-size", "200",
+			"--throughput", "-1", "--command-property",
+		}, properties...)...)
 		contains(t, "the measurement", out, "100000 records sent", "99.9th")
 	}
 	total := 0

@@ -105,7 +105,7 @@ func kcatShapes(t *testing.T, addr string) {
 	type envelope struct {
 		Offset  int64
 		Tstype  string
-		Ts      int64
+		TS      int64
 		Key     *string
 		Payload *string
 		Headers []string
@@ -114,8 +114,8 @@ func kcatShapes(t *testing.T, addr string) {
 	for _, line := range lines(kcat(t, addr, "", "-C", "-t", "kcat-shapes", "-o", "beginning", "-e", "-q", "-J")) {
 		e := decodeJSON[envelope](t, "a record", line)
 		got = append(got, fmt.Sprintf("%d %s %s %s %v", e.Offset, e.Tstype, quoted(e.Key), quoted(e.Payload), e.Headers))
-		if e.Ts < 1_700_000_000_000 {
-			t.Errorf("timestamp %d is not today's", e.Ts)
+		if e.TS < 1_700_000_000_000 {
+			t.Errorf("timestamp %d is not today's", e.TS)
 		}
 	}
 	equalLines(t, "shapes", got, []string{
