@@ -284,9 +284,16 @@ func forbiddenInside(name, ours string) string {
 	return ""
 }
 
-// bannedCalls finds what no code here does. A sleep in a synctest bubble is fake time and fine.
+// inBubble tells files whose time is fake: they open a synctest bubble, or stand in clustertest's.
+func inBubble(f *file) bool {
+	return internalName(f.dir()) == "clustertest" || slices.ContainsFunc(f.ast.Imports, func(s *ast.ImportSpec) bool {
+		return s.Path.Value == `"testing/synctest"` || s.Path.Value == `"`+module+`/internal/clustertest"`
+	})
+}
+
+// bannedCalls finds what no code here does. A sleep in fake time is fine.
 func bannedCalls(f *file) (wrongs []string) {
-	bubble := slices.ContainsFunc(f.ast.Imports, func(s *ast.ImportSpec) bool { return s.Path.Value == `"testing/synctest"` })
+	bubble := inBubble(f)
 	name := internalName(f.dir())
 	ast.Inspect(f.ast, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
