@@ -3,6 +3,7 @@ package commitlog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"barnabas/internal/disk"
@@ -46,12 +47,17 @@ func (d *Dir) lowerRecoveryPoint(l *Log, to int64) error {
 	p.slot <- struct{}{}
 	defer func() { <-p.slot }()
 	l.lowered.Add(1) // a checkpoint that is being prepared must not undo this
-	if p.recovery[l.id] <= to {
+	before := p.recovery[l.id]
+	if before <= to {
 		return nil
 	}
 	p.recovery[l.id] = to
+	if err := d.write(recoveryPointFile, p.recovery); err != nil {
+		p.recovery[l.id] = before // what the file still says
+		return err
+	}
 	l.recoveryPoint.Store(to)
-	return d.write(recoveryPointFile, p.recovery)
+	return nil
 }
 
 // forget takes what a deleted log of the same name left out of the files, before a new one has its first record.
@@ -62,11 +68,13 @@ func (p *points) forget(d *Dir, tp TopicPartition) error {
 		name    string
 		offsets map[TopicPartition]int64
 	}{{recoveryPointFile, p.recovery}, {startOffsetFile, p.starts}, {watermarkFile, p.highWatermarks}} {
-		if f.offsets[tp] == 0 {
+		before := f.offsets[tp]
+		if before == 0 {
 			continue
 		}
 		delete(f.offsets, tp)
 		if err := d.write(f.name, f.offsets); err != nil {
+			f.offsets[tp] = before // what the file still says: the next attempt must not find it done
 			return err
 		}
 	}
@@ -105,7 +113,7 @@ func (p *points) storeRecovery(d *Dir, moves []move) error {
 	if p.recovery == nil {
 		p.recovery = map[TopicPartition]int64{}
 	}
-	changed := false
+	changed, before := false, maps.Clone(p.recovery)
 	for _, m := range moves {
 		if _, damaged := m.log.Damaged(); damaged || m.log.removed.Load() || m.log.lowered.Load() != m.lowered {
 			continue
@@ -118,6 +126,7 @@ func (p *points) storeRecovery(d *Dir, moves []move) error {
 		return nil
 	}
 	if err := d.write(recoveryPointFile, p.recovery); err != nil {
+		p.recovery = before
 		return fmt.Errorf("write recovery points: %w", err)
 	}
 	for _, m := range moves {
