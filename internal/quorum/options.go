@@ -35,7 +35,7 @@ const (
 	maxAppends     = 256      // writes waiting for the disk; raft's owner waits
 	maxApplies     = 256      // committed batches waiting for the Machine; raft's owner waits
 	maxUncommitted = 16 << 20 // bytes proposed and not committed; beyond it Propose answers ErrBusy
-	maxEntryBytes  = 8 << 20  // of one entry; beyond it Propose answers ErrTooLarge
+	maxEntryBytes  = 7 << 20  // of one entry; beyond it Propose answers ErrTooLarge. Fits the smallest segment, 8 MiB
 	maxMessage     = 1 << 20  // bytes of entries that raft reads or sends at once, unless one is larger
 	maxInFlight    = 256      // unanswered messages to one follower
 )

@@ -13,6 +13,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"barnabas/internal/commitlog"
+	"barnabas/internal/disk"
 	"barnabas/internal/metadata"
 )
 
@@ -304,4 +305,4 @@ func (q *Quorum) setFull(full bool) {
 }
 
 // isNoSpace tells a full disk, which passes, from a failed one, which does not.
-func isNoSpace(err error) bool { return errors.Is(err, commitlog.ErrNoSpace) }
+func isNoSpace(err error) bool { return errors.Is(err, commitlog.ErrNoSpace) || disk.IsNoSpace(err) }
