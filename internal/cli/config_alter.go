@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,7 @@ func newConfigAlter(p *program, t *target) *cobra.Command {
 	var s subject
 	var out format
 	var set, remove []string
-	var dryRun bool
+	var dryRun, force bool
 	c := &cobra.Command{
 		Use:   "alter (--topic NAME | --broker ID | --default) [--set KEY=VALUE]... [--delete KEY]...",
 		Short: "Change settings while the brokers run",
@@ -43,8 +44,10 @@ func newConfigAlter(p *program, t *target) *cobra.Command {
 			if len(change.Set)+len(change.Delete) == 0 {
 				return usagef("nothing to alter: give --set KEY=VALUE or --delete KEY")
 			}
-			if err := checkChange(change); err != nil {
-				return err
+			if !force {
+				if err := checkChange(change); err != nil {
+					return err
+				}
 			}
 			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return alterConfig(ctx, p, a, change, dryRun, out)
@@ -55,6 +58,7 @@ func newConfigAlter(p *program, t *target) *cobra.Command {
 	c.Flags().StringArrayVar(&set, "set", nil, "set `KEY=VALUE`; repeatable")
 	c.Flags().StringArrayVar(&remove, "delete", nil, "go back to what holds without this `KEY`; repeatable")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "let the broker check, and change nothing")
+	c.Flags().BoolVar(&force, "force", false, "leave it to the broker whether it knows KEY and takes VALUE")
 	registerFormat(c, c.Flags(), &out)
 	keys := func(suffix string) cobra.CompletionFunc {
 		return func(c *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
@@ -70,11 +74,19 @@ func newConfigAlter(p *program, t *target) *cobra.Command {
 	return c
 }
 
-// checkChange refuses what no broker of ours would take, before one is asked.
+// checkChange refuses keys and values that this program does not know. A broker would keep an
+// unknown key of its own for its plugins, and so keep a typing error without a word.
 func checkChange(c admin.ConfigChange) error {
+	for _, key := range slices.Concat(sortedKeys(c.Set), c.Delete) {
+		if _, known := config.Lookup(scope(c.Resource), key); !known {
+			return usageError{unknownKey(c.Resource, key)}
+		}
+	}
 	var err error
-	if scope(c.Resource) == config.Topics {
+	if c.Resource.Type == admin.TopicResource {
 		err = config.CheckTopic(c.Set)
+	} else {
+		err = config.CheckDynamicBroker(c.Resource.Name, c.Set, c.Resource.Name != "")
 	}
 	if err != nil {
 		return usageError{err}
@@ -92,7 +104,7 @@ func unknownKey(r admin.Resource, key string) error {
 	if near := nearest(key, names); near != "" {
 		return hinted{err, fmt.Sprintf("did you mean %s?", near)}
 	}
-	return hinted{err, "--all without a KEY lists them"}
+	return hinted{err, "'barnabas config describe --all' lists them"}
 }
 
 func alterConfig(ctx context.Context, p *program, a *admin.Admin, change admin.ConfigChange, dryRun bool, out format) error {

@@ -145,7 +145,11 @@ func (h *noteHandler) Handle(_ context.Context, r slog.Record) error {
 	}
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {
-		text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		if err, isError := a.Value.Any().(error); isError {
+			text += ": " + rootCause(err)
+		} else if a.Key != "attempt" {
+			text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		}
 		return true
 	})
 	h.bar.note("note: %s", text)

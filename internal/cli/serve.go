@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,9 +115,22 @@ func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
 	}
 	set, warnings, err := config.Load(src)
 	if err != nil {
-		return nil, warnings, usageError{err}
+		return nil, warnings, hinted{usageError{err}, f.advice()}
 	}
 	return set, warnings, nil
+}
+
+// advice says all that --listen on every interface needs, so that a user is not led there in steps.
+func (f serveFlags) advice() string {
+	host, _, err := net.SplitHostPort(f.listen)
+	if ip := net.ParseIP(host); err != nil || f.advertise != "" || ip == nil || !ip.IsUnspecified() {
+		return ""
+	}
+	advice := "give --advertise HOST:PORT, by which clients reach this machine"
+	if !f.insecure {
+		advice += fmt.Sprintf("\nand --insecure, since %v", node.ErrInsecure)
+	}
+	return advice
 }
 
 func serve(ctx context.Context, p *program, f serveFlags) error {
@@ -145,7 +159,7 @@ func serve(ctx context.Context, p *program, f serveFlags) error {
 		if ctx.Err() != nil {
 			return nil // asked to stop while starting
 		}
-		return asStorageFailure(err)
+		return asServeFailure(err)
 	}
 	if err := announce(p.Out, n, set, started); err != nil {
 		return errors.Join(err, n.Close(context.WithoutCancel(ctx)))
@@ -156,14 +170,22 @@ func serve(ctx context.Context, p *program, f serveFlags) error {
 	case <-n.Failed():
 		logger.Error("stopping after a failure", "err", n.Failure())
 	}
-	return errors.Join(asStorageFailure(n.Failure()), n.Close(context.WithoutCancel(ctx)))
+	return errors.Join(asServeFailure(n.Failure()), n.Close(context.WithoutCancel(ctx)))
 }
 
-// asStorageFailure gives an error that came from a failed disk its own exit code: with a single
-// directory there is no other place to leave a mark.
-func asStorageFailure(err error) error {
-	if errors.Is(err, commitlog.ErrOffline) {
+// asServeFailure gives errors their exit code and their advice. A failed disk has a code of its own:
+// with a single directory there is no other place to leave a mark.
+func asServeFailure(err error) error {
+	var locked *disk.LockedError
+	switch {
+	case errors.Is(err, commitlog.ErrOffline), errors.Is(err, commitlog.ErrMarked):
 		return storageError{err}
+	case errors.Is(err, node.ErrInsecure):
+		return usageError{err}
+	case errors.As(err, &locked):
+		return hinted{err, "stop that one first, or give this one a directory of its own with --data"}
+	case errors.Is(err, commitlog.ErrNewerFormat):
+		return hinted{err, "start the version that wrote it, or a later one"}
 	}
 	return err
 }
