@@ -117,6 +117,9 @@ type route struct {
 // decoded reads the request's body into q, which copies what it keeps: bodies go back to their
 // pool when phase one ends.
 func decoded[Q kmsg.Request](c *call, q Q) (Q, error) {
+	if err := checkShape(c.req.Key, c.req.Version, c.req.Body); err != nil {
+		return q, err
+	}
 	q.SetVersion(c.req.Version)
 	if err := q.ReadFrom(c.req.Body); err != nil {
 		return q, fmt.Errorf("decode %s version %d: %w", kmsg.NameForKey(c.req.Key), c.req.Version, err)

@@ -44,6 +44,9 @@ type produceRequest struct {
 }
 
 func (h *Handler) produce(_ context.Context, c *call) (wire.Reply, bool, error) {
+	if err := checkShape(c.req.Key, c.req.Version, c.req.Body); err != nil {
+		return nil, false, err
+	}
 	var q kmsg.ProduceRequest
 	q.Version = c.req.Version
 	if err := scanProduce(c.req.Body, c.req.Version); err != nil {

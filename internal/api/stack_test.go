@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -55,7 +54,7 @@ func (l *logLines) Enabled(_ context.Context, level slog.Level) bool { return le
 func (l *logLines) WithAttrs([]slog.Attr) slog.Handler               { return l }
 func (l *logLines) WithGroup(string) slog.Handler                    { return l }
 func (l *logLines) Handle(_ context.Context, r slog.Record) error {
-	line := r.Message + string(debug.Stack())
+	line := r.Message
 	r.Attrs(func(a slog.Attr) bool { line += " " + a.String(); return true })
 	l.mu.Lock()
 	defer l.mu.Unlock()
