@@ -63,7 +63,7 @@ var nodeKeys = []row{
 	{"metadata.log.dir", String, null, anything, High, ReadOnly, effective,
 		"The directory of the metadata log. Unset: the first data directory."},
 	{"metadata.log.segment.bytes", Int, "1073741824", atLeast(8388608), High, ReadOnly, effective,
-		"A segment of the metadata log is closed before it outgrows this many bytes."},
+		"A segment of the metadata log is closed before it outgrows this many bytes, or 64 MiB, which are reserved on disk at once."},
 	{"metadata.log.segment.ms", Long, "604800000", anything, High, ReadOnly, effective,
 		"A segment of the metadata log is closed after this time, in milliseconds."},
 	{"metadata.log.max.record.bytes.between.snapshots", Long, "20971520", atLeast(1), High, ReadOnly, effective,

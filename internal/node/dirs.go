@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
+	"time"
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
@@ -38,7 +41,9 @@ func (d *dirs) close() error {
 }
 
 // openDirs opens and recovers every data directory, and agrees on the cluster that they belong to.
-func openDirs(ctx context.Context, o *Options, observer commitlog.Observer) (*dirs, error) {
+// A directory that has failed, now or before, is left out as long as there are others: only its
+// partitions are lost. Without the metadata log's nothing goes.
+func openDirs(ctx context.Context, o *Options, observer commitlog.Observer, leftOut func()) (*dirs, error) {
 	paths := o.Config.LogDirs()
 	metaPath := o.Config.MetadataLogDir()
 	all := paths
@@ -47,11 +52,18 @@ func openDirs(ctx context.Context, o *Options, observer commitlog.Observer) (*di
 	}
 	d := &dirs{}
 	checker := batch.NewChecker()
+	var failed []error
 	for _, path := range all {
 		others := slices.DeleteFunc(slices.Clone(all), func(p string) bool { return p == path })
 		dir, err := commitlog.OpenDir(ctx, dirOptions(o, path, others, observer, checker))
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("open data directory %s: %w", path, err), d.close())
+			failed = append(failed, err)
+			if path == metaPath || ctx.Err() != nil || !hasFailed(err) {
+				return nil, errors.Join(err, d.close())
+			}
+			o.Logger.Error("data directory has failed and is left out; its partitions are unavailable", "dir", path, "err", err)
+			leftOut()
+			continue
 		}
 		if path == metaPath {
 			d.meta = dir
@@ -60,10 +72,20 @@ func openDirs(ctx context.Context, o *Options, observer commitlog.Observer) (*di
 			d.data = append(d.data, dir)
 		}
 	}
+	if len(d.data) == 0 {
+		return nil, errors.Join(fmt.Errorf("no data directory can be used: %w", errors.Join(failed...)), d.close())
+	}
 	if err := d.agree(o); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
+}
+
+// hasFailed tells a directory whose disk does not work from one that is not meant for this node.
+func hasFailed(err error) bool {
+	var file *fs.PathError
+	var link *os.LinkError
+	return errors.Is(err, commitlog.ErrMarked) || errors.Is(err, commitlog.ErrOffline) || errors.As(err, &file) || errors.As(err, &link)
 }
 
 // agree finds the cluster's id, or makes one where every directory is new.
@@ -95,6 +117,42 @@ func (d *dirs) agree(o *Options) error {
 	return nil
 }
 
+// partitionLogs counts the logs that were found, but for the metadata's own.
+func (d *dirs) partitionLogs() (n int) {
+	for _, dir := range d.data {
+		for _, found := range dir.Found() {
+			if found.Topic != metadataTopic {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// metadataElsewhere finds a metadata log in a directory that is not the one it is expected in.
+func (d *dirs) metadataElsewhere() (path string, found bool) {
+	in := func(dir *commitlog.Dir) bool {
+		return slices.ContainsFunc(dir.Found(), func(f commitlog.Found) bool { return f.Topic == metadataTopic })
+	}
+	if in(d.meta) {
+		return "", false
+	}
+	for _, dir := range d.data {
+		if in(dir) {
+			return dir.Path(), true
+		}
+	}
+	return "", false
+}
+
+// shortestInterval is what an interval of 0 ms means: as often as possible, and no busy loop.
+const shortestInterval = time.Millisecond
+
+const metadataTopic = "__cluster_metadata"
+
+// atLeast keeps a duration that may be 0 in the configuration from meaning "the default".
+func atLeast(d, least time.Duration) time.Duration { return max(d, least) }
+
 func dirOptions(o *Options, path string, others []string, observer commitlog.Observer, checker *batch.Checker) commitlog.DirOptions {
 	c := o.Config
 	return commitlog.DirOptions{
@@ -103,10 +161,12 @@ func dirOptions(o *Options, path string, others []string, observer commitlog.Obs
 		ProducerIDExpiration:       c.Millis("producer.id.expiration.ms"),
 		ProducerIDCheckInterval:    c.Millis("producer.id.expiration.check.interval.ms"),
 		RetentionCheckInterval:     c.Millis("log.retention.check.interval.ms"),
-		RecoveryCheckpointInterval: c.Millis("log.flush.offset.checkpoint.interval.ms"),
-		StartCheckpointInterval:    c.Millis("log.flush.start.offset.checkpoint.interval.ms"),
+		RecoveryCheckpointInterval: atLeast(c.Millis("log.flush.offset.checkpoint.interval.ms"), shortestInterval),
+		StartCheckpointInterval:    atLeast(c.Millis("log.flush.start.offset.checkpoint.interval.ms"), shortestInterval),
 		FlushCheckInterval:         c.Millis("log.flush.scheduler.interval.ms"),
+		InitialTaskDelay:           atLeast(c.Millis("log.initial.task.delay.ms"), time.Nanosecond),
 		IdleCloseAfter:             c.Millis("log.idle.close.ms"),
+		MaxDecompressedBytes:       c.Int("message.max.decompressed.bytes"),
 		MaxOpenFiles:               c.Int("log.max.open.files"),
 		MaxProducerIDs:             c.Int("producer.id.max.entries"),
 		OtherDirs:                  others, Checker: checker, Now: o.Now, Rand: o.Random,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"barnabas/internal/config"
 	"barnabas/internal/metadata"
@@ -102,13 +103,29 @@ func limits(c *config.Set) server.Limits {
 		UnauthenticatedFrameBytes: c.Int("sasl.server.max.receive.size"),
 		RequestMemoryBytes:        c.RequestMemoryBytes(),
 		Unanswered:                c.Int("connection.max.unanswered.requests"),
-		Connections:               c.Int("max.connections"),
-		ConnectionsPerIP:          c.Int("max.connections.per.ip"),
-		ConnectionsPerIPOverrides: c.MaxConnectionsPerIP(),
-		ConnectionsPerSecond:      c.Int("max.connection.creation.rate"),
-		Idle:                      c.Millis("connections.max.idle.ms"),
+		Idle:                      idle(c),
 		Stall:                     c.Millis("connection.stall.ms"),
 		SendBufferBytes:           c.Int("socket.send.buffer.bytes"),
 		ReceiveBufferBytes:        c.Int("socket.receive.buffer.bytes"),
+	}
+}
+
+// never is longer than any connection lives, and short enough to be added to a time.
+const never = 100 * 365 * 24 * time.Hour
+
+// idle is connections.max.idle.ms, where 0 and less stand for no limit.
+func idle(c *config.Set) time.Duration {
+	if d := c.Millis("connections.max.idle.ms"); d > 0 {
+		return min(d, never)
+	}
+	return never
+}
+
+func connectionLimits(c *config.Set) server.ConnectionLimits {
+	return server.ConnectionLimits{
+		Total:          c.Int("max.connections"),
+		PerIP:          c.Int("max.connections.per.ip"),
+		PerIPOverrides: c.MaxConnectionsPerIP(),
+		PerSecond:      c.Int("max.connection.creation.rate"),
 	}
 }

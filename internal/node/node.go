@@ -10,7 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -41,12 +41,13 @@ type Node struct {
 	epoch       int64 // of this process's registration
 	quorum      *quorum.Quorum
 	bound       *boundNetwork
-	server      *server.Server
+	server      atomic.Pointer[server.Server]
 	admin       *server.Admin
 
-	ready chan struct{} // closed when clients are served
+	reporter reporter
+	lost     atomic.Int64 // data directories that have failed
 
-	telling sync.WaitGroup // the controller of a failed directory; Close waits for it
+	ready chan struct{} // closed when clients are served
 
 	failure struct { // the first error after which the node cannot go on
 		sync.Once
@@ -63,6 +64,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{o: &o, log: o.Logger, nodeID: int32(o.Config.Int("node.id")), metrics: metrics.New(), ready: make(chan struct{})}
 	n.failure.done = make(chan struct{})
+	n.reporter.changed = make(chan struct{}, 1)
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
@@ -85,8 +87,15 @@ func (n *Node) start(ctx context.Context) (err error) {
 	n.replicas = replica.NewManager(replica.Options{
 		NodeID: n.nodeID, Incarnation: n.incarnation, Config: n.o.Config, Logger: n.log,
 	})
-	if n.dirs, err = openDirs(ctx, n.o, n); err != nil {
+	if n.dirs, err = openDirs(ctx, n.o, n, func() { n.lost.Add(1) }); err != nil {
 		return err
+	}
+	if n.lost.Load() >= int64(len(n.o.Config.LogDirs())) {
+		return errors.New("every data directory has failed")
+	}
+	if path, found := n.dirs.metadataElsewhere(); found {
+		return fmt.Errorf("the metadata log is in %s, not in %s: say so with the key metadata.log.dir, or put %s first in log.dirs",
+			path, n.dirs.meta.Path(), path)
 	}
 	n.replicas.Use(n.dirs.data)
 	if err = n.startMetadata(ctx); err != nil {
@@ -95,7 +104,12 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if err = n.register(ctx); err != nil {
 		return err
 	}
-	return n.serve(ctx)
+	if err = n.serve(ctx); err != nil {
+		return err
+	}
+	n.startReporter()
+	n.applySettings()
+	return nil
 }
 
 // startMetadata starts the controller and the quorum that carries its records.
@@ -107,7 +121,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	n.leads = make(chan struct{}, 1)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{n.replicas}, Rand: n.o.Random,
+		Publishers: []metadata.Publisher{n.replicas, settingsFollower{n}}, Rand: n.o.Random,
 	})
 	n.producerIDs = controller.NewProducerIDAllocator(func(ctx context.Context) (controller.ProducerIDs, error) {
 		return n.controller.AllocateProducerIDs(ctx, n.nodeID, n.epoch)
@@ -115,7 +129,8 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	n.quorum, err = quorum.Open(ctx, quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
 		Machine: watched{n.controller, n.leads}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
-		SnapshotBytes: n.o.Config.Int64("metadata.log.max.record.bytes.between.snapshots"),
+		SnapshotBytes:    n.o.Config.Int64("metadata.log.max.record.bytes.between.snapshots"),
+		SnapshotInterval: n.o.Config.Millis("metadata.log.max.snapshot.interval.ms"),
 	})
 	if err != nil {
 		return err
@@ -128,9 +143,12 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 // partitions still takes the changes (deleting a topic, shortening its retention) that help.
 const metadataReserveBytes = 4 << 20
 
+// mostMetadataSegmentBytes bounds what is preallocated: a segment's whole size.
+const mostMetadataSegmentBytes = 64 << 20
+
 func metadataLogConfig(c *config.Set) commitlog.Config {
 	l := commitlog.DefaultConfig()
-	l.SegmentBytes = int32(min(c.Int("metadata.log.segment.bytes"), 64<<20)) // preallocated whole
+	l.SegmentBytes = int32(min(c.Int("metadata.log.segment.bytes"), mostMetadataSegmentBytes))
 	l.SegmentMs = c.Int64("metadata.log.segment.ms")
 	l.Delete = false // snapshots cut it
 	l.MaxMessageBytes = l.SegmentBytes
@@ -148,11 +166,15 @@ func (n *Node) serve(ctx context.Context) (err error) {
 		NodeID: n.nodeID, Images: n.controller, Replicas: n.replicas, Controller: apiController{n.controller, n.producerIDs}, Quorum: n.quorum,
 		Config: n.replicas.Settings, Logger: n.log, Now: n.o.Now, Rand: rand.New(rand.NewPCG(seed, 1)),
 	})
-	n.server, err = server.Listen(ctx, server.Options{
+	s, err := server.Listen(ctx, server.Options{
 		Network: n.bound, Listeners: n.bound.listeners, Handler: handler, Limits: limits(n.o.Config),
 		Logger: n.log, Metrics: n.metrics, APIName: kmsg.NameForKey,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	n.server.Store(s)
+	return nil
 }
 
 // watched tells, beside the controller, the node that the quorum has a leader: until then nobody
@@ -203,7 +225,7 @@ func (n *Node) seed() (uint64, error) {
 }
 
 // Addrs are the addresses on which clients are served, in the order of the configuration.
-func (n *Node) Addrs() []net.Addr { return n.server.Addrs() }
+func (n *Node) Addrs() []net.Addr { return n.server.Load().Addrs() }
 
 // Advertised are the addresses that clients are told.
 func (n *Node) Advertised() []string {
@@ -264,32 +286,18 @@ func (n *Node) fail(err error) {
 func (n *Node) Flushed(l *commitlog.Log, end int64) { n.replicas.Flushed(l, end) }
 
 // Offline implements commitlog.Observer. Without its metadata directory, or with no data directory
-// left, a node is no use, and says so by stopping.
+// left, a node is no use, and says so by stopping. It may be called while others are still opened.
 func (n *Node) Offline(d *commitlog.Dir, cause error) {
 	n.replicas.Offline(d, cause)
-	if n.dirs == nil || d == n.dirs.meta {
+	if d.Path() == n.o.Config.MetadataLogDir() {
 		n.fail(fmt.Errorf("metadata directory %s failed: %w", d.Path(), cause))
 		return
 	}
-	if len(n.onlineDirs()) > 0 {
-		n.telling.Go(n.tellDirectories)
+	if n.lost.Add(1) >= int64(len(n.o.Config.LogDirs())) {
+		n.fail(fmt.Errorf("the last data directory failed: %s: %w", d.Path(), cause))
 		return
 	}
-	n.fail(fmt.Errorf("the last data directory failed: %s: %w", d.Path(), cause))
-}
-
-// tellPatience bounds how long the controller may take to note that a directory has failed.
-const tellPatience = 30 * time.Second
-
-func (n *Node) tellDirectories() {
-	if n.Ready() != nil {
-		return // the registration that comes says it
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), tellPatience)
-	defer cancel()
-	if err := n.controller.UpdateDirectories(ctx, n.nodeID, n.epoch, n.onlineDirs(), nil); err != nil {
-		n.log.Error("the controller does not know that a data directory is offline", "err", err)
-	}
+	n.directoriesChanged()
 }
 
 // Close takes the node down in reverse: no more requests, then the metadata, then the logs, which
@@ -297,18 +305,23 @@ func (n *Node) tellDirectories() {
 // It is safe after a failed start.
 func (n *Node) Close(ctx context.Context) error {
 	var errs []error
-	if n.server != nil {
+	if s := n.server.Load(); s != nil {
 		patient, cancel := context.WithTimeout(ctx, n.o.Config.Millis("server.shutdown.timeout.ms"))
-		errs = append(errs, n.server.Shutdown(patient))
+		if err := s.Shutdown(patient); err != nil && ctx.Err() == nil {
+			// A consumer's long poll may well be longer than our patience: it asks again elsewhere.
+			n.log.Info("stopped without all replies sent", "err", err)
+		} else {
+			errs = append(errs, err)
+		}
 		cancel()
 	}
 	if n.bound != nil {
 		errs = append(errs, n.bound.close())
 	}
+	n.stopReporter()
 	if n.controller != nil {
-		n.controller.Close() // which answers tellDirectories too
+		n.controller.Close()
 	}
-	n.telling.Wait()
 	if n.quorum != nil {
 		errs = append(errs, n.quorum.Close())
 	}

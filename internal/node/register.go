@@ -18,16 +18,7 @@ func (n *Node) registration() controller.Registration {
 	if rack := n.o.Config.String("broker.rack"); rack != "" {
 		r.Rack = &rack
 	}
-	cordoned := n.o.Config.List("cordoned.log.dirs")
-	for _, d := range n.dirs.data {
-		if d.Offline() != nil {
-			continue
-		}
-		r.Directories = append(r.Directories, d.ID())
-		if slices.Contains(cordoned, d.Path()) || slices.Contains(cordoned, "*") {
-			r.Cordoned = append(r.Cordoned, d.ID())
-		}
-	}
+	r.Directories, r.Cordoned = n.directories()
 	return r
 }
 
@@ -40,9 +31,14 @@ func (n *Node) register(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for a leader of the metadata quorum: %w", ctx.Err())
 	}
-	if n.epoch, err = n.controller.RegisterBroker(ctx, n.registration()); err != nil {
+	if err = n.guardData(); err != nil {
+		return err
+	}
+	registered := n.registration()
+	if n.epoch, err = n.controller.RegisterBroker(ctx, registered); err != nil {
 		return fmt.Errorf("register broker %d: %w", n.nodeID, err)
 	}
+	n.reporter.told = directoriesTold{registered.Directories, registered.Cordoned}
 	select {
 	case <-n.replicas.Ready():
 		return nil
@@ -53,15 +49,34 @@ func (n *Node) register(ctx context.Context) (err error) {
 	}
 }
 
-// onlineDirs are the ids of the data directories that work.
-func (n *Node) onlineDirs() []metadata.UUID {
-	var online []metadata.UUID
+// directories are the ids of the data directories that work, and of those among them that take no
+// new replicas (cordoned.log.dirs).
+func (n *Node) directories() (online, cordoned []metadata.UUID) {
+	shut := n.replicas.Settings().List("cordoned.log.dirs")
 	for _, d := range n.dirs.data {
-		if d.Offline() == nil {
-			online = append(online, d.ID())
+		if d.Offline() != nil {
+			continue
+		}
+		online = append(online, d.ID())
+		if slices.Contains(shut, d.Path()) || slices.Contains(shut, "*") {
+			cordoned = append(cordoned, d.ID())
 		}
 	}
-	return online
+	return online, cordoned
+}
+
+// guardData refuses to go on where partitions stand on disk of which the metadata has never heard:
+// they would count as deleted. It is called with the metadata complete and this node not yet in it.
+func (n *Node) guardData() error {
+	if _, registered := n.controller.Image().Broker(n.nodeID); registered {
+		return nil
+	}
+	if logs := n.dirs.partitionLogs(); logs > 0 {
+		return fmt.Errorf("the data directories hold %d partitions of cluster %s, but the metadata log in %s knows nothing of them: "+
+			"give the directory that it was in (key metadata.log.dir; by default the first of log.dirs)",
+			logs, n.dirs.clusterID, n.dirs.meta.Path())
+	}
+	return nil
 }
 
 // registerMetrics shows what is read when somebody asks, instead of being counted.

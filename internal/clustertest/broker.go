@@ -1,0 +1,244 @@
+package clustertest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"barnabas/internal/config"
+	"barnabas/internal/disk"
+	"barnabas/internal/netx"
+	"barnabas/internal/node"
+)
+
+// Port is where every node of a world serves clients.
+const Port = "9092"
+
+// Node is one broker with its disk, over all its lives.
+type Node struct {
+	Name string
+
+	w        *World
+	settings map[string]string
+	insecure bool
+	disk     *disk.Mem
+	life     int
+	running  *node.Node
+	logged   logLines
+	faults   faults
+}
+
+// Node adds a broker to the world; it does not start it. Settings are written KEY=VALUE, over
+// those of a node in a test: node.id 1, its data in /data, and no Kafka default touched.
+func (w *World) Node(name string, settings ...string) *Node {
+	n := &Node{Name: name, w: w, disk: disk.NewMem(), settings: map[string]string{
+		"node.id": "1", "log.dirs": "/data",
+		"listeners":            "PLAINTEXT://127.0.0.1:" + Port,
+		"advertised.listeners": "PLAINTEXT://" + name + ":" + Port,
+	}}
+	n.faults.dice = map[string]*rand.Rand{}
+	n.faults.w = w
+	n.Set(settings...)
+	w.nodes = append(w.nodes, n)
+	return n
+}
+
+// Set changes settings, KEY=VALUE each, from the next start on. KEY alone takes one away.
+func (n *Node) Set(settings ...string) {
+	for _, s := range settings {
+		if key, value, ok := strings.Cut(s, "="); ok {
+			n.settings[key] = value
+		} else {
+			delete(n.settings, key)
+		}
+	}
+}
+
+// Disk is the node's disk in this life.
+func (n *Node) Disk() *disk.Mem { return n.disk }
+
+// Broker is the running node, nil while there is none.
+func (n *Node) Broker() *node.Node { return n.running }
+
+// Config is what the settings make.
+func (n *Node) Config() (*config.Set, error) {
+	var src config.Sources
+	for _, key := range slices.Sorted(maps.Keys(n.settings)) {
+		src.Flags = append(src.Flags, config.Setting{Key: key, Value: n.settings[key]})
+	}
+	set, _, err := config.Load(src)
+	return set, err
+}
+
+// Start begins a life and returns once the node serves clients.
+func (n *Node) Start(ctx context.Context) error {
+	set, err := n.Config()
+	if err != nil {
+		return err
+	}
+	return n.StartOn(ctx, n.w.Net.Host(n.Name), set)
+}
+
+// StartOn is Start with a network and a configuration of the caller's.
+func (n *Node) StartOn(ctx context.Context, network netx.Network, set *config.Set) error {
+	n.life++
+	n.disk.SetFault(n.faults.ask)
+	n.logged.clear()
+	name := fmt.Sprintf("%s/%d", n.Name, n.life)
+	running, err := node.Start(ctx, node.Options{
+		Config: set, FS: n.disk, Network: network, Logger: slog.New(slog.NewTextHandler(&n.logged, nil)),
+		Now: time.Now, Random: newRandomBytes(n.w.Dice(name)), Version: "test", Insecure: n.insecure,
+	})
+	n.w.Trace(n.Name, "start %d: %v", n.life, err == nil)
+	if err != nil {
+		return err
+	}
+	n.running = running
+	return nil
+}
+
+// MustStart is Start that ends the test where it fails.
+func (n *Node) MustStart() {
+	n.w.T.Helper()
+	if err := n.Start(n.w.T.Context()); err != nil {
+		n.w.Fatalf("start %s: %v\n%s", n.Name, err, n.Log())
+	}
+}
+
+// Stop ends the life cleanly.
+func (n *Node) Stop() error {
+	if n.running == nil {
+		return nil
+	}
+	running := n.running
+	n.running = nil
+	err := running.Close(context.Background())
+	n.w.Trace(n.Name, "stopped: %v", err == nil)
+	return err
+}
+
+// Kill ends the process as SIGKILL does: the page cache stays, connections are reset.
+func (n *Node) Kill() {
+	n.w.Net.Kill(n.Name)
+	n.disk = n.disk.Kill()
+	n.bury("killed")
+}
+
+// Crash cuts the power: what was not flushed is lost, torn, or kept, as the seed has it.
+func (n *Node) Crash(seed uint64) {
+	n.w.Net.Kill(n.Name)
+	n.disk = n.disk.Crash(seed)
+	n.bury("power cut")
+}
+
+// CrashedDisk takes over a disk that somebody else has crashed or killed, in a Fault.
+func (n *Node) CrashedDisk(d *disk.Mem) {
+	n.w.Net.Kill(n.Name)
+	n.disk = d
+	n.bury("disk replaced")
+}
+
+// bury waits for the goroutines of a process that is gone; whatever they do, its disk and network are dead.
+func (n *Node) bury(how string) {
+	if n.running == nil {
+		return
+	}
+	running := n.running
+	n.running = nil
+	_ = running.Close(context.Background()) // a dead process has nothing to say
+	n.w.Trace(n.Name, "%s", how)
+}
+
+// Log is what the node has logged in this life.
+func (n *Node) Log() string { return n.logged.text() }
+
+// maxLogged bounds the log of one life that is kept.
+const maxLogged = 1 << 20
+
+type logLines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.buf.Len() < maxLogged {
+		l.buf.Write(p)
+	}
+	return len(p), nil
+}
+
+func (l *logLines) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Reset()
+}
+
+func (l *logLines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// faults is what a node's disk suffers. Flushes take 1 to 2 ms, unless a rule says otherwise.
+type faults struct {
+	w  *World
+	mu sync.Mutex // never held while waiting
+	// dice draw the time of a flush, one for each path, so that flushes of other files do not matter.
+	dice map[string]*rand.Rand
+	rule disk.Fault
+	ops  []disk.Op // seen since Record; nil: not recorded
+	on   bool
+}
+
+// Fault puts a rule before every operation of the node's disk, in this life and the next; nil takes it away.
+func (n *Node) Fault(rule disk.Fault) {
+	n.faults.mu.Lock()
+	defer n.faults.mu.Unlock()
+	n.faults.rule = rule
+}
+
+// Record begins to note the disk's operations, and returns those noted since the last call.
+func (n *Node) Record() []disk.Op {
+	n.faults.mu.Lock()
+	defer n.faults.mu.Unlock()
+	ops := n.faults.ops
+	n.faults.ops, n.faults.on = nil, true
+	return ops
+}
+
+func (f *faults) ask(op disk.Op) error {
+	flush := op.Kind == disk.OpSync || op.Kind == disk.OpSyncDir || op.Kind == disk.OpSyncFS
+	var latency time.Duration
+	f.mu.Lock()
+	rule := f.rule
+	if f.on {
+		f.ops = append(f.ops, op)
+	}
+	if flush {
+		name := path.Clean(op.Path)
+		dice := f.dice[name]
+		if dice == nil {
+			dice = f.w.Dice("disk" + name)
+			f.dice[name] = dice
+		}
+		latency = time.Millisecond + time.Duration(dice.Int64N(int64(time.Millisecond)))
+	}
+	f.mu.Unlock()
+	if latency > 0 {
+		time.Sleep(latency)
+	}
+	if rule != nil {
+		return rule(op)
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"barnabas/internal/metadata"
+)
+
+// reporter tells the controller which data directories work and which take new replicas, whenever
+// that has changed since it was last told.
+type reporter struct {
+	changed chan struct{} // holds one signal
+	told    directoriesTold
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+}
+
+type directoriesTold struct{ online, cordoned []metadata.UUID }
+
+// reportRetry is how long the reporter waits after the controller did not take a report.
+const reportRetry = time.Second
+
+// reportPatience bounds how long the controller may take for one.
+const reportPatience = 30 * time.Second
+
+// startReporter begins once the node is registered; what has changed meanwhile is told first.
+func (n *Node) startReporter() {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.reporter.cancel = cancel
+	n.reporter.done.Go(func() { n.report(ctx) })
+	n.directoriesChanged()
+}
+
+// directoriesChanged has the reporter look again. It does not wait.
+func (n *Node) directoriesChanged() {
+	select {
+	case n.reporter.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (n *Node) report(ctx context.Context) {
+	for {
+		select {
+		case <-n.reporter.changed:
+		case <-ctx.Done():
+		}
+		for ctx.Err() == nil && !n.reportOnce(ctx) {
+			wait := time.NewTimer(reportRetry)
+			select {
+			case <-wait.C:
+			case <-ctx.Done():
+			}
+			wait.Stop()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// reportOnce tells whether the controller knows how things are.
+func (n *Node) reportOnce(ctx context.Context) bool {
+	online, cordoned := n.directories()
+	told := &n.reporter.told
+	if slices.Equal(online, told.online) && slices.Equal(cordoned, told.cordoned) {
+		return true
+	}
+	if len(online) == 0 {
+		return true // the node is about to stop
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	if err := n.controller.UpdateDirectories(ctx, n.nodeID, n.epoch, online, cordoned); err != nil {
+		n.log.Error("the controller does not know yet which data directories are usable", "err", err)
+		return false
+	}
+	told.online, told.cordoned = online, cordoned
+	return true
+}
+
+func (n *Node) stopReporter() {
+	if n.reporter.cancel != nil {
+		n.reporter.cancel()
+		n.reporter.done.Wait()
+	}
+}
+
+// settingsFollower puts dynamic settings of the broker into force that no replica reads. It stands
+// behind the replicas in the line of publishers, so that it finds their settings renewed.
+type settingsFollower struct{ n *Node }
+
+// Publish implements metadata.Publisher.
+func (f settingsFollower) Publish(_ context.Context, d *metadata.Delta, _ *metadata.Image) {
+	if len(d.Configs) > 0 {
+		f.n.applySettings()
+	}
+}
+
+// applySettings is called by the publisher, and once more when all is built.
+func (n *Node) applySettings() {
+	now := n.replicas.Settings()
+	for _, d := range n.dirs.data {
+		d.SetProducerIDExpiration(now.Millis("producer.id.expiration.ms"))
+	}
+	if s := n.server.Load(); s != nil {
+		s.SetConnectionLimits(connectionLimits(now))
+	}
+	n.directoriesChanged()
+}
