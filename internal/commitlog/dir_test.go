@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,7 +282,9 @@ func TestOpenFilesAreBounded(t *testing.T) {
 	o.MaxOpenFiles = 50
 	d := mustOpen(t, o)
 	manyLogs(t, d, 200, 50)
-	d.keeper.turn()
+	for range 3 {
+		d.keeper.closeOldest()
+	}
 	if n := d.openCount.Load(); n > 50 {
 		t.Fatalf("%d files are open", n)
 	}
@@ -433,7 +436,9 @@ func TestLostAndDamagedIndexesAreMadeAgain(t *testing.T) {
 			}
 			return disk.WriteFileAtomic(m, path, data[:len(data)-3])
 		},
-		"junk":  func(m *disk.Mem, path string) error { return disk.WriteFileAtomic(m, path, []byte(strings.Repeat("junk", 24))) },
+		"junk": func(m *disk.Mem, path string) error {
+			return disk.WriteFileAtomic(m, path, []byte(strings.Repeat("junk", 24)))
+		},
 		"zeros": func(m *disk.Mem, path string) error { return disk.WriteFileAtomic(m, path, make([]byte, 240)) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -488,38 +493,41 @@ func TestLostAndDamagedIndexesAreMadeAgain(t *testing.T) {
 	}
 }
 
+// TestFlushRoundsUseOneFlushForManyLogs holds up a round and appends to 40 logs meanwhile: they share the next.
 func TestFlushRoundsUseOneFlushForManyLogs(t *testing.T) {
 	m := disk.NewMem()
 	d := mustOpen(t, testOptions(m))
-	logs := manyLogs(t, d, 40, 50)
-	c := counting(m)
-	var wg sync.WaitGroup
-	d.flusher.mu.Lock() // so that all get into one round
-	for i, l := range logs {
-		wg.Go(func() { mustAppend(t, l, records(i, 1, 50)) })
-	}
-	for d.openCount.Load() == 0 {
-		runtime.Gosched()
-	}
-	d.flusher.mu.Unlock()
-	wg.Wait()
-	for _, l := range logs {
-		flush(t, l)
-	}
-	if n := c.of(disk.OpSync); n > 40 {
-		t.Fatalf("%d files flushed one by one", n)
-	}
-	ctx := context.Background()
-	for i, l := range logs {
+	logs := manyLogs(t, d, 41, 50)
+	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var files, all atomic.Int64
+	m.SetFault(func(op disk.Op) error {
+		switch op.Kind {
+		case disk.OpSync:
+			files.Add(1)
+			once.Do(func() {
+				close(held)
+				<-release
+			})
+		case disk.OpSyncFS:
+			all.Add(1)
+		}
+		return nil
+	})
+	mustAppend(t, logs[40], records(40, 1, 50))
+	<-held
+	for i, l := range logs[:40] {
 		mustAppend(t, l, records(i, 1, 50))
 	}
-	if err := d.flusher.flush(ctx, logs...); err != nil {
-		t.Fatal(err)
-	}
+	close(release)
 	for _, l := range logs {
+		flush(t, l)
 		if p := l.Progress(); p.Flushed != p.End {
 			t.Fatalf("%+v", p)
 		}
+	}
+	if files.Load() > syncEachUpTo || all.Load() != 1 {
+		t.Fatalf("%d files flushed one by one, %d flushes of all", files.Load(), all.Load())
 	}
 	_ = d.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"barnabas/internal/disk"
@@ -30,7 +31,7 @@ type keeper struct {
 	}
 	chores []chore // of its goroutine
 	told   bool
-	bytes  int64 // size of all logs at the last checkpoint
+	bytes  atomic.Int64 // appended until the last checkpoint
 }
 
 // grave is a file or directory that waits for its removal.
@@ -445,7 +446,7 @@ func (k *keeper) repairIndexes() {
 }
 
 // grown is how many bytes the logs have grown since the last checkpoint.
-func (k *keeper) grown() int64 { return k.dir.written.Load() - k.bytes }
+func (k *keeper) grown() int64 { return k.dir.written.Load() - k.bytes.Load() }
 
 // checkpoint moves the recovery points to what is durable. Before that it makes durable what a recovery from there relies
 // on: index entries below it, and the producer state at it.
@@ -453,7 +454,7 @@ func (k *keeper) checkpoint() {
 	k.slot <- struct{}{}
 	defer func() { <-k.slot }()
 	d := k.dir
-	k.bytes = d.written.Load()
+	k.bytes.Store(d.written.Load())
 	var moves []move
 	var items []syncItem
 	var durable []*Log

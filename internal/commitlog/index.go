@@ -57,6 +57,7 @@ type index struct {
 	stored int64      // entries in the file
 	tail   []byte     // entries after those
 	exists bool
+	ragged bool // the file ends inside an entry
 }
 
 func (x *index) count() int64 {
@@ -139,12 +140,13 @@ func (x *index) forget() {
 func (x *index) cut(n int64) error {
 	x.lock.Lock()
 	stored, exists := x.stored, x.exists
-	if n >= stored {
+	if n >= stored && !x.ragged {
 		x.tail = x.tail[:min(int64(len(x.tail)), (n-stored)*x.width)]
 		x.lock.Unlock()
 		return nil
 	}
-	x.stored, x.tail = n, nil
+	n = min(n, stored)
+	x.stored, x.tail, x.ragged = n, nil, false
 	x.lock.Unlock()
 	if !exists {
 		return nil
@@ -152,11 +154,34 @@ func (x *index) cut(n int64) error {
 	return x.truncate(n)
 }
 
+// keep cuts the index before the first entry that good refuses.
+func (x *index) keep(good func(e []byte) bool) error {
+	if err := x.storeSome(); err != nil {
+		return err
+	}
+	if x.stored == 0 {
+		return x.cut(0)
+	}
+	data := make([]byte, x.stored*x.width)
+	h, err := x.acquire(disk.Write)
+	if err == nil {
+		err = errors.Join(readFull(h, data, 0), h.release())
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", x.path(), err)
+	}
+	n := int64(0)
+	for n < x.stored && good(data[n*x.width:(n+1)*x.width]) {
+		n++
+	}
+	return x.cut(n)
+}
+
 // clear drops all entries, also of a file that makes no sense.
 func (x *index) clear() error {
 	x.lock.Lock()
-	empty := x.stored == 0 || !x.exists
-	x.stored, x.tail = 0, nil
+	empty := (x.stored == 0 && !x.ragged) || !x.exists
+	x.stored, x.tail, x.ragged = 0, nil, false
 	x.lock.Unlock()
 	if empty {
 		return nil

@@ -107,10 +107,7 @@ func (r *loader) findFiles(entries []disk.Entry) (segments []*segment, err error
 		}
 		for _, x := range []*index{&s.offsets, &s.times, &s.aborted} {
 			size, ok := sizes[segmentName(s.base, x.suffix)]
-			x.exists, x.stored = ok, size/x.width
-			if ok && size%x.width != 0 {
-				x.stored = -1 // to be made again
-			}
+			x.exists, x.stored, x.ragged = ok, size/x.width, size%x.width != 0
 		}
 	}
 	return segments, nil
@@ -233,7 +230,7 @@ func (l *Log) replay(segments []*segment, upTo int64, buf []byte) error {
 			continue
 		}
 		at := int64(0)
-		if from > s.base && s.offsets.stored >= 0 {
+		if from > s.base {
 			p, err := s.locate(from, s.size.Load())
 			if err != nil && !errors.Is(err, errFrame) {
 				return err
@@ -254,16 +251,16 @@ func (l *Log) replay(segments []*segment, upTo int64, buf []byte) error {
 	return nil
 }
 
-// forgetAborted drops the aborted transactions that ended at offset from or later: replaying finds them again.
+// forgetAborted drops the aborted transactions that ended at offset from or later: replaying finds them again. What a
+// crash left of them may be anything, so they are gone through one by one.
 func (s *segment) forgetAborted(from int64) error {
-	if s.aborted.stored < 0 {
-		return s.aborted.clear()
-	}
-	n, _, err := s.aborted.floor(entryAbortedLast, from-1)
-	if err != nil {
-		return err
-	}
-	return s.aborted.cut(n + 1)
+	last := int64(-1)
+	return s.aborted.keep(func(e []byte) bool {
+		first, end := entryAbortedFirst(e), entryAbortedLast(e)
+		ok := entryVersion(e) == abortedVersion && first <= end && end > last && end < from
+		last = end
+		return ok
+	})
 }
 
 // applyFrom applies a batch of which only the header has been read.
@@ -370,7 +367,7 @@ func (r *loader) total(segments []*segment) (bytes int64) {
 
 // indexed tells whether both indexes are there and look like indexes of this segment.
 func (s *segment) indexed() bool {
-	if !s.offsets.exists || !s.times.exists || s.offsets.stored < 0 || s.times.stored < 0 {
+	if !s.offsets.exists || !s.times.exists || s.offsets.ragged || s.times.ragged {
 		return false
 	}
 	if s.offsets.stored == 0 {
@@ -485,7 +482,15 @@ func (r *loader) nothingNew(s *segment, f *handle, start place) (bool, error) {
 // the beginning (entry -1).
 func (r *loader) trustedEntry(s *segment, f *handle) (start place, entry int64, err error) {
 	start = place{0, s.base}
-	if r.from.recoveryPoint <= s.base || !s.indexed() {
+	if r.from.recoveryPoint <= s.base {
+		return start, -1, nil
+	}
+	if r.log.dir.unclean {
+		if err := r.trim(s); err != nil {
+			return start, -1, err
+		}
+	}
+	if !s.indexed() {
 		return start, -1, nil
 	}
 	n, e, err := s.offsets.floor(entryOffset, r.from.recoveryPoint-1-s.base)
@@ -501,6 +506,27 @@ func (r *loader) trustedEntry(s *segment, f *handle) (start place, entry int64, 
 		return start, -1, nil
 	}
 	return place{at, h.BaseOffset()}, n, nil
+}
+
+// trim keeps of the indexes what was durable: entries below the recovery point. What a crash left of later ones may be
+// anything.
+func (r *loader) trim(s *segment) error {
+	limit := r.from.recoveryPoint - s.base
+	var offset, at int64
+	err := s.offsets.keep(func(e []byte) bool {
+		ok := entryOffset(e) > offset && entryPosition(e) > at && entryOffset(e) < limit
+		offset, at = entryOffset(e), entryPosition(e)
+		return ok
+	})
+	if err != nil {
+		return err
+	}
+	ms, last := int64(-1), int64(-1)
+	return s.times.keep(func(e []byte) bool {
+		ok := entryTime(e) > ms && entryTimeOffset(e) > last && entryTimeOffset(e) < limit
+		ms, last = entryTime(e), entryTimeOffset(e)
+		return ok
+	})
 }
 
 // openBooks sets the indexes and what goes with them to how they were when the given entry had just been written.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -23,10 +24,13 @@ func TestFullDiskAtEveryByte(t *testing.T) {
 		l := mustLog(t, d, smallConfig())
 		h := &history{}
 		left := room
+		var mu sync.Mutex
 		m.SetFault(func(op disk.Op) error {
 			if op.Kind != disk.OpWrite {
 				return nil
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			if int64(left) >= op.Len {
 				left -= int(op.Len)
 				return nil

@@ -101,6 +101,9 @@ func (a abortedEntry) entry() (e indexEntry) {
 	return e
 }
 
+func entryVersion(e []byte) uint16     { return binary.BigEndian.Uint16(e) }
+func entryAbortedFirst(e []byte) int64 { return int64(binary.BigEndian.Uint64(e[10:])) }
+
 // entryAbortedLast is what a transaction index ascends by.
 func entryAbortedLast(e []byte) int64 { return int64(binary.BigEndian.Uint64(e[18:])) }
 
