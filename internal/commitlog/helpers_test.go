@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,3 +214,5 @@ func flush(t testing.TB, l *Log) {
 		t.Fatalf("flush: %v", err)
 	}
 }
+
+func testProducers() *producers { return &producers{total: &atomic.Int64{}, snapshotAt: -1} }

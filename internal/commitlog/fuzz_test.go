@@ -1,0 +1,184 @@
+package commitlog
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/disk"
+)
+
+// FuzzRecovery puts any bytes where a segment, its indexes and a snapshot were. Whatever they are, the directory opens, what is
+// served passes the checks, and an append follows.
+func FuzzRecovery(f *testing.F) {
+	var log []byte
+	for i := range 5 {
+		b := produced(4, 0, int32(i), i, 1)
+		b.Assign(int64(i), 2)
+		log = append(log, b...)
+	}
+	entry := offsetEntry(2, int32(len(log)/5*2))
+	when := timeEntry(testNow+2, 2)
+	f.Add(log, entry[:8], when[:12], []byte(nil), []byte("0\n1\n2 0\n"), int64(0))
+	f.Add(log[:len(log)-7], entry[:8], when[:12], []byte("\x00\x01junk"), []byte("0\n0\n"), int64(3))
+	f.Add([]byte{}, []byte{}, []byte{}, []byte{}, []byte{}, int64(9))
+	f.Fuzz(func(t *testing.T, log, index, times, snapshot, epochs []byte, point int64) {
+		m := disk.NewMem()
+		if err := m.MkdirAll("/data/orders-3"); err != nil {
+			t.Fatal(err)
+		}
+		point &= 0xff
+		for name, data := range map[string][]byte{
+			"orders-3/" + segmentName(0, dataSuffix): log, "orders-3/" + segmentName(0, indexSuffix): index,
+			"orders-3/" + segmentName(0, timeSuffix): times, "orders-3/" + segmentName(min(point, 2), snapshotSuffix): snapshot,
+			"orders-3/" + segmentName(0, abortedSuffix): snapshot, "orders-3/" + epochFile: epochs,
+			recoveryPointFile: formatOffsets(map[TopicPartition]int64{testTopic: point}),
+		} {
+			if err := disk.WriteFileAtomic(m, "/data/"+name, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d := mustOpen(t, testOptions(m))
+		l := mustLog(t, d, DefaultConfig())
+		p := l.Progress()
+		at, damaged := l.Damaged()
+		if p.Start > p.End || (!damaged && p.End < point) {
+			t.Fatalf("%+v, recovery point %d, damaged %v at %d", p, point, damaged, at)
+		}
+		for from := p.Start; from < p.End; {
+			r, err := l.Read(from, 1<<20, p.End, true)
+			if err != nil {
+				break
+			}
+			data, err := r.AppendTo(nil)
+			if e := r.Close(); e != nil {
+				t.Fatal(e)
+			}
+			if err != nil || r.Next <= from {
+				break
+			}
+			for len(data) > 0 {
+				b, rest, err := batch.Next(data)
+				if err != nil || b.CheckCRC() != nil {
+					t.Fatalf("served what fails the check: %v", err)
+				}
+				data = rest
+			}
+			from = r.Next
+		}
+		_, _, _ = l.OffsetForTime(testNow)
+		_, _ = l.AbortedTransactions(0, p.End)
+		if _, damaged := l.Damaged(); !damaged {
+			if a, err := l.Append(records(0, 1, 10), AppendOptions{LeaderEpoch: 1 << 30, NowMs: testNow}); err != nil || a.First != p.End {
+				t.Fatalf("append after %+v: %+v %v", p, a, err)
+			}
+			if err := l.Flush(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzCheckpoint(f *testing.F) {
+	f.Add([]byte("0\n2\norders 3 17\na-b 0 5\n"))
+	f.Add([]byte("0\n0\n"))
+	f.Add([]byte("1\n0\n"))
+	f.Add([]byte("0\n1\nx 0"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		offsets, err := parseOffsets(data)
+		if err != nil {
+			return
+		}
+		again, err := parseOffsets(formatOffsets(offsets))
+		if err != nil || !equalOffsets(offsets, again) {
+			t.Fatalf("%v, again %v %v", offsets, again, err)
+		}
+	})
+}
+
+func FuzzEpochs(f *testing.F) {
+	f.Add([]byte("0\n2\n0 0\n3 17\n"))
+	f.Add([]byte("0\n2\n3 17\n0 0\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		entries, err := parseEpochs(data)
+		if err != nil {
+			return
+		}
+		var e epochs
+		e.replace(entries)
+		for _, s := range entries {
+			if e.at(s.start) != s.epoch {
+				t.Fatalf("%v: epoch at %d", entries, s.start)
+			}
+		}
+		if again, err := parseEpochs(formatEpochs(entries)); err != nil || len(again) != len(entries) {
+			t.Fatalf("%v %v", again, err)
+		}
+	})
+}
+
+func FuzzSnapshot(f *testing.F) {
+	// As Kafka 4.3.1 wrote it for one idempotent producer.
+	f.Add([]byte("\x00\x01\x6e\x5a\x5f\xe2\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04\x9f\x00\x00\x00\x00\x00\x00" +
+		"\x04\x9f\x00\x00\x00\x93\x00\x00\x01\xa2\x04\x24\x48\xe9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"))
+	f.Add([]byte("\x00\x01"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		found, err := parseSnapshot(data)
+		if err == nil && len(found)*snapshotEntryBytes+snapshotHeadBytes != len(data) {
+			t.Fatalf("%d producers in %d bytes", len(found), len(data))
+		}
+	})
+}
+
+func FuzzMeta(f *testing.F) {
+	f.Add([]byte("#\nnode.id=1\ndirectory.id=VsrwrI_ibwXqq8AiRFC-nw\nversion=1\ncluster.id=VHQ23N5GSg-IklrAhp-Bkw\n"))
+	f.Add([]byte("version=99\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := parseMeta(data)
+		if err != nil {
+			return
+		}
+		again, err := parseMeta(m.format(time.UnixMilli(testNow)))
+		if err != nil || again.nodeID != m.nodeID || again.directoryID != m.directoryID {
+			t.Fatalf("%+v, again %+v %v", m, again, err)
+		}
+	})
+}
+
+func FuzzAborted(f *testing.F) {
+	e := abortedEntry{AbortedTransaction{1, 2, 3}, 4}.entry()
+	f.Add(e[:])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		entries, err := parseAborted(data)
+		if err != nil {
+			return
+		}
+		var out []byte
+		for _, a := range entries {
+			e := a.entry()
+			out = append(out, e[:]...)
+		}
+		if !bytes.Equal(out, data) {
+			t.Fatalf("%x, again %x", data, out)
+		}
+	})
+}
+
+func TestKafkasSnapshotIsReadAndWrittenAlike(t *testing.T) {
+	data := []byte("\x00\x01\x6e\x5a\x5f\xe2\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04\x9f\x00\x00\x00\x00\x00\x00" +
+		"\x04\x9f\x00\x00\x00\x93\x00\x00\x01\xa2\x04\x24\x48\xe9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")
+	found, err := parseSnapshot(data)
+	if err != nil || len(found) != 1 || found[0].newest().lastOffset != 1183 || found[0].newest().delta != 147 {
+		t.Fatalf("%+v %v", found, err)
+	}
+	s := testProducers()
+	s.load(found, 1184, 0)
+	if out := s.snapshot(); !bytes.Equal(out, data) {
+		t.Fatalf("%x", out)
+	}
+}
