@@ -18,13 +18,19 @@ const metadataTopic = "__cluster_metadata"
 func describeQuorum(c *call, q *kmsg.DescribeQuorumRequest) kmsg.Response {
 	res := kmsg.NewPtrDescribeQuorumResponse()
 	status := c.h.o.Quorum.Status()
+	described := false
 	for _, t := range q.Topics {
 		topic := kmsg.NewDescribeQuorumResponseTopic()
 		topic.Topic = t.Topic
 		for _, asked := range t.Partitions {
-			topic.Partitions = append(topic.Partitions, quorumOf(t.Topic, asked.Partition, &status))
+			p := quorumOf(t.Topic, asked.Partition, &status)
+			described = described || p.ErrorCode == 0
+			topic.Partitions = append(topic.Partitions, p)
 		}
 		res.Topics = append(res.Topics, topic)
+	}
+	if !described {
+		return res
 	}
 	for _, v := range status.Voters {
 		node := kmsg.NewDescribeQuorumResponseNode()

@@ -1,4 +1,4 @@
-// Package api answers Kafka's requests: a file per API, one table of versions (versions.go) and
+// Package api answers Kafka's requests: a file per API (or per several that are alike), one table of versions (versions.go) and
 // one table of error codes (errors.go).
 //
 // It decides what a request means: who may ask, which partitions it concerns, what Kafka answers

@@ -150,6 +150,9 @@ func TestFetchOfAnotherLeaderNamesIt(t *testing.T) {
 			if got.ErrorCode != kerr.FencedLeaderEpoch.Code {
 				t.Fatalf("version %d: an old epoch gets %d", version, got.ErrorCode)
 			}
+			if said := got.CurrentLeader.LeaderID == 1; said != (version >= 16) {
+				t.Fatalf("version %d: leader %+v", version, got.CurrentLeader)
+			}
 			named := got.CurrentLeader.LeaderID == 1 && got.CurrentLeader.LeaderEpoch == 1 &&
 				len(res.Brokers) == 1 && res.Brokers[0].Host == "broker.example"
 			if named != (version >= 16) {
@@ -365,7 +368,18 @@ func TestLongPoll(t *testing.T) {
 				t.Errorf("%s: took %v with %d batches (ready %v), want %v with %d", c.name, took, batches, ready, c.want, c.batches)
 			}
 		}
-		q := fetchOf(17)
+		q := poll(1 << 20)
+		q.MaxBytes = int32(2 * size)
+		q.Topics[0].Partitions[0].FetchOffset = 0
+		q.Topics[1].Partitions[0].FetchOffset = 0
+		if res, took, _ := s.waited(q, nil); took != 0 || len(res.Topics[0].Partitions[0].RecordBatches) != 2*size {
+			t.Errorf("a response that is full waits for more bytes than it may hold: took %v", took)
+		}
+		q.MaxBytes = int32(size + size/2) // full, though not to the last byte
+		if _, took, _ := s.waited(q, nil); took != 0 {
+			t.Errorf("a response without room for the next batch waits for it: took %v", took)
+		}
+		q = fetchOf(17)
 		q.MaxWaitMillis = 500
 		want(q, "orders", id, 0, 0)
 		if _, took, ready := s.waited(q, nil); took != 0 || !ready {
@@ -383,7 +397,7 @@ func TestLongPollEndsWithItsTopic(t *testing.T) {
 		id := s.createTopic("orders", 1)
 		other := s.createTopic("other", 1)
 		q := fetchOf(17)
-		q.MaxWaitMillis = 500
+		q.MaxWaitMillis, q.MinBytes = 500, 10
 		want(q, "", metadata.UUID{1}, 0, 0)
 		if res, took, _ := s.waited(q, nil); took != 0 || onePart(t, res).ErrorCode != kerr.UnknownTopicID.Code {
 			t.Fatalf("a missing topic alone: after %v %+v", took, res)
@@ -438,6 +452,37 @@ func TestTrap26TopicMadeAgainIsAnother(t *testing.T) {
 		}
 		if end := s.partition("orders", 0).Progress().End; end != 2 {
 			t.Fatalf("the new topic ends at %d", end)
+		}
+	})
+}
+
+// staleImages are metadata that lag behind the replicas.
+type staleImages struct{ image *metadata.Image }
+
+func (i staleImages) Image() *metadata.Image { return i.image }
+
+// TestTrap26StaleMetadata: metadata that still has the old topic finds the new one's replica under its
+// name, and must not take it for the old one's.
+func TestTrap26StaleMetadata(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t)
+		old := s.createTopic("orders", 1)
+		s.handler.o.Images = staleImages{s.controller.Image()}
+		s.deleteTopic("orders")
+		s.createTopic("orders", 1)
+		s.append("orders", 0, records(2, 10))
+		q := fetchOf(17)
+		want(q, "", old, 0, 0)
+		if got := onePart(t, ask[*kmsg.FetchResponse](s, q)); got.ErrorCode != kerr.UnknownTopicID.Code || len(got.RecordBatches) > 0 {
+			t.Errorf("fetch: %+v", got)
+		}
+		for _, version := range []int16{12, 13} {
+			if got := s.produced(produceTo(version, -1, "orders", old, 0, records(1, 1))); got.ErrorCode != kerr.NotLeaderForPartition.Code {
+				t.Errorf("produce version %d: %+v", version, got)
+			}
+		}
+		if end := s.partition("orders", 0).Progress().End; end != 2 {
+			t.Errorf("the new topic ends at %d", end)
 		}
 	})
 }

@@ -191,6 +191,9 @@ func TestProduceAcks(t *testing.T) {
 			t.Fatalf("after %v: %+v", time.Since(begun), got)
 		}
 		q.TimeoutMillis = 5000
+		refused := kmsg.NewProduceRequestTopicPartition() // one that fails does not answer for the others
+		refused.Partition = 7
+		q.Topics[0].Partitions = append([]kmsg.ProduceRequestTopicPartition{refused}, q.Topics[0].Partitions...)
 		reply, _, err = s.begin(peer, q)
 		if err != nil {
 			t.Fatal(err)
@@ -209,7 +212,7 @@ func TestProduceAcks(t *testing.T) {
 		}
 		s.disk.SetFault(nil)
 		close(stall)
-		if got := (<-done).(*kmsg.ProduceResponse).Topics[0].Partitions[0]; got.ErrorCode != 0 || got.BaseOffset != 4 {
+		if got := (<-done).(*kmsg.ProduceResponse).Topics[0].Partitions[1]; got.ErrorCode != 0 || got.BaseOffset != 4 {
 			t.Fatalf("%+v", got)
 		}
 	})
