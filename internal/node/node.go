@@ -49,6 +49,8 @@ type Node struct {
 
 	ready chan struct{} // closed when clients are served
 
+	// abandon ends a start under way: what it waits for will not come once the node has failed.
+	abandon context.CancelCauseFunc
 	failure struct { // the first error after which the node cannot go on
 		sync.Once
 		cause error
@@ -65,7 +67,10 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	n := &Node{o: &o, log: o.Logger, nodeID: int32(o.Config.Int("node.id")), metrics: metrics.New(), ready: make(chan struct{})}
 	n.failure.done = make(chan struct{})
 	n.reporter.changed = make(chan struct{}, 1)
-	if err := n.start(ctx); err != nil {
+	starting, abandon := context.WithCancelCause(ctx)
+	defer abandon(nil)
+	n.abandon = abandon
+	if err := n.start(starting); err != nil {
 		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
 	}
 	close(n.ready)
@@ -279,6 +284,7 @@ func (n *Node) fail(err error) {
 	n.failure.Do(func() {
 		n.failure.cause = err
 		close(n.failure.done)
+		n.abandon(err)
 	})
 }
 

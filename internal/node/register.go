@@ -29,7 +29,7 @@ func (n *Node) register(ctx context.Context) (err error) {
 	case <-n.failure.done:
 		return n.failure.cause
 	case <-ctx.Done():
-		return fmt.Errorf("wait for a leader of the metadata quorum: %w", ctx.Err())
+		return fmt.Errorf("wait for a leader of the metadata quorum: %w", context.Cause(ctx))
 	}
 	if err = n.guardData(); err != nil {
 		return err
@@ -45,7 +45,7 @@ func (n *Node) register(ctx context.Context) (err error) {
 	case <-n.failure.done:
 		return n.failure.cause
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the registration of broker %d: %w", n.nodeID, ctx.Err())
+		return fmt.Errorf("wait for the registration of broker %d: %w", n.nodeID, context.Cause(ctx))
 	}
 }
 
