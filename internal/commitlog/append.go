@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/disk"
 )
 
@@ -74,7 +75,7 @@ func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Append
 		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
 	}
 	if duplicate != nil {
-		return Appended{First: duplicate.lastOffset - int64(duplicate.delta), Next: duplicate.lastOffset + 1,
+		return Appended{First: duplicate.LastOffset - int64(duplicate.Delta), Next: duplicate.LastOffset + 1,
 			Start: progress.Start, Duplicate: true}, nil
 	}
 	b.Assign(progress.End, o.LeaderEpoch)
@@ -85,35 +86,25 @@ func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Append
 }
 
 // checkProducer decides whether the batch's producer may write it, and finds the batch that it repeats.
-func (l *Log) checkProducer(b batch.Batch, origin Origin) (*producedBatch, error) {
+func (l *Log) checkProducer(b batch.Batch, origin Origin) (*producer.Written, error) {
 	id := b.ProducerID()
 	if id < 0 {
 		return nil, nil
 	}
-	p := l.producers.get(id)
+	p := l.producers.Get(id)
 	if p == nil {
 		return nil, nil
 	}
 	if origin == Client {
-		if again := p.repeated(b); again != nil {
+		if again := p.Repeated(b); again != nil {
 			return again, nil
 		}
 	}
-	if err := p.check(b, origin); err != nil {
-		return nil, err
-	}
-	if !b.IsControl() {
-		return nil, nil
-	}
-	marker, err := l.dir.checker.ParseControl(b)
+	marker, err := l.parseMarker(b)
 	if err != nil {
 		return nil, err
 	}
-	if isMarker(&marker) && marker.CoordinatorEpoch < p.coordinatorEpoch {
-		return nil, fmt.Errorf("producer %d: coordinator epoch %d, already seen %d: %w", id, marker.CoordinatorEpoch,
-			p.coordinatorEpoch, ErrCoordinatorFenced)
-	}
-	return nil, nil
+	return nil, p.Check(b, origin == Client, marker)
 }
 
 // appendFollowing needs the slot.
@@ -155,14 +146,12 @@ func (l *Log) write(b batch.Batch, nowMs int64, cfg *Config) error {
 	s.modifiedMs.Store(nowMs)
 	s.unsynced.Store(true)
 	l.dir.written.Add(int64(len(b)))
-	started, ended := l.producers.apply(b, marker)
-	if ended != nil && ended.aborted {
+	started, ended := l.producers.Apply(b, marker)
+	if ended != nil && ended.Aborted {
 		s.noteAborted(ended)
 	}
 	l.publish(s, b, at, started, ended)
-	if l.producers.total.Load() > l.dir.maxProducers {
-		l.producers.trim(l.dir.maxProducers, l.producers.newest)
-	}
+	l.producers.Trim(l.dir.maxProducers)
 	return nil
 }
 
@@ -205,7 +194,7 @@ func (l *Log) writeBytes(s *segment, b batch.Batch, at int64) error {
 }
 
 // publish makes a written batch visible.
-func (l *Log) publish(s *segment, b batch.Batch, at int64, started, ended *transaction) {
+func (l *Log) publish(s *segment, b batch.Batch, at int64, started, ended *producer.Transaction) {
 	next, size := b.NextOffset(), at+int64(len(b))
 	s.size.Store(size)
 	s.next.Store(next)
@@ -218,11 +207,11 @@ func (l *Log) publish(s *segment, b batch.Batch, at int64, started, ended *trans
 	l.mu.progress.End = next
 	l.mu.end = spot{next, s, size}
 	if started != nil {
-		l.mu.transactions.start(*started)
+		l.mu.transactions.Start(*started)
 		l.stabilise()
 	}
 	if ended != nil {
-		l.mu.transactions.end(*ended)
+		l.mu.transactions.End(*ended)
 		l.stabilise()
 	}
 }
@@ -318,7 +307,7 @@ func (l *Log) addSegment(base int64, cfg *Config) (*segment, error) {
 	l.mu.end = spot{base, s, 0}
 	l.mu.flushed = l.mu.end
 	l.mu.Unlock()
-	l.producers.end = base
+	l.producers.End = base
 	return s, l.storeEpochs()
 }
 
@@ -364,15 +353,6 @@ func (l *Log) prepare(s *segment) error {
 	return nil
 }
 
-// noteAborted keeps an aborted transaction in the segment that holds its marker.
-func (s *segment) noteAborted(ended *transaction) {
-	l := s.log
-	l.mu.Lock()
-	stable := l.mu.transactions.stableAfter(ended)
-	l.mu.Unlock()
-	s.aborted.add(abortedEntry{AbortedTransaction{ended.producer, ended.first, ended.last}, stable}.entry())
-}
-
 func (s *segment) readFirstMs() (int64, error) {
 	f, err := s.data.acquire(disk.Write)
 	if err != nil {
@@ -392,14 +372,14 @@ func (s *segment) readFirstMs() (int64, error) {
 // takeSnapshot writes the producer state as of offset at, which is the log's end. Without it recovery reads further
 // back, so a full disk is no obstacle.
 func (l *Log) takeSnapshot(at int64) {
-	if l.producers.snapshotAt == at {
+	if l.snapshotAt == at {
 		return
 	}
 	if err := l.writeSnapshot(at); err != nil {
 		l.tolerate(err)
 		return
 	}
-	l.producers.snapshotAt = at
+	l.snapshotAt = at
 }
 
 func (l *Log) writeSnapshot(at int64) error {
@@ -411,7 +391,7 @@ func (l *Log) writeSnapshot(at int64) error {
 	// No temporary name: a torn snapshot has a wrong checksum, and the one before it is used.
 	err = f.Truncate(0)
 	if err == nil {
-		_, err = f.WriteAt(l.producers.snapshot(), 0)
+		_, err = f.WriteAt(l.producers.Snapshot(), 0)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), l.dir.fs.Remove(path))

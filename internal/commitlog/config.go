@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/producer"
 )
 
 // TopicPartition names a log.
@@ -73,13 +74,13 @@ var (
 	// ErrCorrupt: the stored bytes are not what was written. Nothing from that batch on is served.
 	ErrCorrupt = errors.New("log is damaged")
 	// ErrOutOfOrderSequence: not the sequence that follows the producer's last one.
-	ErrOutOfOrderSequence = errors.New("out of order sequence number")
+	ErrOutOfOrderSequence = producer.ErrOutOfOrderSequence
 	// ErrInvalidProducerEpoch: the producer id has been seen with a higher epoch.
-	ErrInvalidProducerEpoch = errors.New("producer epoch is too old")
+	ErrInvalidProducerEpoch = producer.ErrInvalidEpoch
 	// ErrInvalidTransactionState: a batch outside of a transaction from a producer that has one open.
-	ErrInvalidTransactionState = errors.New("producer has an open transaction")
+	ErrInvalidTransactionState = producer.ErrInvalidTransactionState
 	// ErrCoordinatorFenced: a transaction marker from a coordinator that has been replaced.
-	ErrCoordinatorFenced = errors.New("transaction coordinator is fenced")
+	ErrCoordinatorFenced = producer.ErrCoordinatorFenced
 	// ErrLargerThanSegment: the batch does not fit into an empty segment.
 	ErrLargerThanSegment = errors.New("batch is larger than a segment")
 	// ErrClosed: the log has been removed, or its directory closed.

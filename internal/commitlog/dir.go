@@ -398,7 +398,7 @@ func (d *Dir) Remove(tp TopicPartition) error {
 	delete(d.mu.logs, tp)
 	d.mu.Unlock()
 	segments := *l.segments.Load()
-	l.producers.clear()
+	l.producers.Clear()
 	if len(segments) == 0 {
 		return nil
 	}

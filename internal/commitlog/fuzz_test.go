@@ -122,19 +122,6 @@ func FuzzEpochs(f *testing.F) {
 	})
 }
 
-func FuzzSnapshot(f *testing.F) {
-	// As Kafka 4.3.1 wrote it for one idempotent producer.
-	f.Add([]byte("\x00\x01\x6e\x5a\x5f\xe2\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04\x9f\x00\x00\x00\x00\x00\x00" +
-		"\x04\x9f\x00\x00\x00\x93\x00\x00\x01\xa2\x04\x24\x48\xe9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"))
-	f.Add([]byte("\x00\x01"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		found, err := parseSnapshot(data)
-		if err == nil && len(found)*snapshotEntryBytes+snapshotHeadBytes != len(data) {
-			t.Fatalf("%d producers in %d bytes", len(found), len(data))
-		}
-	})
-}
-
 func FuzzMeta(f *testing.F) {
 	f.Add([]byte("#\nnode.id=1\ndirectory.id=VsrwrI_ibwXqq8AiRFC-nw\nversion=1\ncluster.id=VHQ23N5GSg-IklrAhp-Bkw\n"))
 	f.Add([]byte("version=99\n"))
@@ -167,18 +154,4 @@ func FuzzAborted(f *testing.F) {
 			t.Fatalf("%x, again %x", data, out)
 		}
 	})
-}
-
-func TestKafkasSnapshotIsReadAndWrittenAlike(t *testing.T) {
-	data := []byte("\x00\x01\x6e\x5a\x5f\xe2\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04\x9f\x00\x00\x00\x00\x00\x00" +
-		"\x04\x9f\x00\x00\x00\x93\x00\x00\x01\xa2\x04\x24\x48\xe9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")
-	found, err := parseSnapshot(data)
-	if err != nil || len(found) != 1 || found[0].newest().lastOffset != 1183 || found[0].newest().delta != 147 {
-		t.Fatalf("%+v %v", found, err)
-	}
-	s := testProducers()
-	s.load(found, 1184, 0)
-	if out := s.snapshot(); !bytes.Equal(out, data) {
-		t.Fatalf("%x", out)
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,5 +213,3 @@ func flush(t testing.TB, l *Log) {
 		t.Fatalf("flush: %v", err)
 	}
 }
-
-func testProducers() *producers { return &producers{total: &atomic.Int64{}, snapshotAt: -1} }

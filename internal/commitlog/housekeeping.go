@@ -238,7 +238,7 @@ func (k *keeper) expireProducers() {
 	before := k.dir.expiry()
 	for _, l := range k.dir.logs() {
 		if l.take() == nil {
-			l.producers.expire(before)
+			l.producers.Expire(before)
 			l.give()
 		}
 	}
@@ -256,8 +256,8 @@ func (k *keeper) trimProducers() {
 	logs := k.dir.logs()
 	for _, l := range logs {
 		if l.take() == nil {
-			for _, p := range l.producers.byID {
-				times = append(times, p.timestampMs)
+			for p := range l.producers.All() {
+				times = append(times, p.TimestampMs)
 			}
 			l.give()
 		}
@@ -266,7 +266,7 @@ func (k *keeper) trimProducers() {
 	before := times[min(surplus, int64(len(times)))-1]
 	for _, l := range logs {
 		if k.dir.producerCount.Load() > limit && l.take() == nil {
-			l.producers.expire(before)
+			l.producers.Expire(before)
 			l.give()
 		}
 	}
@@ -524,8 +524,8 @@ func (l *Log) prepareCheckpoint() (m move, items []syncItem, ok bool) {
 	m = move{l, p.Flushed, l.lowered.Load()}
 	if l.config.Load().FlushBeforeAck || p.Flushed == p.End {
 		m.to = p.End
-		old := l.producers.snapshotAt
-		if l.takeSnapshot(p.End); l.producers.snapshotAt == p.End && old != p.End {
+		old := l.snapshotAt
+		if l.takeSnapshot(p.End); l.snapshotAt == p.End && old != p.End {
 			items = append(items, syncItem{path: l.path + "/" + segmentName(p.End, snapshotSuffix)})
 			l.loose = append(l.loose, old)
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/disk"
 )
 
@@ -165,13 +166,14 @@ type Log struct {
 		committed    spot  // for HighWatermark, where known
 		damage       int64 // nothing from here on is served; -1 without
 		generation   int   // counts truncations, so that a flush that began before one is not believed
-		transactions transactions
+		transactions producer.Transactions
 		warm         *warm
 	}
 
 	// Guarded by slot.
-	producers producers
-	loose     []int64 // snapshots that go when a newer one is durable
+	producers  producer.Table
+	snapshotAt int64   // offset of the newest producer snapshot, -1 without
+	loose      []int64 // snapshots that go when a newer one is durable
 
 	recoveryPoint atomic.Int64 // what the recovery point checkpoint says: written by the one who writes that file
 }
@@ -183,7 +185,7 @@ func newLog(d *Dir, tp TopicPartition, cfg Config) *Log {
 	l.config.Store(&cfg)
 	l.segments.Store(&noSegments)
 	l.mu.damage = -1
-	l.producers.total, l.producers.snapshotAt = &d.producerCount, -1
+	l.producers, l.snapshotAt = producer.NewTable(&d.producerCount), -1
 	return l
 }
 
@@ -315,7 +317,7 @@ func (l *Log) AdvanceHighWatermark(hw int64) {
 			}
 		}
 	}
-	l.mu.transactions.committed(hw)
+	l.mu.transactions.Committed(hw)
 	l.stabilise()
 }
 
@@ -323,7 +325,7 @@ func (l *Log) AdvanceHighWatermark(hw int64) {
 func (l *Log) stabilise() {
 	p := &l.mu.progress
 	p.LastStable = p.HighWatermark
-	if first, ok := l.mu.transactions.firstUnstable(); ok {
+	if first, ok := l.mu.transactions.FirstUnstable(); ok {
 		p.LastStable = min(first, p.HighWatermark)
 	}
 }
@@ -370,11 +372,11 @@ func (l *Log) Producers() ([]ProducerState, error) {
 		return nil, err
 	}
 	defer l.give()
-	states := make([]ProducerState, 0, len(l.producers.byID))
-	for _, p := range l.producers.byID {
-		s := ProducerState{p.id, p.epoch, -1, -1, p.timestampMs, p.coordinatorEpoch, p.transaction}
-		if n := p.newest(); n != nil {
-			s.LastSequence, s.LastOffset = n.lastSequence, n.lastOffset
+	states := make([]ProducerState, 0, l.producers.Len())
+	for p := range l.producers.All() {
+		s := ProducerState{p.ID, p.Epoch, -1, -1, p.TimestampMs, p.CoordinatorEpoch, p.Transaction}
+		if n := p.Newest(); n != nil {
+			s.LastSequence, s.LastOffset = n.LastSequence, n.LastOffset
 		}
 		states = append(states, s)
 	}

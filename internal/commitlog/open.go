@@ -202,13 +202,13 @@ func (l *Log) complete() error {
 		}
 	}
 	at := l.mu.progress.End
-	if _, damaged := l.Damaged(); damaged || l.producers.snapshotAt == at {
+	if _, damaged := l.Damaged(); damaged || l.snapshotAt == at {
 		return nil
 	}
-	old := l.producers.snapshotAt
+	old := l.snapshotAt
 	if err := l.writeSnapshot(at); err != nil {
 		return err
 	}
-	l.producers.snapshotAt = at
+	l.snapshotAt = at
 	return l.dropLoose(old)
 }

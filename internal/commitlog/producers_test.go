@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -198,61 +197,4 @@ func TestProducersAreBoundedOverManyLogs(t *testing.T) {
 		t.Fatalf("%d producers, limit 20", n)
 	}
 	_ = d.Close()
-}
-
-func TestTheOldestProducerIsForgottenFirst(t *testing.T) {
-	var s producers
-	s.total = &atomic.Int64{}
-	for id := range int64(10) {
-		s.touch(newProducer(id))
-	}
-	s.touch(s.get(0))
-	s.touch(s.get(5))
-	open := s.get(1)
-	open.transaction = 3
-	s.trim(4, s.newest)
-	var left []int64
-	for p := s.oldest; p != nil; p = p.newer {
-		left = append(left, p.id)
-	}
-	if !slices.Equal(left, []int64{1, 9, 0, 5}) { // 1 has a transaction open
-		t.Fatalf("left are %v", left)
-	}
-	if s.total.Load() != 4 || len(s.byID) != 4 {
-		t.Fatalf("%d and %d counted", s.total.Load(), len(s.byID))
-	}
-}
-
-func TestSnapshotIsReadBackAndTornOnesAreNot(t *testing.T) {
-	var s producers
-	s.total = &atomic.Int64{}
-	for id := range int64(5) {
-		p := newProducer(id * 1000)
-		p.epoch, p.coordinatorEpoch, p.transaction = int16(id), int32(id-1), id-1
-		if id > 0 {
-			p.remember(producedBatch{int32(id * 7), 2, id * 100, testNow + id})
-		}
-		s.touch(p)
-	}
-	data := s.snapshot()
-	found, err := parseSnapshot(data)
-	if err != nil || len(found) != 5 {
-		t.Fatalf("%d entries, %v", len(found), err)
-	}
-	var again producers
-	again.total = &atomic.Int64{}
-	again.load(found, 500, -2)
-	if string(again.snapshot()) != string(data) {
-		t.Fatal("read back, it is another snapshot")
-	}
-	for i := range data {
-		if _, err := parseSnapshot(data[:i]); err == nil {
-			t.Fatalf("cut at %d it is accepted", i)
-		}
-		broken := slices.Clone(data)
-		broken[i] ^= 4
-		if _, err := parseSnapshot(broken); err == nil {
-			t.Fatalf("byte %d changed, it is accepted", i)
-		}
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/disk"
 )
 
@@ -189,27 +190,28 @@ func (s *segment) headers(at int64, buf []byte, visit func(h batch.Batch, at int
 func (r *loader) loadProducers(segments []*segment, upTo int64) error {
 	l := r.log
 	slices.Sort(r.snapshots)
-	l.producers.end = segments[0].base
+	l.producers.End = segments[0].base
 	for _, at := range slices.Backward(r.snapshots) {
 		if at > upTo {
 			continue
 		}
 		path := l.path + "/" + segmentName(at, snapshotSuffix)
-		data, err := disk.ReadFile(l.dir.fs, path, maxSnapshotBytes)
+		data, err := disk.ReadFile(l.dir.fs, path, producer.MaxSnapshotBytes)
 		if err != nil {
 			return err
 		}
-		found, err := parseSnapshot(data)
+		found, err := producer.ParseSnapshot(data)
 		if err == nil {
-			l.producers.load(found, at, l.dir.expiry())
+			l.producers.Load(found, at, l.dir.expiry())
+			l.snapshotAt = at
 			break
 		}
 		l.dir.logger.Warn("producer snapshot is damaged and ignored", "file", path, "error", err)
 	}
-	l.mu.transactions = transactions{}
-	for _, p := range l.producers.byID {
-		if p.transaction >= 0 {
-			l.mu.transactions.start(transaction{producer: p.id, first: p.transaction, last: -1})
+	l.mu.transactions = producer.Transactions{}
+	for p := range l.producers.All() {
+		if p.Transaction >= 0 {
+			l.mu.transactions.Start(producer.Transaction{Producer: p.ID, First: p.Transaction, Last: -1})
 		}
 	}
 	return l.replay(segments, upTo, r.buf)
@@ -218,7 +220,7 @@ func (r *loader) loadProducers(segments []*segment, upTo int64) error {
 // replay applies the batches from the end of the producer state up to offset upTo. Of all but control batches it reads the
 // header alone. The slot is held, or nobody else knows the log yet.
 func (l *Log) replay(segments []*segment, upTo int64, buf []byte) error {
-	from := l.producers.end
+	from := l.producers.End
 	for i, s := range segments {
 		if i+1 < len(segments) && segments[i+1].base <= from {
 			continue
@@ -247,7 +249,7 @@ func (l *Log) replay(segments []*segment, upTo int64, buf []byte) error {
 			return err
 		}
 	}
-	l.producers.end = max(l.producers.end, upTo)
+	l.producers.End = max(l.producers.End, upTo)
 	return nil
 }
 
@@ -286,19 +288,19 @@ func (s *segment) apply(b batch.Batch) error {
 	if err != nil {
 		return err
 	}
-	started, ended := l.producers.apply(b, marker)
+	started, ended := l.producers.Apply(b, marker)
 	if started == nil && ended == nil {
 		return nil
 	}
-	if ended != nil && ended.aborted {
+	if ended != nil && ended.Aborted {
 		s.noteAborted(ended)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if started != nil {
-		l.mu.transactions.start(*started)
+		l.mu.transactions.Start(*started)
 	} else {
-		l.mu.transactions.end(*ended)
+		l.mu.transactions.End(*ended)
 	}
 	return nil
 }
@@ -310,14 +312,14 @@ func (l *Log) reloadProducers(end int64) error {
 	if r.snapshots, err = l.listSnapshots(); err != nil {
 		return err
 	}
-	l.producers.clear()
-	l.producers.snapshotAt = -1
+	l.producers.Clear()
+	l.snapshotAt = -1
 	if err := r.loadProducers(*l.segments.Load(), end); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.transactions.committed(l.mu.progress.HighWatermark)
+	l.mu.transactions.Committed(l.mu.progress.HighWatermark)
 	l.stabilise()
 	return nil
 }
@@ -581,7 +583,7 @@ func (r *loader) checkNext(s *segment, w *walker) error {
 }
 
 func (r *loader) applyChecked(s *segment, b batch.Batch, at, size int64) error {
-	if b.BaseOffset() < r.log.producers.end {
+	if b.BaseOffset() < r.log.producers.End {
 		return nil
 	}
 	if int64(len(b)) < size {
@@ -653,7 +655,7 @@ func (r *loader) finish(segments []*segment) error {
 	if p.HighWatermark == p.End {
 		l.mu.committed = l.mu.end
 	}
-	l.mu.transactions.committed(p.HighWatermark)
+	l.mu.transactions.Committed(p.HighWatermark)
 	l.stabilise()
 	l.recoveryPoint.Store(p.Flushed)
 	for _, s := range segments {

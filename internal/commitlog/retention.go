@@ -32,7 +32,7 @@ func (l *Log) moveStart(to int64) {
 	p.Start = max(p.Start, to)
 	if p.HighWatermark < p.Start {
 		p.HighWatermark, l.mu.committed = p.Start, spot{}
-		l.mu.transactions.committed(p.Start)
+		l.mu.transactions.Committed(p.Start)
 	}
 	l.stabilise()
 	p.LastStable = max(p.LastStable, p.Start)
@@ -135,7 +135,7 @@ func (l *Log) discard(segments []*segment, delayMs int64) error {
 	for _, s := range segments {
 		exists := []bool{true, s.offsets.onDisk(), s.times.onDisk(), s.aborted.onDisk(), true}
 		for i, suffix := range []string{dataSuffix, indexSuffix, timeSuffix, abortedSuffix, snapshotSuffix} {
-			if suffix == snapshotSuffix && s.base == l.producers.snapshotAt {
+			if suffix == snapshotSuffix && s.base == l.snapshotAt {
 				continue // still the newest
 			}
 			if exists[i] {

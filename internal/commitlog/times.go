@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"barnabas/internal/batch"
 	"barnabas/internal/disk"
@@ -156,63 +155,6 @@ func (s *segment) searchNewest(newest timedOffset) (t TimedOffset, found bool, e
 		return t, false, err
 	}
 	return s.searchBatch(&w, at, h.Size(), func(_, ms int64) bool { return ms >= newest.ms })
-}
-
-// AbortedTransactions lists what a read_committed reader of the offsets from up to upTo has to skip, sorted by first
-// offset: clients rely on the order.
-func (l *Log) AbortedTransactions(from, upTo int64) ([]AbortedTransaction, error) {
-	if err := l.usable(); err != nil {
-		return nil, err
-	}
-	var found []AbortedTransaction
-	for _, s := range l.segmentsFrom(from) {
-		entries, err := s.abortedEntries()
-		if errors.Is(err, errGone) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read transaction index of %s: %w", l.id, err)
-		}
-		complete := false
-		for _, e := range entries {
-			if e.Last >= from && e.First < upTo {
-				found = append(found, e.AbortedTransaction)
-			}
-			complete = complete || e.lastStable >= upTo // later entries begin after upTo
-		}
-		if complete {
-			break
-		}
-	}
-	slices.SortStableFunc(found, func(a, b AbortedTransaction) int {
-		return byFirst(transaction{first: a.First}, b.First)
-	})
-	return found, nil
-}
-
-// abortedEntries reads a segment's transaction index, in the file and in memory.
-func (s *segment) abortedEntries() ([]abortedEntry, error) {
-	x := &s.aborted
-	x.lock.Lock()
-	stored, tail := x.stored, slices.Clone(x.tail)
-	x.lock.Unlock()
-	if stored == 0 && len(tail) == 0 {
-		return nil, nil
-	}
-	if stored*abortedBytes > maxAbortedBytes {
-		return nil, fmt.Errorf("%w: %d entries", errAborted, stored)
-	}
-	data := make([]byte, stored*abortedBytes, stored*abortedBytes+int64(len(tail)))
-	if stored > 0 {
-		f, err := x.acquire(disk.Write)
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(readFull(f, data, 0), f.release()); err != nil {
-			return nil, err
-		}
-	}
-	return parseAborted(append(data, tail...))
 }
 
 // scanBytes is read at once where a whole segment is gone through.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/disk"
 )
 
@@ -186,8 +187,8 @@ func (l *Log) restart(at int64) error {
 	old := *l.segments.Load()
 	l.segments.Store(&noSegments)
 	l.epochs.replace(nil)
-	l.producers.clear()
-	l.producers.snapshotAt = -1
+	l.producers.Clear()
+	l.snapshotAt = -1
 	for _, s := range old { // at once: one of them may have the name of the new segment
 		if err := errors.Join(s.shut(true), s.remove()); err != nil {
 			return err
@@ -195,7 +196,7 @@ func (l *Log) restart(at int64) error {
 	}
 	l.mu.Lock()
 	l.mu.generation++
-	l.mu.warm, l.mu.damage, l.mu.transactions = nil, -1, transactions{}
+	l.mu.warm, l.mu.damage, l.mu.transactions = nil, -1, producer.Transactions{}
 	l.mu.progress = Progress{at, at, at, at, at}
 	l.mu.end, l.mu.flushed, l.mu.committed = spot{}, spot{}, spot{}
 	l.mu.Unlock()

@@ -88,6 +88,8 @@ func (w *walker) body(at, size int64) (batch.Batch, error) {
 	return b, readFull(w.from, b, at)
 }
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // checksumFrom is where the bytes begin that a batch's checksum covers: at its attributes.
 const checksumFrom = 21
 
