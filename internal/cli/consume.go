@@ -114,6 +114,7 @@ func (o *consume) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	notes.connected.Store(true)
 	r := &reader{o: o, client: cl, isolation: isolation, print: print}
 	err = r.run(ctx, at)
 	if errors.Is(err, errInterrupted) && o.follow {

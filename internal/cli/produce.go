@@ -122,6 +122,7 @@ func (o *produce) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	bar.connected.Store(true)
 	if err := o.checkTopic(ctx, cl); err != nil {
 		return errors.Join(err, cl.Close())
 	}

@@ -28,6 +28,8 @@ type progress struct {
 	began time.Time
 	count func() (done, failed int64)
 
+	connected atomic.Bool // from then on what the client logs is news
+
 	quit  chan struct{}
 	ended chan struct{}
 
@@ -140,6 +142,9 @@ func (h *noteHandler) Enabled(_ context.Context, l slog.Level) bool { return l >
 
 // Handle implements slog.Handler.
 func (h *noteHandler) Handle(_ context.Context, r slog.Record) error {
+	if !h.bar.connected.Load() {
+		return nil // the command's own error says it
+	}
 	if last := h.last.Swap(&r.Message); last != nil && *last == r.Message {
 		return nil
 	}

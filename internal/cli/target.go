@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,20 +24,25 @@ const (
 	// connectPatience bounds one connection attempt: whoever types a wrong address is told soon.
 	connectPatience = 5 * time.Second
 
+	// startPatience is how long a refused connection is tried again, so that 'barnabas serve &' and
+	// the command after it can stand in one script.
+	startPatience = 2 * time.Second
+
 	// leastTimeout is the shortest --timeout: below it nothing can succeed.
 	leastTimeout = time.Millisecond
 )
 
 // target is the cluster that a client command talks to, from its flags.
 type target struct {
-	p       *program
-	brokers []string
-	timeout time.Duration
+	p        *program
+	brokers  []string
+	timeout  time.Duration
+	patience time.Duration // with an address that refuses connections
 }
 
 // register adds the flags that every client command has.
 func (t *target) register(flags *pflag.FlagSet, p *program, timeout time.Duration) {
-	t.p = p
+	t.p, t.patience = p, startPatience
 	flags.StringSliceVarP(&t.brokers, "brokers", "b", nil,
 		"ask these brokers first, `HOST:PORT,...` (default $"+brokersVariable+", else "+defaultBrokers+")")
 	flags.DurationVar(&t.timeout, "timeout", timeout, "give up after this time")
@@ -107,10 +113,21 @@ func (t *target) connect(ctx context.Context, options ...client.Option) (*client
 	}
 	patient, cancel := t.within(ctx)
 	defer cancel()
-	if err := c.Ping(patient); err != nil {
+	if err := t.reach(patient, c); err != nil {
 		return nil, errors.Join(t.explain(err), c.Close())
 	}
 	return c, nil
+}
+
+// reach asks for an answer, for startPatience again where nobody listens: the broker may have been
+// started by the line before. The client itself waits between attempts (reconnect.backoff.ms).
+func (t *target) reach(ctx context.Context, c *client.Client) error {
+	for began := time.Now(); ; {
+		err := c.Ping(ctx)
+		if err == nil || !errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil || time.Since(began) > t.patience {
+			return err
+		}
+	}
 }
 
 // within bounds a call by --timeout.
@@ -141,7 +158,7 @@ func (t *target) topicNames(most int) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		quick := *t
-		quick.timeout = completionPatience
+		quick.timeout, quick.patience = completionPatience, 0
 		var names []string
 		err := quick.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 			topics, err := a.ListTopics(ctx)
