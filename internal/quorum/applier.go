@@ -45,6 +45,7 @@ func (q *Quorum) applyEntries(m *pb.Message) error {
 }
 
 func (q *Quorum) applyEntry(e *pb.Entry) error {
+	q.appliedBytes += int64(len(e.GetData()))
 	c := metadata.Committed{Offset: offsetOf(e.GetIndex()), Epoch: int32(e.GetTerm())}
 	switch e.GetType() {
 	case pb.EntryNormal:
@@ -83,10 +84,11 @@ func (q *Quorum) lead(term uint64) {
 	q.apply(func() error { q.o.Machine.Leadership(l); return nil })
 }
 
-// maybeSnapshot starts one if enough of the log has gathered since the last.
+// maybeSnapshot starts one if enough has been applied since the last. (The log's size would not
+// tell: its active segment stays, whatever a snapshot has made superfluous in it.) Applier only.
 func (q *Quorum) maybeSnapshot() {
-	if q.st.log.Size() >= q.o.SnapshotBytes {
-		q.startSnapshot()
+	if q.appliedBytes >= q.o.SnapshotBytes && q.startSnapshot() {
+		q.appliedBytes = 0
 	}
 }
 
@@ -103,11 +105,11 @@ func (q *Quorum) snapshotByTime() {
 }
 
 // startSnapshot writes a snapshot on a goroutine of its own, unless one is being written.
-func (q *Quorum) startSnapshot() {
+func (q *Quorum) startSnapshot() bool {
 	select {
 	case q.snapshotting <- struct{}{}:
 	default:
-		return
+		return false
 	}
 	q.running.Go(func() {
 		defer func() { <-q.snapshotting }()
@@ -119,6 +121,7 @@ func (q *Quorum) startSnapshot() {
 			q.fail(fmt.Errorf("metadata snapshot: %w", err))
 		}
 	})
+	return true
 }
 
 // takeSnapshot writes the Machine's state to a file and cuts the log below it.

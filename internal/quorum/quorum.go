@@ -43,6 +43,7 @@ type Quorum struct {
 	firstID uint64
 	lastID  uint64 // the owner's
 
+	appliedBytes int64         // since the last snapshot was begun; the applier's
 	snapshotting chan struct{} // one slot: a snapshot is being written
 	mu           struct {
 		sync.Mutex
@@ -172,10 +173,20 @@ func (q *Quorum) own() {
 			}
 			f()
 			for range len(q.inbox) { // all that waits shares one Ready, so one flush
-				(<-q.inbox)()
+				q.takeOne()
 			}
 		}
 		q.ready()
+	}
+}
+
+// takeOne runs what waits in the inbox, if it still does: what ran before may have had to take from
+// it too (send).
+func (q *Quorum) takeOne() {
+	select {
+	case f := <-q.inbox:
+		f()
+	default:
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -315,6 +316,31 @@ func TestSnapshotComesAfterTheIntervalOnlyForNewEntries(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if after := snapshots(); len(after) != 1 || after[0] == first[0] {
 			t.Fatalf("snapshots %v although an entry followed %v two minutes ago", after, first)
+		}
+	})
+}
+
+// What a snapshot has made superfluous stays in the active segment for a while, and must not ask
+// for the next snapshot at once.
+func TestSnapshotsFollowWhatWasAppliedAndNotTheLogsSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := disk.NewMem()
+		written := map[string]bool{}
+		mem.SetFault(func(op disk.Op) error {
+			if op.Kind == disk.OpRename && strings.HasSuffix(op.To, snapshotSuffix) {
+				written[op.To] = true
+			}
+			return nil
+		})
+		n := start(t, mem, 8, func(o *Options) { o.SnapshotBytes = 20 << 10 })
+		defer n.close()
+		const entries = 1000
+		for i := range entries {
+			n.propose(i)
+			synctest.Wait()
+		}
+		if most := entries*64/(20<<10) + 2; len(written) > most { // an entry is less than 64 bytes
+			t.Fatalf("%d snapshots of %d small entries, at most %d expected", len(written), entries, most)
 		}
 	})
 }

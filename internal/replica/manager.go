@@ -344,11 +344,20 @@ func (m *Manager) remove(id commitlog.TopicPartition) {
 func (m *Manager) removeForgotten(img *metadata.Image) {
 	for _, d := range m.dirs {
 		for _, found := range d.Found() {
-			topic, known := img.TopicByID(metadata.UUID(found.TopicID))
-			if known && topic.Name == found.Topic && int(found.Partition) < len(topic.Partitions) {
+			if found.Topic == metadataTopic {
 				continue
 			}
-			if found.Topic == metadataTopic {
+			if metadata.UUID(found.TopicID).IsZero() {
+				// The file that says whose log this is is damaged or missing. That is no proof that the
+				// topic is gone: under a name that is known the log is taken for its topic's.
+				if _, known := img.Topic(found.Topic); !known {
+					m.log.Error("a log does not say which topic it belongs to, and none has its name; it is left alone",
+						"partition", found.TopicPartition, "dir", d.Path())
+				}
+				continue
+			}
+			topic, known := img.TopicByID(metadata.UUID(found.TopicID))
+			if known && topic.Name == found.Topic && int(found.Partition) < len(topic.Partitions) {
 				continue
 			}
 			m.mu.Lock()

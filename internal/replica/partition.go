@@ -213,10 +213,18 @@ func (p *Partition) Watches() int {
 	return len(p.mu.watches)
 }
 
-// become changes the role, and lets go everybody who waited in the one before.
+// become changes the role, and lets go everybody who waited in the one before. Who leads on in the
+// same epoch, with other replicas in sync, has made nobody's wait void.
 func (p *Partition) become(next role) {
 	p.mu.Lock()
+	before, led := p.mu.role.(leading)
+	after, leads := next.(leading)
 	p.mu.role = next
+	if led && leads && before.epoch == after.epoch {
+		p.notifyWatchesLocked()
+		p.mu.Unlock()
+		return
+	}
 	let := p.mu.waiters.takeAll()
 	p.notifyWatchesLocked()
 	p.mu.Unlock()
