@@ -243,3 +243,35 @@ func TestReplicaMovesAway(t *testing.T) {
 		}
 	})
 }
+
+// TestDamagedTopicIDDeletesNothing: a log that does not say whose it is goes to the topic of its
+// name, and without one stays where it is.
+func TestDamagedTopicIDDeletesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := disk.NewMem()
+		b := newBroker(t, d, "/data")
+		b.register(incarnation)
+		for id, name := range []string{"known", "unknown"} {
+			b.create(name, byte(id+1))
+			b.partition(name).append(t, 3)
+		}
+		b.close()
+		for _, name := range []string{"known", "unknown"} {
+			if err := d.FlipBit("/data/"+name+"-0/partition.metadata", 0, 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		b = newBroker(t, d, "/data")
+		b.create("known", 1)
+		b.register(incarnation)
+		if at := b.partition("known").Progress(); at.End != 3 {
+			t.Errorf("known: %+v, want its 3 records", at)
+		}
+		<-time.After(10 * time.Minute) // past file.delete.delay.ms
+		synctest.Wait()
+		if _, err := d.Stat("/data/unknown-0/00000000000000000000.log"); err != nil {
+			t.Errorf("the log that nobody knows: %v", err)
+		}
+	})
+}

@@ -312,3 +312,35 @@ func TestManyWaitersAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestLeadingOnKeepsWaiters: a change of the in-sync replicas in the same leader epoch makes
+// nobody's wait void.
+func TestLeadingOnKeepsWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, disk.NewMem(), "/data")
+		b.register(incarnation)
+		b.create("orders", 1)
+		p := b.partition("orders")
+		stall := make(chan struct{})
+		p.append(t, 1)
+		b.disk.SetFault(stallFlushes(stall))
+		a, err := p.Append(records(1), true, time.Now().UnixMilli())
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- p.AwaitCommitted(t.Context(), a.Next) }()
+		synctest.Wait()
+		b.commit(&metadata.PartitionChangeRecord{TopicId: topicID(1).Bytes(), Isr: &metadata.Nodes{Ids: []int32{1}}})
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("let go before the flush: %v", err)
+		default:
+		}
+		close(stall)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
