@@ -204,7 +204,16 @@ func (d *dumper) walk(visit func(at int64, b batch.Batch) error) error {
 			if err := visit(at, batch.Batch(buf)); err != nil {
 				return err
 			}
-			at += size
+			end := at + size
+			if batch.Batch(buf).CheckCRC() != nil {
+				// Its length may be what is wrong: the next batch may lie inside it.
+				next, err := d.resync(at + 1)
+				if err != nil {
+					return err
+				}
+				end = min(end, next)
+			}
+			at = end
 			continue
 		}
 		var reading *readError
@@ -237,7 +246,7 @@ func (d *dumper) gap(at, next int64, why error) error {
 		return err
 	}
 	switch {
-	case zeros && next == d.size:
+	case zeros && next == d.size && next-at >= batch.HeaderBytes:
 		return d.damage(at, "%d zero bytes up to the end: space that was reserved, or never reached the disk", next-at)
 	case next == d.size:
 		return d.damage(at, "%v; no whole batch follows in the remaining %d bytes", why, next-at)
