@@ -350,7 +350,25 @@ func (l *Log) prepare(s *segment) error {
 		}
 	}
 	s.ready = true
-	return nil
+	return l.reserve(s)
+}
+
+// reserve takes the space of a preallocated segment again: cutting the file, at recovery or to truncate the log, gave it
+// back. On a full disk the log goes on without.
+func (l *Log) reserve(s *segment) error {
+	cfg := l.config.Load()
+	if !cfg.Preallocate {
+		return nil
+	}
+	f, err := s.data.acquire(disk.Write)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(f.Preallocate(0, int64(cfg.SegmentBytes)+cfg.ReserveBytes), f.release())
+	if disk.IsNoSpace(err) {
+		return nil
+	}
+	return err
 }
 
 func (s *segment) readFirstMs() (int64, error) {

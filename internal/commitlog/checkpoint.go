@@ -20,6 +20,7 @@ const (
 	recoveryPointFile = "recovery-point-offset-checkpoint"
 	startOffsetFile   = "log-start-offset-checkpoint"
 	watermarkFile     = "replication-offset-checkpoint"
+	cleanerFile       = "cleaner-offset-checkpoint" // names the logs that have been compacted
 )
 
 // maxCheckpointBytes bounds a checkpoint file: a million partitions with the longest topic names fit.

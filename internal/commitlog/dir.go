@@ -133,6 +133,7 @@ type Dir struct {
 	expiration    atomic.Int64 // of producers, ns
 	openCount     atomic.Int64
 	written       atomic.Int64 // bytes appended
+	repairs       atomic.Bool  // something waits for keeper.repair
 	sweep         atomic.Int64 // number of the housekeeping's last look for idle files
 	unclean       bool         // found so at the start
 
@@ -358,7 +359,7 @@ func (d *Dir) Log(tp TopicPartition, topicID [16]byte, cfg Config) (*Log, error)
 		if l.mu.topicID == [16]byte{} {
 			l.mu.topicID = topicID
 			l.adopted.Store(true)
-			d.wakeHousekeeping()
+			d.repairSoon()
 		}
 	}
 	l.config.Store(&cfg)
@@ -441,6 +442,12 @@ func (d *Dir) discardFile(name string, delayMs int64) error {
 		d.keeper.removeLater(name+deletedSuffix, delayMs)
 	}
 	return err
+}
+
+// repairSoon has the housekeeping look for what is to be repaired.
+func (d *Dir) repairSoon() {
+	d.repairs.Store(true)
+	d.wakeHousekeeping()
 }
 
 // jitter draws from 0 to below limit.

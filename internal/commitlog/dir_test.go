@@ -477,7 +477,7 @@ func TestLostAndDamagedIndexesAreMadeAgain(t *testing.T) {
 					t.Fatalf("time of %d: %+v %v %v", from, when, found, err)
 				}
 			}
-			d.keeper.repairIndexes()
+			d.keeper.repair()
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
 			}

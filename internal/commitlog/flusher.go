@@ -13,7 +13,10 @@ const (
 	// syncEachUpTo is how many files and directories of a round are flushed one by one. More are flushed together by one
 	// syncfs: 300 dirty files cost 54 ms one by one and 7 ms so.
 	syncEachUpTo = 8
-	// syncWorkers is how many are flushed at a time where there is no syncfs.
+	// syncInTurnUpTo is how many of those are flushed one after the other, each log getting its own answer at once. More
+	// are flushed side by side: the file system writes its journal once for several (six files: 1.2 ms instead of 1.6).
+	syncInTurnUpTo = 2
+	// syncWorkers is how many are flushed at a time.
 	syncWorkers = 4
 )
 
@@ -186,12 +189,12 @@ func (l *Log) unsynced(items []syncItem, flushed int64) []syncItem {
 	return items
 }
 
-// flushJobs flushes what was collected and publishes each log's new flushed offset: with few at once, so that nobody
-// waits for another's flush, with many after all.
+// flushJobs flushes what was collected and publishes each log's new flushed offset: with very few at once, so that
+// nobody waits for another's flush, with more after all.
 func (f *flusher) flushJobs() error {
 	d := f.dir
 	d.stats.Rounds.Add(1)
-	if len(f.items) > syncEachUpTo {
+	if len(f.items) > syncInTurnUpTo {
 		if err := d.sync(f.items); err != nil {
 			return err
 		}
@@ -231,10 +234,11 @@ func (f *flusher) publish(j *job) {
 // sync flushes everything in items, by whatever way is quickest. An error condemns the directory and is ErrOffline.
 func (d *Dir) sync(items []syncItem) error {
 	if len(items) > syncEachUpTo {
-		err := d.syncAll()
-		if !errors.Is(err, errors.ErrUnsupported) {
+		if err := d.syncAll(); !errors.Is(err, errors.ErrUnsupported) {
 			return err
 		}
+	}
+	if len(items) > syncInTurnUpTo {
 		return d.syncParallel(items)
 	}
 	for _, item := range items {
@@ -272,7 +276,7 @@ func (d *Dir) syncParallel(items []syncItem) error {
 		work <- item
 	}
 	close(work)
-	errs := make([]error, syncWorkers)
+	errs := make([]error, min(syncWorkers, len(items)))
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() {

@@ -76,6 +76,9 @@ func (d *Dir) startsMoved() {
 // flushBy has the log flushed at a time (ms), for flush.ms.
 func (d *Dir) flushBy(l *Log, atMs int64) {
 	k := d.keeper
+	if step := d.options.FlushCheckInterval.Milliseconds(); step > 0 && step < maxDelayMs {
+		atMs += step - 1 - (atMs-1)%step // the next time that it is looked
+	}
 	k.mu.Lock()
 	k.mu.lazy = append(k.mu.lazy, delayed{l, time.UnixMilli(atMs)})
 	k.mu.Unlock()
@@ -160,7 +163,9 @@ func (k *keeper) turn() time.Duration {
 	}
 	k.bury(d.now())
 	k.flushDue(d.now())
-	k.repairIndexes()
+	if k.dir.repairs.Swap(false) {
+		k.repair()
+	}
 	if k.takeStarts() {
 		k.storeStarts()
 	}
@@ -421,8 +426,8 @@ func (k *keeper) storeStarts() {
 	}
 }
 
-// repairIndexes makes indexes again that led a reader astray, and writes topic ids that have become known.
-func (k *keeper) repairIndexes() {
+// repair makes indexes again that led a reader astray, and writes topic ids that have become known.
+func (k *keeper) repair() {
 	for _, l := range k.dir.logs() {
 		if l.adopted.Load() && len(*l.segments.Load()) > 0 && l.take() == nil {
 			if l.writeState(partitionFile, formatPartition(l.TopicID())) == nil {

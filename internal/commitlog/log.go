@@ -151,6 +151,7 @@ type Log struct {
 	lazy         atomic.Bool // waits for flush.ms
 	closed       atomic.Bool
 	removed      atomic.Bool  // deleted with its topic
+	cleaned      atomic.Bool  // has been compacted once, whatever cleanup.policy says now
 	adopted      atomic.Bool  // the topic id became known after the files were made
 	lowered      atomic.Int64 // how often the recovery point was moved back
 	entriesDirty atomic.Bool  // names in path changed since its directory was flushed
@@ -293,6 +294,9 @@ func (l *Log) active() *segment {
 	}
 	return segments[len(segments)-1]
 }
+
+// gaps tells whether offsets may be missing between batches: compaction takes records away.
+func (l *Log) gaps() bool { return l.cleaned.Load() || l.config.Load().Compact }
 
 // AdvanceHighWatermark says that everything below hw is committed. It never moves back, nor past the end.
 func (l *Log) AdvanceHighWatermark(hw int64) {

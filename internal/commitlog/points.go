@@ -11,8 +11,8 @@ import (
 
 // points are the offsets of a directory's checkpoint files as they were written last.
 type points struct {
-	slot                             chan struct{} // held while a file is written, and to read or change the maps
-	recovery, starts, highWatermarks map[TopicPartition]int64
+	slot                                      chan struct{} // held while a file is written, and to read or change the maps
+	recovery, starts, highWatermarks, cleaned map[TopicPartition]int64
 }
 
 func (p *points) load(d *Dir) (err error) {
@@ -22,7 +22,10 @@ func (p *points) load(d *Dir) (err error) {
 	if p.starts, err = d.readOffsets(startOffsetFile); err != nil {
 		return err
 	}
-	p.highWatermarks, err = d.readOffsets(watermarkFile)
+	if p.highWatermarks, err = d.readOffsets(watermarkFile); err != nil {
+		return err
+	}
+	p.cleaned, err = d.readOffsets(cleanerFile)
 	return err
 }
 

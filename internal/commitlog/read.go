@@ -61,6 +61,9 @@ func (r Range) AppendTo(dst []byte) ([]byte, error) {
 		if err == nil {
 			err = b.CheckCRC()
 		}
+		if err == nil && (b.BaseOffset() < expected || b.NextOffset() > r.Next || (b.BaseOffset() > expected && !r.part.log.gaps())) {
+			err = fmt.Errorf("%w: offset %d, %d expected", errFrame, b.BaseOffset(), expected)
+		}
 		if err != nil {
 			r.part.log.damaged(expected, err)
 			return dst[:old], fmt.Errorf("read %s at offset %d: %w: %w", r.part.log.id, expected, ErrCorrupt, err)
@@ -202,7 +205,7 @@ func (l *Log) findStart(v *view) (*segment, place, error) {
 		if err != nil || p.at < limit {
 			return s, p, err
 		}
-		if v.from < s.next.Load() && s != v.end.seg && !l.config.Load().Compact {
+		if v.from < s.next.Load() && s != v.end.seg && !l.gaps() {
 			l.damaged(v.from, errMissing) // the file has lost its end since
 			return nil, place{}, fmt.Errorf("%w: %w", ErrCorrupt, errMissing)
 		}

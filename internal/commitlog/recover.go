@@ -34,6 +34,8 @@ type loader struct {
 // loadLog brings back the log in a directory that exists.
 func (d *Dir) loadLog(tp TopicPartition, cfg Config, from checkpoints, buf []byte) (*Log, error) {
 	l := newLog(d, tp, cfg)
+	_, cleaned := d.points.cleaned[tp]
+	l.cleaned.Store(cleaned)
 	r := &loader{log: l, cfg: &cfg, from: from, buf: buf}
 	if err := r.load(); err != nil {
 		return nil, fmt.Errorf("load %s: %w", l.path, err)
@@ -338,7 +340,7 @@ func (r *loader) checkSegments(segments []*segment) ([]*segment, error) {
 			}
 			continue
 		}
-		if s.base > r.expected && !r.cfg.Compact && i > 0 {
+		if s.base > r.expected && !r.log.gaps() && i > 0 {
 			r.cutLine(s, 0, r.total(segments[i:]), fmt.Errorf("%w: offset %d expected", errFrame, r.expected))
 			return segments[:i], r.log.discard(segments[i:], r.cfg.FileDeleteDelayMs)
 		}
@@ -446,7 +448,7 @@ func (r *loader) checkSegment(s *segment, last bool) (whole bool, err error) {
 		}
 	}
 	s.mu.known = true
-	if r.expected < r.from.recoveryPoint && (last || !r.cfg.Compact) {
+	if r.expected < r.from.recoveryPoint && (last || !r.log.gaps()) {
 		return r.broken(s, f, s.size.Load(), last, errMissing)
 	}
 	s.next.Store(r.expected)
@@ -558,7 +560,7 @@ func (r *loader) checkNext(s *segment, w *walker) error {
 	if err != nil {
 		return err
 	}
-	if h.BaseOffset() < r.expected || (h.BaseOffset() > r.expected && !r.cfg.Compact) {
+	if h.BaseOffset() < r.expected || (h.BaseOffset() > r.expected && !r.log.gaps()) {
 		w.at = at
 		return fmt.Errorf("%w: offset %d, %d expected", errFrame, h.BaseOffset(), r.expected)
 	}

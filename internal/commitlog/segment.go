@@ -255,7 +255,7 @@ func (s *segment) seek(limit int64, key func([]byte) int64, target int64, stop f
 	if errors.Is(err, errAstray) {
 		s.suspect.Store(true)
 		s.log.dir.logger.Warn("offset index is wrong and will be made again", "file", s.path(indexSuffix))
-		s.log.dir.wakeHousekeeping()
+		s.log.dir.repairSoon()
 		return s.walkTo(f, 0, limit, -1, stop)
 	}
 	return p, err
@@ -278,7 +278,7 @@ func (s *segment) walkTo(f io.ReaderAt, start, limit, wantLast int64, stop func(
 			return place{at, -1}, nil
 		}
 		if err == nil {
-			err = s.belongs(h, good)
+			err = s.belongs(h, good, at > start)
 		}
 		if err != nil {
 			return place{at, good}, err
@@ -290,10 +290,12 @@ func (s *segment) walkTo(f io.ReaderAt, start, limit, wantLast int64, stop func(
 	}
 }
 
-// belongs checks what a checksum does not cover: that the batch's offsets lie behind those before, and in the segment.
-func (s *segment) belongs(h batch.Batch, after int64) error {
+// belongs checks what a checksum does not cover: that the batch's offsets lie in the segment and from after on; follows says
+// that the batch before ended at after, so that only compaction leaves a gap.
+func (s *segment) belongs(h batch.Batch, after int64, follows bool) error {
 	next := s.next.Load()
-	if h.BaseOffset() < after || (next > s.base && h.LastOffset() >= next) { // next is not known yet during recovery
+	if h.BaseOffset() < after || (next > s.base && h.LastOffset() >= next) || // next is not known yet during recovery
+		(follows && h.BaseOffset() > after && !s.log.gaps()) {
 		return fmt.Errorf("%w: offsets %d to %d, expected from %d to below %d", errFrame, h.BaseOffset(), h.LastOffset(), after, next)
 	}
 	return nil

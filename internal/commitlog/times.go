@@ -199,10 +199,7 @@ func (s *segment) verify(ctx context.Context, limit int64, buf []byte) error {
 		}
 		next := good
 		if err == nil {
-			next, err = h.NextOffset(), s.belongs(h, good)
-		}
-		if gaps := s.log.config.Load().Compact; err == nil && !gaps && h.BaseOffset() > good {
-			err = fmt.Errorf("%w: offset %d, %d expected", errFrame, h.BaseOffset(), good)
+			next, err = h.NextOffset(), s.belongs(h, good, at > 0)
 		}
 		if err == nil {
 			_, err = w.verify(at, h.Size())
