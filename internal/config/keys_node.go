@@ -62,7 +62,7 @@ var nodeKeys = []row{
 		"An event of the controller that takes longer than this is logged, in milliseconds."},
 	{"metadata.log.dir", String, null, anything, High, ReadOnly, effective,
 		"The directory of the metadata log. Unset: the first data directory."},
-	{"metadata.log.segment.bytes", Int, "1073741824", atLeast(8388608), High, ReadOnly, effective,
+	{"metadata.log.segment.bytes", Int, "8388608", atLeast(8388608), High, ReadOnly, effective,
 		"A segment of the metadata log is closed before it outgrows this many bytes, or 64 MiB, which are reserved on disk at once."},
 	{"metadata.log.segment.ms", Long, "604800000", anything, High, ReadOnly, effective,
 		"A segment of the metadata log is closed after this time, in milliseconds."},

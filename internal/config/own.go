@@ -55,6 +55,7 @@ var deviations = map[string]struct{ kafka, why string }{
 	"default.replication.factor": {"1", "three copies, or as many as there are brokers, so that a cluster is safe without a setting; on one broker that is one"},
 	"listeners":                  {"PLAINTEXT://:9092", "without authentication only this machine is served"},
 	"log.dir":                    {"/tmp/kafka-logs", "what is acknowledged must not lie where the system cleans up"},
+	"metadata.log.segment.bytes": {"1073741824", "the space is reserved on disk at once, so that metadata can change when the disk is full"},
 	"node.id":                    {"null", "a broker starts without a configuration file"},
 	"process.roles":              {"null", "a broker starts without a configuration file"},
 	"queued.max.request.bytes":   {"-1", "memory is bounded by configuration, not by traffic"},

@@ -149,7 +149,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 const metadataReserveBytes = 4 << 20
 
 // mostMetadataSegmentBytes bounds what is preallocated: a segment's whole size.
-const mostMetadataSegmentBytes = 8 << 20
+const mostMetadataSegmentBytes = 64 << 20
 
 func metadataLogConfig(c *config.Set) commitlog.Config {
 	l := commitlog.DefaultConfig()
