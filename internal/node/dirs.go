@@ -90,15 +90,15 @@ func hasFailed(err error) bool {
 
 // agree finds the cluster's id, or makes one where every directory is new.
 func (d *dirs) agree(o *Options) error {
-	id := ""
+	id, first := "", ""
 	for _, dir := range d.all() {
 		switch is := dir.ClusterID(); {
 		case is == "":
 		case id == "":
-			id = is
+			id, first = is, dir.Path()
 		case id != is:
-			return fmt.Errorf("%s is of cluster %s, another data directory of %s: give the directories of one cluster (key log.dirs)",
-				dir.Path(), is, id)
+			return fmt.Errorf("%s is of cluster %s and %s of %s: give the directories of one cluster (key log.dirs)",
+				first, id, dir.Path(), is)
 		}
 	}
 	if id == "" {
