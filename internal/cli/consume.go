@@ -190,8 +190,14 @@ type reader struct {
 
 func (r *reader) run(ctx context.Context, at client.Position) error {
 	starts, err := r.plan(ctx, at)
-	if err != nil || len(starts) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(starts) == 0 {
+		if isTerminal(r.o.p.Err) {
+			r.o.p.note("there is nothing to read; --follow waits for records")
+		}
+		return nil
 	}
 	k, err := r.client.NewConsumer(client.MaxPollRecords(consumePollRecords), client.MaxPartitionFetchBytes(consumePartitionBytes),
 		client.IsolationLevel(r.isolation), client.AutoOffsetReset(client.Earliest))

@@ -108,7 +108,6 @@ func (l *loader) sendAll(ctx context.Context, in io.Reader) error {
 				return err
 			}
 		}
-		l.bar.read.Add(int64(len(chunk.data)))
 		lines.recycle(chunk)
 		if l.fatal.Load() != nil {
 			return nil
@@ -125,8 +124,9 @@ func (l *loader) send(ctx context.Context, r *client.ProducerRecord, number int6
 		l.lineFailed(number, err)
 		return nil
 	}
-	size := int64(len(r.Value))
+	size, taken := int64(len(r.Value)), int64(len(line)+len(newline))
 	err = l.producer.Send(ctx, *r, func(_ client.RecordMetadata, err error) {
+		l.bar.done.Add(taken)
 		if err != nil {
 			l.recordFailed(number, err)
 			return

@@ -22,7 +22,7 @@ type progress struct {
 	p     *program
 	what  string
 	total int64        // bytes to be read; -1: unknown
-	read  atomic.Int64 // bytes
+	done  atomic.Int64 // bytes of what has been acknowledged or given up
 	quiet bool
 	tty   bool
 	began time.Time
@@ -79,7 +79,7 @@ func (b *progress) draw() {
 		return
 	}
 	done, failed := b.count()
-	text := b.line(done, failed, b.read.Load(), time.Since(b.began))
+	text := b.line(done, failed, b.done.Load(), time.Since(b.began))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.tty {
@@ -94,15 +94,15 @@ func (b *progress) draw() {
 }
 
 // line is what is shown: the bar where the end is known, then the figures.
-func (b *progress) line(done, failed, read int64, took time.Duration) string {
-	text := fmt.Sprintf("%s %s, %s/s", humanCount(done), b.what, humanCount(int64(rate(done, took))))
+func (b *progress) line(records, failed, bytes int64, took time.Duration) string {
+	text := fmt.Sprintf("%s %s, %s/s", humanCount(records), b.what, humanCount(int64(rate(records, took))))
 	if failed > 0 {
 		text += fmt.Sprintf(", %s failed", humanCount(failed))
 	}
 	if b.total <= 0 {
 		return text
 	}
-	part := min(float64(read)/float64(b.total), 1)
+	part := min(float64(bytes)/float64(b.total), 1)
 	if left := time.Duration(float64(took) * (1 - part) / max(part, 1e-9)); part > 0 && part < 1 {
 		text += fmt.Sprintf(", %v left", left.Round(time.Second))
 	}
