@@ -36,7 +36,7 @@ func (l *Log) Append(b batch.Batch, o AppendOptions) (Appended, error) {
 	if a.Duplicate {
 		return a, nil
 	}
-	return a, l.afterAppend(cfg, o.NowMs)
+	return a, l.afterAppend(o.NowMs)
 }
 
 // AppendAt writes a batch that has its offsets and epoch: the metadata log's, or a leader's. It must begin at End.
@@ -56,7 +56,7 @@ func (l *Log) AppendAt(b batch.Batch) error {
 	if err != nil {
 		return err
 	}
-	return l.afterAppend(cfg, l.dir.now().UnixMilli())
+	return l.afterAppend(l.dir.now().UnixMilli())
 }
 
 func (c *Config) rules(o AppendOptions, maxDecompressed int) batch.Rules {
@@ -217,7 +217,10 @@ func (l *Log) publish(s *segment, b batch.Batch, at int64, started, ended *produ
 }
 
 // afterAppend schedules the flush that the topic asks for. With flush.messages reached it waits for it, as Kafka does.
-func (l *Log) afterAppend(cfg *Config, nowMs int64) error {
+// It looks at the settings as they are once the batch is written: with those of before, a topic that became durable
+// meanwhile would wait for a flush that nobody scheduled (see Reconfigure).
+func (l *Log) afterAppend(nowMs int64) error {
+	cfg := l.config.Load()
 	if cfg.FlushBeforeAck {
 		l.dir.flusher.schedule(l)
 		return nil

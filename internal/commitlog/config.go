@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"strconv"
 
@@ -68,6 +69,9 @@ var (
 	ErrOffline = errors.New("data directory is offline")
 	// ErrNoSpace: the disk is full. Nothing was written; a later append may succeed.
 	ErrNoSpace = errors.New("no space left in data directory")
+	// ErrExhausted is ErrNoSpace too: the process has no file descriptors left. Nothing was written, and nothing is wrong
+	// with the disk.
+	ErrExhausted = fmt.Errorf("file descriptors are used up (%w)", ErrNoSpace)
 	// ErrOutOfRange: the offset lies before the start or past the end of what may be read, or an append does not
 	// begin at the log's end.
 	ErrOutOfRange = errors.New("offset out of range")

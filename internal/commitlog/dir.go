@@ -366,6 +366,33 @@ func (d *Dir) Log(tp TopicPartition, topicID [16]byte, cfg Config) (*Log, error)
 	return l, nil
 }
 
+// WriteFile replaces a small file below the directory, durably: a temporary file, a flush, a rename, a flush of its
+// directory. name is relative to the directory. A flush that fails condemns the directory, as one of a log does.
+//
+// Errors: ErrNoSpace, after which the file is as it was; ErrOffline.
+func (d *Dir) WriteFile(name string, data []byte) error {
+	if err := d.Offline(); err != nil {
+		return err
+	}
+	err := disk.WriteFileAtomic(d.fs, d.join(name), data)
+	switch {
+	case err == nil:
+		return d.Offline() // another flush may have failed meanwhile: then this one means nothing
+	case disk.IsNoSpace(err):
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	case disk.IsExhausted(err):
+		return fmt.Errorf("%w: %w", ErrExhausted, err)
+	}
+	return d.fail(err)
+}
+
+// has tells whether the directory has a log of that name.
+func (d *Dir) has(tp TopicPartition) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.logs[tp] != nil
+}
+
 // logs returns all logs, in the order of their names.
 func (d *Dir) logs() []*Log {
 	d.mu.Lock()
@@ -401,7 +428,10 @@ func (d *Dir) Remove(tp TopicPartition) error {
 	segments := *l.segments.Load()
 	l.producers.Clear()
 	if len(segments) == 0 {
-		return nil
+		// A first append that found no space may have left the directory all the same.
+		if _, err := d.fs.Stat(l.path); isNotExist(err) {
+			return nil
+		}
 	}
 	if err := d.bury(l, segments); err != nil {
 		return l.failed("remove "+l.path, err)

@@ -327,6 +327,7 @@ func TestReadersAndClosingFilesDoNotMeet(t *testing.T) {
 		}
 	})
 	wg.Wait()
+	flush(t, l) // the flusher opens what it has to flush
 	d.keeper.shutWhere(func(*file) bool { return true })
 	if n := d.openCount.Load(); n != 0 {
 		t.Fatalf("%d files are open", n)

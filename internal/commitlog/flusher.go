@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"barnabas/internal/disk"
 )
@@ -297,21 +298,43 @@ func (d *Dir) syncOne(item syncItem) error {
 		return err
 	}
 	var err error
-	switch {
-	case item.dir != "":
-		d.stats.SyncDir.Add(1)
-		if err = d.fs.SyncDir(item.dir); err != nil && d.left(item) {
-			return nil
+	for attempt := 0; ; attempt++ {
+		// Only opening can want for descriptors: nothing has been flushed then, so trying again repeats no flush. Until it
+		// works those who wait for the flush go on waiting.
+		if err = d.syncItem(item); !disk.IsExhausted(err) || attempt == mostOpenAttempts {
+			break
 		}
-	case item.path != "":
-		err = d.syncPath(item.path)
-	default:
-		err = d.syncFile(item.file)
+		if attempt == 0 {
+			d.logger.Error("a flush waits for a free file descriptor; raise the process's limit of open files or lower max.connections",
+				"dir", d.path, "error", err)
+		}
+		time.Sleep(openAttemptEvery)
 	}
 	if err != nil {
 		return d.fail(fmt.Errorf("flush: %w", err))
 	}
-	return nil
+	return d.Offline() // another flush may have failed meanwhile: then this one means nothing
+}
+
+// A flush that cannot open its file for want of descriptors is tried so often, so far apart: a minute in all.
+const (
+	mostOpenAttempts = 3000
+	openAttemptEvery = 20 * time.Millisecond
+)
+
+func (d *Dir) syncItem(item syncItem) error {
+	switch {
+	case item.dir != "":
+		d.stats.SyncDir.Add(1)
+		if err := d.fs.SyncDir(item.dir); err == nil || !d.left(item) {
+			return err
+		}
+		return nil
+	case item.path != "":
+		return d.syncPath(item.path)
+	default:
+		return d.syncFile(item.file)
+	}
 }
 
 // left tells whether a directory that could not be flushed is not there any more: its log has been removed.

@@ -206,8 +206,14 @@ func (l *Log) TopicID() [16]byte {
 // Config returns the settings in force.
 func (l *Log) Config() Config { return *l.config.Load() }
 
-// Reconfigure changes the settings from the next append or housekeeping on.
-func (l *Log) Reconfigure(cfg Config) { l.config.Store(&cfg) }
+// Reconfigure changes the settings from the next append or housekeeping on. What a log that becomes durable holds
+// unflushed is flushed.
+func (l *Log) Reconfigure(cfg Config) {
+	l.config.Store(&cfg)
+	if p := l.Progress(); cfg.FlushBeforeAck && p.Flushed < p.End {
+		l.dir.flusher.schedule(l)
+	}
+}
 
 // Progress returns one consistent view. It never waits for an append.
 func (l *Log) Progress() Progress {
@@ -458,23 +464,26 @@ func (l *Log) writeState(name string, data []byte) error {
 	return nil
 }
 
-// failed turns a write's error into what a caller can decide upon. Anything but a full disk condemns the directory:
-// nobody knows what is on it now.
+// failed turns a write's error into what a caller can decide upon. Anything but a full disk, or a process out of file
+// descriptors, condemns the directory: nobody knows what is on it now.
 func (l *Log) failed(doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case disk.IsNoSpace(err):
 		return fmt.Errorf("%s: %w: %w", doing, ErrNoSpace, err)
+	case disk.IsExhausted(err):
+		return fmt.Errorf("%s: %w: %w", doing, ErrExhausted, err)
 	case errors.Is(err, errGone):
 		return fmt.Errorf("%s: %w", doing, ErrClosed)
 	}
 	return l.dir.fail(fmt.Errorf("%s: %w", doing, err))
 }
 
-// tolerate takes note of an error in writing what can be written later, or made again: only a full disk is tolerated.
+// tolerate takes note of an error in writing what can be written later, or made again: only a full disk, or want of file
+// descriptors, is tolerated.
 func (l *Log) tolerate(err error) {
-	if err != nil && !disk.IsNoSpace(err) && !errors.Is(err, errGone) {
+	if err != nil && !disk.IsNoSpace(err) && !disk.IsExhausted(err) && !errors.Is(err, errGone) {
 		l.dir.fail(err)
 	}
 }

@@ -179,7 +179,9 @@ func (d *Dir) closeClean(logs []*Log) error {
 		return err
 	}
 	for _, l := range logs {
+		l.mu.Lock()
 		l.mu.progress.Flushed = l.mu.progress.End
+		l.mu.Unlock()
 	}
 	if err := d.points.store(d, logs); err != nil {
 		return err

@@ -86,8 +86,14 @@ func (p *points) forget(d *Dir, tp TopicPartition) error {
 
 // write replaces a checkpoint file. A flush that fails condemns the directory.
 func (d *Dir) write(name string, offsets map[TopicPartition]int64) error {
+	if err := d.Offline(); err != nil {
+		return err
+	}
 	err := disk.WriteFileAtomic(d.fs, d.join(name), formatOffsets(offsets))
-	if err == nil || disk.IsNoSpace(err) {
+	switch {
+	case err == nil:
+		return d.Offline() // another flush may have failed meanwhile: then this one means nothing
+	case disk.IsNoSpace(err), disk.IsExhausted(err):
 		return err
 	}
 	return d.fail(err)
@@ -123,6 +129,12 @@ func (p *points) storeRecovery(d *Dir, moves []move) error {
 		}
 		if old, ok := p.recovery[m.log.id]; !ok || old != m.to {
 			p.recovery[m.log.id], changed = m.to, true
+		}
+	}
+	for id := range p.recovery {
+		if !d.has(id) { // removed: its line would stay for ever
+			delete(p.recovery, id)
+			changed = true
 		}
 	}
 	if !changed {

@@ -117,9 +117,9 @@ func TestFullDiskWithinItsCapacity(t *testing.T) {
 		if full == 0 || l.Progress().Start == 0 {
 			t.Fatalf("seed %d: full %d times, start %d", seed, full, l.Progress().Start)
 		}
+		m.SetCapacity(0)
 		mustAppend(t, l, records(0, 1, 10))
 		flush(t, l)
-		m.SetCapacity(0)
 		end := l.Progress().End
 		m = m.Crash(seed)
 		abandon(d)
