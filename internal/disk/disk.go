@@ -25,6 +25,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"syscall"
 	"time"
 )
 
@@ -129,6 +130,12 @@ func (e *LockedError) Error() string {
 
 // ErrTooLarge is ReadFile's answer for a file over its limit.
 var ErrTooLarge = errors.New("file is larger than allowed")
+
+// IsExhausted reports whether err means that the process, or the system, has no file descriptors
+// left. It comes from opening a file alone, never from flushing one, and says nothing of the disk.
+func IsExhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // IsNoSpace tells whether err says that a disk or a quota is full: what was refused can be tried
 // again when there is space. No other error of a write is that harmless.

@@ -134,7 +134,7 @@ func (q *Quorum) takeSnapshot() error {
 	meta := &pb.SnapshotMetadata{
 		Index: new(indexOf(s.Offset)), Term: new(uint64(s.Epoch)), ConfState: before.GetConfState(),
 	}
-	if err := saveSnapshot(q.st.fs, q.st.dir, meta, s.Records, q.o.Now().UnixMilli()); err != nil {
+	if err := q.st.saveSnapshot(meta, s.Records, q.o.Now().UnixMilli()); err != nil {
 		return err
 	}
 	q.log.Info("metadata snapshot written", "offset", s.Offset, "records", len(s.Records))

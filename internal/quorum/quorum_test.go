@@ -344,3 +344,32 @@ func TestSnapshotsFollowWhatWasAppliedAndNotTheLogsSize(t *testing.T) {
 		}
 	})
 }
+
+// The metadata directory is condemned by a failed flush of the small files too, and the next start
+// does not take it for cleanly closed.
+func TestTrap08FailedFlushOfASnapshotCondemnsTheDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := disk.NewMem()
+		n := start(t, mem, 9, func(o *Options) { o.SnapshotBytes = 2000 })
+		defer n.close()
+		broken := errors.New("I/O error")
+		mem.SetFault(func(op disk.Op) error {
+			if op.Kind == disk.OpSync && strings.Contains(op.Path, snapshotSuffix) {
+				return broken
+			}
+			return nil
+		})
+		for i := 0; n.dir.Offline() == nil; i++ {
+			if i == 1000 {
+				t.Fatal("the directory is still trusted")
+			}
+			if _, err := n.q.Propose(n.lead.Epoch, []metadata.Record{topicRecord(i)}); err != nil {
+				break
+			}
+			synctest.Wait()
+		}
+		if err := n.dir.Offline(); !errors.Is(err, commitlog.ErrOffline) || !errors.Is(err, broken) {
+			t.Fatalf("the directory says %v, want %v because of %v", err, commitlog.ErrOffline, broken)
+		}
+	})
+}

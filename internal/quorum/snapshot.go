@@ -119,22 +119,22 @@ func decodeSnapshot(c *batch.Checker, data []byte) (m *pb.SnapshotMetadata, reco
 }
 
 // saveSnapshot makes a snapshot durable; the ones before it go afterwards.
-func saveSnapshot(fsys disk.FS, dir string, m *pb.SnapshotMetadata, records []metadata.Record, nowMs int64) error {
+func (s *storage) saveSnapshot(m *pb.SnapshotMetadata, records []metadata.Record, nowMs int64) error {
 	data, err := encodeSnapshot(m, records, nowMs)
 	if err != nil {
 		return err
 	}
 	name := snapshotName(m)
-	if err := disk.WriteFileAtomic(fsys, dir+"/"+name, data); err != nil {
+	if err := s.home.WriteFile(logName+"/"+name, data); err != nil {
 		return fmt.Errorf("save snapshot %s: %w", name, err)
 	}
-	entries, err := fsys.List(dir)
+	entries, err := s.fs.List(s.dir)
 	if err != nil {
 		return fmt.Errorf("list snapshots: %w", err)
 	}
 	for _, e := range entries {
 		if index, _, ok := parseSnapshotName(e.Name); ok && index < m.GetIndex() {
-			if err := fsys.Remove(dir + "/" + e.Name); err != nil {
+			if err := s.fs.Remove(s.dir + "/" + e.Name); err != nil {
 				return fmt.Errorf("remove snapshot %s: %w", e.Name, err)
 			}
 		}

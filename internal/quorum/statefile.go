@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
 )
 
@@ -27,14 +28,14 @@ const (
 )
 
 // saveState makes term and vote durable, by a file that replaces the one before whole.
-func saveState(fsys disk.FS, dir string, h *pb.HardState) error {
+func saveState(d *commitlog.Dir, h *pb.HardState) error {
 	text, err := json.Marshal(quorumState{
 		LeaderID: -1, LeaderEpoch: h.GetTerm(), VotedVoter: h.GetVote(), DataVersion: stateFileVersion,
 	})
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", stateFile, err)
 	}
-	if err := disk.WriteFileAtomic(fsys, dir+"/"+stateFile, append(text, '\n')); err != nil {
+	if err := d.WriteFile(logName+"/"+stateFile, append(text, '\n')); err != nil {
 		return fmt.Errorf("save term and vote: %w", err)
 	}
 	return nil

@@ -15,11 +15,15 @@ import (
 	"barnabas/internal/metadata"
 )
 
+// logName is the directory of the metadata log within the data directory.
+const logName = "__cluster_metadata-0"
+
 // storage is raft.Storage over the metadata log, plus the writing that the appender does. raft's
 // owner reads while the appender writes; raft asks only for what it knows to be there.
 type storage struct {
 	fs      disk.FS
-	dir     string // of the log, where quorum-state and the snapshots lie too
+	home    *commitlog.Dir // writes the small files, and is condemned when a flush of theirs fails
+	dir     string         // of the log, where quorum-state and the snapshots lie too
 	log     *commitlog.Log
 	checker *batch.Checker
 	builder *batch.Builder // the appender's
@@ -37,7 +41,7 @@ type storage struct {
 func openStorage(o *Options, self uint64) (s *storage, snapshot metadata.Snapshot, err error) {
 	tp := commitlog.TopicPartition{Topic: "__cluster_metadata"}
 	s = &storage{
-		fs: o.FS, dir: o.Dir.Path() + "/" + tp.String(),
+		fs: o.FS, home: o.Dir, dir: o.Dir.Path() + "/" + logName,
 		checker: batch.NewChecker(), builder: batch.NewBuilder(batch.BuilderOptions{}),
 	}
 	if s.log, err = o.Dir.Log(tp, metadata.MetadataTopicID, o.Log); err != nil {
@@ -77,14 +81,14 @@ func (s *storage) form(o *Options, hasState bool, self uint64) (*pb.SnapshotMeta
 		return nil, fmt.Errorf("log holds records up to offset %d and no snapshot: %w", end, ErrDamaged)
 	}
 	if !hasState {
-		if err := saveState(s.fs, s.dir, &pb.HardState{Term: new(uint64(1))}); err != nil {
+		if err := saveState(s.home, &pb.HardState{Term: new(uint64(1))}); err != nil {
 			return nil, err
 		}
 	}
 	meta := &pb.SnapshotMetadata{
 		Index: new(uint64(1)), Term: new(uint64(1)), ConfState: &pb.ConfState{Voters: []uint64{self}},
 	}
-	return meta, saveSnapshot(s.fs, s.dir, meta, nil, o.Now().UnixMilli())
+	return meta, s.saveSnapshot(meta, nil, o.Now().UnixMilli())
 }
 
 // reconcile brings log, snapshot and state to agree, where a crash may have left them apart.
@@ -140,7 +144,7 @@ func (s *storage) save(ctx context.Context, entries []*pb.Entry, hard *pb.HardSt
 	before := s.mu.hard
 	s.mu.Unlock()
 	if hard.GetTerm() != before.GetTerm() || hard.GetVote() != before.GetVote() {
-		if err := saveState(s.fs, s.dir, hard); err != nil {
+		if err := saveState(s.home, hard); err != nil {
 			return err
 		}
 	}
