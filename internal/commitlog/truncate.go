@@ -51,7 +51,7 @@ func (l *Log) cutTo(to int64) error {
 		end = min(to, s.next.Load())
 	}
 	// First of all the recovery point: a crash after new records were written here must find them unchecked.
-	if err := error(nil); err != nil {
+	if err := l.dir.lowerRecoveryPoint(l, end); err != nil {
 		return err
 	}
 	kept := append([]*segment(nil), segments[:n]...)
