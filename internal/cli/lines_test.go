@@ -301,3 +301,32 @@ func TestProgressLine(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// TestConsumeEndsWhereItWasToEnd: records that came after the beginning are not printed, even where
+// they arrive in one piece with others, nor are those of a partition that is done.
+func TestConsumeEndsWhereItWasToEnd(t *testing.T) {
+	o := &consume{shape: "value"}
+	print, err := o.printer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := func(partition int32, from, to int64) (out []client.Record) {
+		for offset := from; offset < to; offset++ {
+			out = append(out, client.Record{Topic: "t", Partition: partition, Offset: offset, Value: []byte{'0' + byte(offset)}})
+		}
+		return out
+	}
+	r := &reader{o: o, print: print, ends: map[client.TopicPartition]int64{{Topic: "t", Partition: 0}: 5}}
+	for _, batch := range [][]client.Record{records(0, 3, 8), records(1, 0, 2)} {
+		if done, err := r.take(batch); done || err != nil {
+			t.Fatal(done, err)
+		}
+	}
+	if got := string(r.out); got != "3\n4\n" || r.printed != 2 {
+		t.Errorf("printed %q, want 3 and 4", got)
+	}
+	r = &reader{o: &consume{count: 3}, print: print}
+	if done, err := r.take(records(0, 3, 8)); !done || err != nil || string(r.out) != "3\n4\n5\n" {
+		t.Errorf("with --count 3: %q, done %v (%v)", r.out, done, err)
+	}
+}
