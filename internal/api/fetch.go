@@ -86,12 +86,16 @@ func (h *Handler) answerFetch(ctx context.Context, c *call, f *fetchRequest, out
 	}
 	defer s.leave()
 	defer s.unanswered.Add(-1)
-	if !f.known {
-		defer s.retired.Store(true)
-	}
 	if f.late != nil {
 		s.update(f.late)
 		f.late = nil
+		if !h.sessions.charge(s, h.o.Now()) {
+			h.sessions.remove(s.id)
+			f.known = false
+		}
+	}
+	if !f.known {
+		defer s.retired.Store(true)
 	}
 	round := &fetchRound{h: h, f: f, peer: c.peer, image: h.o.Images.Image()}
 	defer round.discard()
@@ -162,6 +166,9 @@ func (r *fetchRound) release(p *sessionPartition) {
 func (r *fetchRound) readOne(p *sessionPartition, left int) {
 	p.moved = false
 	wasThere := p.answered && p.err == nil
+	if p.outcome == nil {
+		p.outcome = &outcome{}
+	}
 	p.err = p.resolve(r.h, r.image, r.f)
 	if p.err == nil {
 		p.err = r.readResolved(p, left)
@@ -213,7 +220,7 @@ func (r *fetchRound) readResolved(p *sessionPartition, left int) error {
 	if r.f.version < 10 && p.partition.Log().Config().Codec == batch.Zstd {
 		return fmt.Errorf("Fetch version %d: %w", r.f.version, errZstdTooNew)
 	}
-	result, err := p.partition.Read(p.offset, p.leaderEpoch, min(left, p.maxBytes), r.bytes == 0, r.f.isolation)
+	result, err := p.partition.Read(p.offset, p.leaderEpoch, min(left, int(p.maxBytes)), r.bytes == 0, r.f.isolation)
 	p.result = result
 	if err != nil || r.f.isolation != replica.ReadCommitted {
 		return err
@@ -255,7 +262,7 @@ func (r *fetchRound) discard() {
 		if p.held {
 			_ = p.result.Records.Close()
 		}
-		p.held, p.moved, p.answered, p.result, p.aborted, p.err, p.diverging = false, false, false, replica.Result{}, nil, nil, nil
+		p.held, p.moved, p.answered, p.outcome = false, false, false, nil
 	}
 }
 

@@ -22,9 +22,13 @@ import (
 // from what moved, not from what the session holds.
 type session struct {
 	id    int32
-	epoch int32 // that the next request must carry; guarded by sessions.mu
+	epoch int32 // that the next request must carry; guarded by sessions.mu, as are used and charged
 	used  time.Time
-	ids   bool // partitions are named by topic id (version 13 on)
+	// charged is what the session takes of maxSessionBytes: its highest bytes since it has a slot, for
+	// maps and slices do not shrink when partitions are forgotten.
+	charged int64
+
+	ids bool // partitions are named by topic id (version 13 on)
 
 	turn  chan struct{} // one slot: a request works on the session only while it holds it
 	watch *replica.Watch
@@ -39,6 +43,7 @@ type session struct {
 	byName    map[sessionKey]*sessionPartition
 	byKey     map[int]*sessionPartition // keys of the watch
 	list      []*sessionPartition       // all of them, in the order in which the client named them
+	bytes     int64                     // that they take, by sessionPartition.bytes
 	nextKey   int
 	newsOrder []*sessionPartition // partitions to read, the longest unread first; each at most once
 }
@@ -49,35 +54,52 @@ type sessionKey struct {
 	number  int32
 }
 
-// sessionPartition is one partition of a session.
+// sessionPartition is one partition of a session. There may be hundreds of thousands, and most are
+// idle, so the fields are in the order that packs them.
 type sessionPartition struct {
 	key     int
 	topic   string // as named by the client; with ids, as found last
 	topicID metadata.UUID
-	number  int32
 
-	offset      int64
-	leaderEpoch int32 // that the client believes in, -1: none
-	lastEpoch   int32 // of the last record that the client has, -1: none
-	maxBytes    int
-
+	offset    int64
 	partition *replica.Partition // nil: not found yet
-	inNews    bool               // may have something to read
-	listed    bool               // stands in newsOrder, perhaps only until the next pass over it
 
 	// What the client was told last; incremental responses leave out what has not changed.
 	toldWatermark, toldStart int64
-	toldAny                  bool
 
-	// One request's result.
+	*outcome // of the request that reads the partition, nil unless answered
+
+	number      int32
+	leaderEpoch int32 // that the client believes in, -1: none
+	lastEpoch   int32 // of the last record that the client has, -1: none
+	maxBytes    int32
+
+	toldAny  bool
+	inNews   bool // may have something to read
+	listed   bool // stands in newsOrder, perhaps only until the next pass over it
+	held     bool // result holds records to be sent or closed
+	moved    bool // since it was read
+	answered bool // it is part of the response
+}
+
+// outcome is what one request has read of a partition.
+type outcome struct {
 	result    replica.Result
 	aborted   []commitlog.AbortedTransaction
-	held      bool // result holds records to be sent or closed
-	moved     bool // since it was read
-	answered  bool // it is part of the response
 	err       error
 	diverging *divergence
 }
+
+// sessionPartitionBytes is what a partition takes in a session besides its topic's name: itself, its
+// places in the session's maps and lists, and the watch on it. (The first watch on a partition takes
+// some 200 bytes more, which grow with the node's partitions and not with its sessions.) Measured, and
+// checked by a test.
+const sessionPartitionBytes = 384
+
+// bytes is what the partition takes; memory for names comes in sizes up to an eighth apart. Several
+// may share one name, which is counted for each, so that forgetting one of them never gives back what
+// the others hold on to. With ids the name is the image's.
+func (k sessionKey) bytes() int64 { return sessionPartitionBytes + int64(len(k.topic))*9/8 }
 
 // divergence tells a reader where the log it has seen parts from this one (KIP-595).
 type divergence struct {
@@ -154,10 +176,11 @@ func (s *session) update(q *kmsg.FetchRequest) {
 			if !ok {
 				p = &sessionPartition{key: s.nextKey, topic: t.Topic, topicID: t.TopicID, number: asked.Partition}
 				s.nextKey++
+				s.bytes += k.bytes()
 				s.byName[k], s.byKey[p.key] = p, p
 				s.list = append(s.list, p)
 			}
-			p.offset, p.maxBytes = asked.FetchOffset, int(asked.PartitionMaxBytes)
+			p.offset, p.maxBytes = asked.FetchOffset, asked.PartitionMaxBytes
 			p.leaderEpoch, p.lastEpoch = asked.CurrentLeaderEpoch, asked.LastFetchedEpoch
 			if q.Version < 9 {
 				p.leaderEpoch = -1
@@ -174,6 +197,7 @@ func (s *session) update(q *kmsg.FetchRequest) {
 			if p, ok := s.byName[k]; ok {
 				p.unwatch(s)
 				s.quiet(p)
+				s.bytes -= k.bytes()
 				delete(s.byName, k)
 				delete(s.byKey, p.key)
 			}
@@ -266,17 +290,27 @@ func (s *session) hasNews(h *Handler, f *fetchRequest) bool {
 
 // sessions is the cache of all sessions.
 type sessions struct {
-	slots int // max.incremental.fetch.session.cache.slots: with all taken by others in use, readers go without
-	mu    sync.Mutex
-	rand  *rand.Rand
-	byID  map[int32]*session
+	slots    int   // max.incremental.fetch.session.cache.slots: with all taken by others in use, readers go without
+	maxBytes int64 // maxSessionBytes, less in tests
+	mu       sync.Mutex
+	rand     *rand.Rand
+	byID     map[int32]*session
+	bytes    int64 // what the sessions in byID are charged with
 }
 
 // sessionIdle is how long a session that is not used keeps its slot against a newcomer (KIP-227).
 const sessionIdle = 2 * time.Minute
 
+// maxSessionBytes bounds the partitions of all sessions together, those that do not exist included:
+// some 300,000 on a node with names of 40 characters. Past it, and with no session idle for so long
+// that it may be ended, readers go without a session: a new one is not kept, and one that grows ends
+// with the response (KIP-227: id 0 in it), so that the client names all its partitions in each
+// request. Such a request holds its partitions only until it is answered, and no more of them than
+// its frame has room for: 16 bytes each.
+const maxSessionBytes = 128 << 20
+
 func newSessions(slots int, r *rand.Rand) *sessions {
-	return &sessions{slots: slots, rand: r, byID: map[int32]*session{}}
+	return &sessions{slots: slots, maxBytes: maxSessionBytes, rand: r, byID: map[int32]*session{}}
 }
 
 // joinSession gives f the session that the request belongs to, or the error that there is none.
@@ -308,39 +342,83 @@ func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest) {
 		return
 	}
 	s.update(q)
-	if len(s.byName) == 0 { // nothing is left to remember
+	// Nothing is left to remember, or too much.
+	if len(s.byName) == 0 || !h.sessions.charge(s, now) {
 		h.sessions.remove(s.id)
 		f.known = false
 	}
 	s.leave()
 }
 
-// add gives s a slot and an id, if there is a slot: a free one, or one whose session nobody uses.
+// add gives s a slot and an id, if there is room: free, or of sessions that nobody uses.
 func (c *sessions) add(s *session, now time.Time) bool {
 	c.mu.Lock()
-	var evicted *session
-	if len(c.byID) >= c.slots {
-		for _, other := range c.byID { // rare: only with every slot taken
-			if evicted == nil || other.used.Before(evicted.used) {
-				evicted = other
-			}
+	evicted, ok := c.makeRoomLocked(s, 1, s.bytes, now)
+	if ok {
+		for s.id == 0 || c.byID[s.id] != nil {
+			s.id = c.rand.Int32()
 		}
-		if evicted == nil || now.Sub(evicted.used) < sessionIdle {
-			c.mu.Unlock()
-			return false
-		}
-		delete(c.byID, evicted.id)
+		s.epoch, s.used, s.charged = 1, now, s.bytes
+		c.byID[s.id] = s
+		c.bytes += s.charged
 	}
-	for s.id == 0 || c.byID[s.id] != nil {
-		s.id = c.rand.Int32()
-	}
-	s.epoch, s.used = 1, now
-	c.byID[s.id] = s
 	c.mu.Unlock()
-	if evicted != nil {
-		evicted.retire()
+	for _, other := range evicted {
+		other.retire()
 	}
-	return true
+	return ok
+}
+
+// charge counts what s has grown by. False: there is no room for that, and s has to be removed. The
+// caller has the session's turn.
+func (c *sessions) charge(s *session, now time.Time) bool {
+	c.mu.Lock()
+	var evicted []*session
+	ok := true
+	// A session that was evicted meanwhile is not charged any more; it ends with its last request.
+	if grown := s.bytes - s.charged; grown > 0 && c.byID[s.id] == s {
+		if evicted, ok = c.makeRoomLocked(s, 0, grown, now); ok {
+			s.charged += grown
+			c.bytes += grown
+		}
+	}
+	c.mu.Unlock()
+	for _, other := range evicted {
+		other.retire()
+	}
+	return ok
+}
+
+// makeRoomLocked makes room for slots and bytes more, by ending as many sessions besides s as it
+// takes that were idle for sessionIdle, the longest idle first. The caller retires them.
+func (c *sessions) makeRoomLocked(s *session, slots int, bytes int64, now time.Time) (evicted []*session, ok bool) {
+	fits := func() bool { return len(c.byID)+slots <= c.slots && c.bytes+bytes <= c.maxBytes }
+	if fits() {
+		return nil, true
+	}
+	if s.charged+bytes > c.maxBytes {
+		return nil, false // not even alone
+	}
+	var idle []*session
+	for _, other := range c.byID { // rare: only at the limit
+		if other != s && now.Sub(other.used) >= sessionIdle {
+			idle = append(idle, other)
+		}
+	}
+	slices.SortFunc(idle, func(a, b *session) int { return a.used.Compare(b.used) })
+	for i, other := range idle {
+		if c.forgetLocked(other); fits() {
+			return idle[:i+1], true
+		}
+	}
+	return idle, false
+}
+
+// forgetLocked gives back what s was charged with. Without a slot it is charged with nothing more.
+func (c *sessions) forgetLocked(s *session) {
+	delete(c.byID, s.id)
+	c.bytes -= s.charged
+	s.charged = 0
 }
 
 // next finds the session of an incremental request and checks that none was left out or doubled.
@@ -366,7 +444,9 @@ func (c *sessions) next(q *kmsg.FetchRequest, now time.Time) (*session, *kerr.Er
 func (c *sessions) remove(id int32) {
 	c.mu.Lock()
 	s := c.byID[id]
-	delete(c.byID, id)
+	if s != nil {
+		c.forgetLocked(s)
+	}
 	c.mu.Unlock()
 	if s != nil {
 		s.retire()

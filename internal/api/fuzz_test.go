@@ -2,14 +2,17 @@ package api
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/metadata"
+	"barnabas/internal/wire"
 )
 
 // served lists every key and version that is answered.
@@ -88,6 +91,19 @@ func mutate(dice *rand.Rand, body []byte) []byte {
 		}
 	}
 	return body
+}
+
+// panicking is a request whose decoder has a defect.
+type panicking struct{ kmsg.MetadataRequest }
+
+func (*panicking) ReadFrom(body []byte) error { _ = body[len(body)]; return nil }
+
+// TestDecoderPanicClosesTheConnection: a decoder's panic is an error of the one request.
+func TestDecoderPanicClosesTheConnection(t *testing.T) {
+	c := &call{req: &wire.Request{Header: wire.Header{Key: kmsg.Metadata.Int16(), Version: 4}, Body: []byte{1}}}
+	if _, err := decoded(c, &panicking{}); !errors.Is(err, errDecoderPanic) || !strings.Contains(err.Error(), "Metadata version 4") {
+		t.Fatalf("%v, want %v", err, errDecoderPanic)
+	}
 }
 
 // FuzzHandle throws bodies at every key and version.

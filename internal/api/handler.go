@@ -121,10 +121,25 @@ func decoded[Q kmsg.Request](c *call, q Q) (Q, error) {
 		return q, err
 	}
 	q.SetVersion(c.req.Version)
-	if err := q.ReadFrom(c.req.Body); err != nil {
+	if err := withoutPanic(func() error { return q.ReadFrom(c.req.Body) }); err != nil {
 		return q, fmt.Errorf("decode %s version %d: %w", kmsg.NameForKey(c.req.Key), c.req.Version, err)
 	}
 	return q, nil
+}
+
+// errDecoderPanic closes the connection of a request that kmsg's decoder failed over.
+var errDecoderPanic = errors.New("the decoder panicked")
+
+// withoutPanic runs a decoder that is not ours and turns its panic into an error. None is known, but
+// one would let a stranger's bytes end the process. It is for decoding alone, which changes nothing
+// but the request: after a panic in an append nobody could say what state the log is in.
+func withoutPanic(decode func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDecoderPanic, r)
+		}
+	}()
+	return decode()
 }
 
 // message is a kmsg struct that is also T's pointer.

@@ -22,6 +22,11 @@ import (
 // answer is UNKNOWN_TOPIC_OR_PARTITION, which clients ask again about; the topics may yet appear.
 const autoCreateWait = 5 * time.Second
 
+// maxAutoCreated bounds the topics that one Metadata request makes. Those past it are answered with
+// UNKNOWN_TOPIC_OR_PARTITION, so clients ask again, and are then among the first. A hundred topics of
+// up to 99 partitions (num.partitions) are also within what the controller takes in one request.
+const maxAutoCreated = 100
+
 func (h *Handler) metadata(_ context.Context, c *call) (wire.Reply, bool, error) {
 	q, err := decoded(c, kmsg.NewPtrMetadataRequest())
 	if err != nil {
@@ -35,29 +40,34 @@ func (h *Handler) metadata(_ context.Context, c *call) (wire.Reply, bool, error)
 			}
 		}
 	}
-	ready := len(h.toBeCreated(q)) == 0
+	missing := h.toBeCreated(q)
 	return func(ctx context.Context, out *wire.Out) error {
-		refused, err := h.autoCreate(ctx, q)
+		refused, err := h.autoCreate(ctx, missing)
 		if err != nil {
 			return err
 		}
 		out.Append(h.describeMetadata(c.peer, q, refused).AppendTo)
 		return nil
-	}, ready, nil
+	}, len(missing) == 0, nil
 }
 
-// toBeCreated finds the topics that asking for them makes.
+// toBeCreated finds the topics that asking for them makes, at most maxAutoCreated.
 func (h *Handler) toBeCreated(q *kmsg.MetadataRequest) []string {
 	if q.Version >= 4 && !q.AllowAutoTopicCreation || byID(q) || !h.o.Config().Bool("auto.create.topics.enable") {
 		return nil
 	}
 	image := h.o.Images.Image()
 	var missing []string
+	seen := map[string]bool{} // those in missing
 	for _, t := range q.Topics {
-		if t.Topic == nil || controller.CheckTopicName(*t.Topic) != "" {
+		if len(missing) == maxAutoCreated {
+			break
+		}
+		if t.Topic == nil || seen[*t.Topic] || controller.CheckTopicName(*t.Topic) != "" {
 			continue
 		}
-		if _, exists := image.Topic(*t.Topic); !exists && !slices.Contains(missing, *t.Topic) {
+		if _, exists := image.Topic(*t.Topic); !exists {
+			seen[*t.Topic] = true
 			missing = append(missing, *t.Topic)
 		}
 	}
@@ -66,8 +76,9 @@ func (h *Handler) toBeCreated(q *kmsg.MetadataRequest) []string {
 
 // autoCreate makes the missing topics and returns the codes of those that cannot be made. The topics
 // that were made are part of the image when it returns, so clients need not ask twice.
-func (h *Handler) autoCreate(ctx context.Context, q *kmsg.MetadataRequest) (refused map[string]int16, err error) {
-	missing := h.toBeCreated(q)
+func (h *Handler) autoCreate(ctx context.Context, missing []string) (refused map[string]int16, err error) {
+	image := h.o.Images.Image() // requests before this one may have made some
+	missing = slices.DeleteFunc(missing, func(name string) bool { _, exists := image.Topic(name); return exists })
 	if len(missing) == 0 {
 		return nil, nil
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
+	"barnabas/internal/wire"
 )
 
 func metadataOf(version int16, names ...string) *kmsg.MetadataRequest {
@@ -133,6 +135,69 @@ func TestMetadataMakesTopics(t *testing.T) {
 		s.log.refuse(quorum.ErrNotLeader)
 		s.wantAnswers(metadataOf(3, "z", "y"), "z:3:0", "y:0:3")
 		s.logged.take()
+	})
+}
+
+// askedToCreate keeps the names that a controller is asked to make, call by call.
+type askedToCreate struct {
+	Controller
+	calls [][]string
+}
+
+func (c *askedToCreate) AutoCreateTopics(ctx context.Context, names []string) (*kmsg.CreateTopicsResponse, error) {
+	c.calls = append(c.calls, slices.Clone(names))
+	return c.Controller.AutoCreateTopics(ctx, names)
+}
+
+// TestMetadataMakesTopicsByTheHundred: one request with many names, each twice, is neither work that
+// grows with their square nor a flood for the controller. The clients, asking again, get them all.
+func TestMetadataMakesTopicsByTheHundred(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t)
+		asked := &askedToCreate{Controller: s.controller}
+		s.handler.o.Controller = asked
+		names := make([]string, 2*(maxAutoCreated+50))
+		for i := range names {
+			names[i] = fmt.Sprint("topic-", i/2)
+		}
+		for _, there := range []int{maxAutoCreated, maxAutoCreated + 50} {
+			res := ask[*kmsg.MetadataResponse](s, metadataOf(3, names...))
+			made := 0
+			for _, topic := range res.Topics {
+				switch topic.ErrorCode {
+				case 0:
+					made++
+				case kerr.UnknownTopicOrPartition.Code:
+				default:
+					t.Fatalf("%s: %d", *topic.Topic, topic.ErrorCode)
+				}
+			}
+			if len(res.Topics) != maxAutoCreated+50 || made != there {
+				t.Fatalf("%d of %d topics are there, want %d", made, len(res.Topics), there)
+			}
+		}
+		if len(asked.calls) != 2 || len(asked.calls[0]) != maxAutoCreated || len(asked.calls[1]) != 50 {
+			t.Fatalf("%d calls: %q", len(asked.calls), asked.calls)
+		}
+		// Made by the request before, on the same connection: nothing is left to ask for.
+		q := metadataOf(3, "late")
+		first, _, errA := s.begin(s.peer(), q)
+		second, ready, errB := s.begin(s.peer(), q)
+		if errA != nil || errB != nil || ready {
+			t.Fatal(errA, errB, ready)
+		}
+		for _, reply := range []wire.Reply{first, second} {
+			res, err := s.finish(s.ctx, q, reply)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := answers(res.(*kmsg.MetadataResponse)); !slices.Equal(got, []string{"late:0:1"}) {
+				t.Fatalf("%q", got)
+			}
+		}
+		if len(asked.calls) != 3 {
+			t.Fatalf("the controller is asked again for what is there: %q", asked.calls[2:])
+		}
 	})
 }
 

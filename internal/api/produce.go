@@ -52,7 +52,7 @@ func (h *Handler) produce(_ context.Context, c *call) (wire.Reply, bool, error) 
 	if err := scanProduce(c.req.Body, c.req.Version); err != nil {
 		return nil, false, fmt.Errorf("decode Produce version %d: %w", c.req.Version, err)
 	}
-	if err := q.UnsafeReadFrom(c.req.Body); err != nil {
+	if err := withoutPanic(func() error { return q.UnsafeReadFrom(c.req.Body) }); err != nil {
 		return nil, false, fmt.Errorf("decode Produce version %d: %w", c.req.Version, err)
 	}
 	w := &produceRequest{version: q.Version, acks: q.Acks, timeout: time.Duration(q.TimeoutMillis) * time.Millisecond}
