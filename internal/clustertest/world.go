@@ -22,10 +22,18 @@ import (
 // first N, or FROM-TO with both ends.
 const seedsVariable = "BARNABAS_TEST_SEEDS"
 
-// Seeds yields the seeds that a test tries: the first usual ones, unless the environment's
-// BARNABAS_TEST_SEEDS says otherwise (N or FROM-TO). The variable is read here alone.
+// raceShare is which part of the seeds is tried under the race detector, which is ten times slower
+// and looks for something else.
+const raceShare = 10
+
+// Seeds yields the seeds that a test tries: the first usual ones, a tenth of them under the race
+// detector, unless the environment's BARNABAS_TEST_SEEDS says otherwise (N or FROM-TO). The variable
+// is read here alone.
 func Seeds(usual uint64) iter.Seq[uint64] {
 	first, end := uint64(0), usual
+	if underRace {
+		end = (usual + raceShare - 1) / raceShare
+	}
 	from, to, isRange := strings.Cut(os.Getenv(seedsVariable), "-")
 	if n, err := strconv.ParseUint(from, 10, 32); err == nil {
 		end = n
