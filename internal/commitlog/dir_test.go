@@ -437,6 +437,16 @@ func TestLostAndDamagedIndexesAreMadeAgain(t *testing.T) {
 			}
 			return disk.WriteFileAtomic(m, path, data[:len(data)-3])
 		},
+		"shifted": func(m *disk.Mem, path string) error { // every second position is wrong by a few bytes
+			data, err := disk.ReadFile(m, path, 1<<20)
+			if err != nil || strings.HasSuffix(path, timeSuffix) {
+				return err
+			}
+			for i := 7; i < len(data)-offsetEntryBytes; i += 2 * offsetEntryBytes {
+				data[i] += 3
+			}
+			return disk.WriteFileAtomic(m, path, data)
+		},
 		"junk": func(m *disk.Mem, path string) error {
 			return disk.WriteFileAtomic(m, path, []byte(strings.Repeat("junk", 24)))
 		},

@@ -58,6 +58,11 @@ func TestFullDiskAtEveryByte(t *testing.T) {
 			t.Fatalf("room %d: %d records, %d appended", room, len(got), len(h.values))
 		}
 		m.SetFault(nil) // there is space again
+		for _, s := range l.Segments() {
+			if e, err := m.Stat(s.Path); err != nil || e.Size != s.Size {
+				t.Fatalf("room %d: %s has %d bytes, %d are of whole batches (%v)", room, s.Path, e.Size, s.Size, err)
+			}
+		}
 		for i := 20; i < 25; i++ {
 			h.add(mustAppend(t, l, records(i, 1, 33)), i, 1, 33)
 		}
