@@ -235,7 +235,7 @@ func TestStartSurvivesARestart(t *testing.T) {
 // TestTruncatedLogsSurviveCrashesWithoutWhatWasCut plays appends, flushes, truncations and restarts: what raft and
 // followers do.
 func TestTruncatedLogsSurviveCrashesWithoutWhatWasCut(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(200) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 5))
 			m, h, serial := disk.NewMem(), &history{}, 0
