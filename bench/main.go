@@ -41,7 +41,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "bin/barnabas", "our program")
 	flag.StringVar(&o.shared, "shared", os.Getenv("BARNABAS_SHARED"), "the folder with peers/kafka")
-	flag.StringVar(&o.dir, "dir", "", "where data goes (default: a temporary folder)")
+	flag.StringVar(&o.dir, "dir", "", "where a folder for data is made (default: where temporary files are)")
 	flag.StringVar(&o.rows, "row", "", "only rows whose name begins with one of these, comma separated")
 	flag.IntVar(&o.pairs, "pairs", 5, "rounds; each gives one ratio")
 	flag.Float64Var(&o.scale, "scale", 1, "multiplies records and seconds; below 1 to try things out")
@@ -72,12 +72,10 @@ func run(ctx context.Context, o options) (err error) {
 	if _, err := os.Stat(filepath.Join(o.shared, "peers", "kafka")); err != nil {
 		return fmt.Errorf("no peers/kafka in %s: set BARNABAS_SHARED to the folder that has it", o.shared)
 	}
-	if o.dir == "" {
-		if o.dir, err = os.MkdirTemp("", "barnabas-bench"); err != nil {
-			return err
-		}
-		defer func() { _ = os.RemoveAll(o.dir) }()
+	if o.dir, err = os.MkdirTemp(o.dir, "barnabas-bench"); err != nil {
+		return err
 	}
+	defer func() { _ = os.RemoveAll(o.dir) }()
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return err
 	}
