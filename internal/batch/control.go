@@ -88,7 +88,7 @@ func BuildEndTransaction(e EndTransaction) Batch {
 	b.Append(e.TimestampMs, key[:], value[:], nil)
 	made, err := b.Build()
 	if err != nil {
-		panic(fmt.Sprintf("a batch of one small record without a codec was not built: %v", err)) // cannot be
+		panic(fmt.Sprintf("BUG: a batch of one small record without a codec was not built: %v", err)) // cannot be
 	}
 	return made
 }

@@ -170,7 +170,7 @@ func text(v any) string {
 	case string:
 		return v
 	}
-	panic(fmt.Sprintf("config: a value of type %T", v))
+	panic(fmt.Sprintf("BUG: config: a value of type %T", v))
 }
 
 // javaDouble writes f as Java's Double.toString does, so that our answers equal Kafka's:

@@ -47,7 +47,7 @@ func (s *Set) resolve() {
 		}
 		v, err := k.parse(raw)
 		if err != nil {
-			panic(fmt.Sprintf("config: unchecked value: %v", err))
+			panic(fmt.Sprintf("BUG: config: unchecked value: %v", err))
 		}
 		s.values[name] = v
 	}
@@ -162,7 +162,7 @@ func (s *Set) get(name string, types ...Type) any {
 
 func (k *Key) expect(types []Type) {
 	if !slices.Contains(types, k.Type) {
-		panic(fmt.Sprintf("config: %s is of type %s, which this getter does not return", k.Name, k.Type))
+		panic(fmt.Sprintf("BUG: config: %s is of type %s, which this getter does not return", k.Name, k.Type))
 	}
 }
 
@@ -173,7 +173,7 @@ func orZero[T any](v any) T {
 
 func millis(name string, v any) time.Duration {
 	if !strings.HasSuffix(name, ".ms") && !strings.HasSuffix(name, ".millis") {
-		panic("config: " + name + " does not count milliseconds")
+		panic("BUG: config: " + name + " does not count milliseconds")
 	}
 	const most = math.MaxInt64 / int64(time.Millisecond)
 	n := orZero[int64](v)

@@ -82,7 +82,7 @@ func build() *tables {
 
 func (t *tables) add(scope Scope, keys map[string]*Key, area string, r row) {
 	if keys[r.name] != nil {
-		panic("config: two rows for " + r.name)
+		panic("BUG: config: two rows for " + r.name)
 	}
 	k := &Key{
 		Name: r.name, Scope: scope, Area: area, Type: r.kind, Allowed: r.takes.text, Importance: r.importance, Update: r.update,
@@ -186,7 +186,7 @@ func (t *tables) of(scope Scope) map[string]*Key {
 func (t *tables) must(scope Scope, name string) *Key {
 	k := t.of(scope)[name]
 	if k == nil {
-		panic("config: no key " + name)
+		panic("BUG: config: no key " + name)
 	}
 	return k
 }
