@@ -157,6 +157,7 @@ func (l *lab) measure(ctx context.Context, r row) (result, error) {
 		}
 		got := round{}
 		for _, name := range order {
+			syscall.Sync() // what the one before left dirty must not be written back on this one's account
 			s, err := r.run(ctx, l, l.variant(name), r.name)
 			if err != nil {
 				return res, fmt.Errorf("%s: %w", name, err)
