@@ -281,21 +281,22 @@ func TestOpenFilesAreBounded(t *testing.T) {
 	o := testOptions(m)
 	o.MaxOpenFiles = 50
 	d := mustOpen(t, o)
-	manyLogs(t, d, 200, 50)
+	logs := manyLogs(t, d, 200, 50)
+	d.sweep.Add(1)
+	for i, l := range logs[180:] {
+		mustAppend(t, l, records(i, 1, 50))
+		flush(t, l)
+	}
 	for range 3 {
 		d.keeper.closeOldest()
 	}
 	if n := d.openCount.Load(); n > 50 {
 		t.Fatalf("%d files are open", n)
 	}
-	open := 0
-	for _, l := range d.logs()[150:] {
-		if l.active().data.isOpen() {
-			open++
+	for _, l := range logs[180:] {
+		if !l.active().data.isOpen() {
+			t.Fatal("a file that was used last is not among the open ones")
 		}
-	}
-	if open == 0 {
-		t.Fatal("the files used last are not among the open ones")
 	}
 	_ = d.Close()
 }

@@ -103,7 +103,7 @@ func (k *keeper) stop() {
 func (k *keeper) run(ctx context.Context) {
 	defer close(k.done)
 	k.plan()
-	if k.dir.unclean {
+	if k.dir.unclean && len(k.dir.Found()) > 0 {
 		k.checkpoint() // so that another crash has nothing to read again
 	}
 	timer := time.NewTimer(0)
@@ -302,8 +302,11 @@ func (k *keeper) closeOldest() {
 	limit := files[surplus-1].used.Load()
 	left := surplus
 	k.shutWhere(func(f *file) bool {
+		if left == 0 || f.used.Load() > limit {
+			return false
+		}
 		left--
-		return left >= 0 && f.used.Load() <= limit
+		return true
 	})
 }
 
