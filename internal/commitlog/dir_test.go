@@ -161,7 +161,9 @@ func TestRemovedLogsAreGoneAndTheNameIsFree(t *testing.T) {
 		if _, err := d.Log(testTopic, testID, smallConfig()); seed%2 == 0 && !errors.Is(err, ErrTopicID) {
 			t.Fatal(err)
 		}
-		d.keeper.removeAll()
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
 		entries, err := m.List("/data")
 		if err != nil {
 			t.Fatal(err)
@@ -171,7 +173,6 @@ func TestRemovedLogsAreGoneAndTheNameIsFree(t *testing.T) {
 				t.Fatalf("%s is still there", e.Name)
 			}
 		}
-		_ = d.Close()
 	}
 }
 

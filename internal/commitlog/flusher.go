@@ -326,7 +326,8 @@ func (d *Dir) syncItem(item syncItem) error {
 	switch {
 	case item.dir != "":
 		d.stats.SyncDir.Add(1)
-		if err := d.fs.SyncDir(item.dir); err == nil || !d.left(item) {
+		// A log's directory that is not there has been removed with its topic. One that is there again is a new log's.
+		if err := d.fs.SyncDir(item.dir); !isNotExist(err) {
 			return err
 		}
 		return nil
@@ -335,12 +336,6 @@ func (d *Dir) syncItem(item syncItem) error {
 	default:
 		return d.syncFile(item.file)
 	}
-}
-
-// left tells whether a directory that could not be flushed is not there any more: its log has been removed.
-func (d *Dir) left(item syncItem) bool {
-	_, err := d.fs.Stat(item.dir)
-	return isNotExist(err)
 }
 
 // syncPath flushes a small file. One that does not exist (any more) needs no flush.
