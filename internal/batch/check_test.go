@@ -258,7 +258,7 @@ func TestClaimsCostNothing(t *testing.T) {
 		})
 		budget := uint64(1 << 20)
 		if b.Codec() == Zstd {
-			budget += zstdWindowBytes
+			budget += 2 * zstdWindowBytes // a pool promises nothing: Check and Records may each have needed a decoder
 		}
 		if used > budget {
 			t.Errorf("%s: %d bytes of memory for %d bytes", name, used, len(b))
