@@ -37,8 +37,7 @@ type Node struct {
 	dirs        *dirs
 	controller  *controller.Controller
 	leads       chan struct{} // has a value once the quorum has a leader
-	producerIDs *controller.ProducerIDAllocator
-	epoch       int64 // of this process's registration
+	epoch       int64         // of this process's registration
 	quorum      *quorum.Quorum
 	bound       *boundNetwork
 	server      atomic.Pointer[server.Server]
@@ -128,9 +127,6 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
 		Publishers: []metadata.Publisher{n.replicas, settingsFollower{n}}, Rand: n.o.Random,
 	})
-	n.producerIDs = controller.NewProducerIDAllocator(func(ctx context.Context) (controller.ProducerIDs, error) {
-		return n.controller.AllocateProducerIDs(ctx, n.nodeID, n.epoch)
-	})
 	n.quorum, err = quorum.Open(ctx, quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
 		Machine: watched{n.controller, n.leads}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
@@ -168,7 +164,7 @@ func (n *Node) serve(ctx context.Context) (err error) {
 		return err
 	}
 	handler := api.New(api.Options{
-		NodeID: n.nodeID, Images: n.controller, Replicas: n.replicas, Controller: apiController{n.controller, n.producerIDs}, Quorum: n.quorum,
+		NodeID: n.nodeID, Images: n.controller, Replicas: n.replicas, Controller: n.controller, Quorum: n.quorum,
 		Config: n.replicas.Settings, Logger: n.log, Now: n.o.Now, Rand: rand.New(rand.NewPCG(seed, 1)),
 	})
 	s, err := server.Listen(ctx, server.Options{
@@ -199,15 +195,6 @@ func (w watched) Leadership(l metadata.Leadership) {
 		}
 	}
 }
-
-// apiController is the controller as api asks it, with this broker's stock of producer ids.
-type apiController struct {
-	*controller.Controller
-	ids *controller.ProducerIDAllocator
-}
-
-// NextProducerID implements api.Controller.
-func (c apiController) NextProducerID(ctx context.Context) (int64, error) { return c.ids.Next(ctx) }
 
 func (n *Node) startAdmin(ctx context.Context) (err error) {
 	addr := n.o.Config.String("admin.listener")
