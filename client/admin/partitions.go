@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -15,59 +13,17 @@ import (
 	"barnabas/client"
 )
 
-// eachLeader asks the leaders of partitions, all at once, and again those whose leader turned out
-// to be another, until each partition has an answer that counts. ask is given what one broker
-// leads and returns each partition's error; it runs concurrently.
-func (a *Admin) eachLeader(ctx context.Context, partitions []client.TopicPartition,
-	ask func(ctx context.Context, leader client.Target, of []client.TopicPartition) (map[client.TopicPartition]error, error),
-) (map[client.TopicPartition]error, error) {
-	final := map[client.TopicPartition]error{}
-	open := slices.Clone(partitions)
-	err := a.try(ctx, func(ctx context.Context) error {
-		led, unled, err := a.byLeader(ctx, open)
-		if err != nil {
-			return err
-		}
-		var mu sync.Mutex
-		var wg sync.WaitGroup
-		open = open[:0]
-		for tp, err := range unled {
-			final[tp] = err
-			// A topic that is not there is not waited for: whoever mistyped it is told at once.
-			if errors.Is(err, client.ErrLeaderNotAvailable) {
-				open = append(open, tp)
-			}
-		}
-		for leader, of := range led {
-			wg.Go(func() {
-				errs, err := ask(ctx, client.ToBroker(leader), of)
-				mu.Lock()
-				defer mu.Unlock()
-				for _, tp := range of {
-					own, answered := errs[tp]
-					switch {
-					case err != nil:
-						own = err
-					case !answered:
-						own = errLeftOut
-					}
-					if final[tp] = own; own != nil && again(own) {
-						open = append(open, tp)
-					}
-				}
-			})
-		}
-		wg.Wait()
-		if len(open) > 0 {
-			return final[open[0]]
-		}
-		return nil
-	})
-	// Out of time with some unanswered: those have their error, the others their answer.
-	if err != nil && len(final) == 0 {
-		return nil, err
-	}
-	return final, nil
+// perLeader is a call about partitions, which their leaders answer.
+func perLeader[Response kmsg.Response, Result any](ctx context.Context, a *Admin, what string, partitions []client.TopicPartition,
+	request func(context.Context, []client.TopicPartition) kmsg.Request,
+	read func(Response, func(client.TopicPartition, Result, error)),
+	failed func(client.TopicPartition, error) Result,
+) ([]Result, error) {
+	return spread[client.TopicPartition, Response, Result]{
+		what: what, owners: a.byLeader, request: request, read: read, failed: failed,
+		// A topic that is not there is not waited for: whoever mistyped it is told at once.
+		awaited: func(err error) bool { return errors.Is(err, client.ErrLeaderNotAvailable) },
+	}.run(ctx, a, partitions)
 }
 
 // byLeader finds who leads partitions now; unled has those that nobody leads, and why.
@@ -126,46 +82,31 @@ const ToHighWatermark int64 = -1
 // DeleteRecords deletes the records before an offset, partition by partition. The results are
 // sorted by partition.
 func (a *Admin) DeleteRecords(ctx context.Context, before map[client.TopicPartition]int64) ([]DeletedRecords, error) {
-	var mu sync.Mutex
-	low := map[client.TopicPartition]int64{}
-	partitions := slices.SortedFunc(maps.Keys(before), comparePartitions)
-	errs, err := a.eachLeader(ctx, partitions, func(ctx context.Context, leader client.Target, of []client.TopicPartition) (map[client.TopicPartition]error, error) {
-		req := kmsg.NewPtrDeleteRecordsRequest()
-		req.TimeoutMillis = millis(ctx)
-		eachTopic(of, func(topic string, tps []client.TopicPartition) {
-			t := kmsg.NewDeleteRecordsRequestTopic()
-			t.Topic = topic
-			for _, tp := range tps {
-				t.Partitions = append(t.Partitions, kmsg.DeleteRecordsRequestTopicPartition{Partition: tp.Partition, Offset: before[tp]})
+	return perLeader(ctx, a, "delete records", slices.SortedFunc(maps.Keys(before), comparePartitions),
+		func(ctx context.Context, of []client.TopicPartition) kmsg.Request {
+			req := kmsg.NewPtrDeleteRecordsRequest()
+			req.TimeoutMillis = millis(ctx)
+			eachTopic(of, func(topic string, tps []client.TopicPartition) {
+				t := kmsg.NewDeleteRecordsRequestTopic()
+				t.Topic = topic
+				for _, tp := range tps {
+					t.Partitions = append(t.Partitions, kmsg.DeleteRecordsRequestTopicPartition{Partition: tp.Partition, Offset: before[tp]})
+				}
+				req.Topics = append(req.Topics, t)
+			})
+			return req
+		},
+		func(resp *kmsg.DeleteRecordsResponse, give func(client.TopicPartition, DeletedRecords, error)) {
+			for _, t := range resp.Topics {
+				for _, p := range t.Partitions {
+					tp := client.TopicPartition{Topic: t.Topic, Partition: p.Partition}
+					give(tp, DeletedRecords{TopicPartition: tp, LowWatermark: p.LowWatermark}, client.CodeError(p.ErrorCode, nil))
+				}
 			}
-			req.Topics = append(req.Topics, t)
+		},
+		func(tp client.TopicPartition, err error) DeletedRecords {
+			return DeletedRecords{TopicPartition: tp, LowWatermark: -1, Err: err}
 		})
-		resp, err := ask[*kmsg.DeleteRecordsResponse](ctx, a, leader, req)
-		if err != nil {
-			return nil, err
-		}
-		errs := map[client.TopicPartition]error{}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, t := range resp.Topics {
-			for _, p := range t.Partitions {
-				tp := client.TopicPartition{Topic: t.Topic, Partition: p.Partition}
-				errs[tp], low[tp] = client.CodeError(p.ErrorCode, nil), p.LowWatermark
-			}
-		}
-		return errs, nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("delete records: %w", err)
-	}
-	out := make([]DeletedRecords, len(partitions))
-	for i, tp := range partitions {
-		out[i] = DeletedRecords{tp, low[tp], errs[tp]}
-		if errs[tp] != nil {
-			out[i].LowWatermark = -1
-		}
-	}
-	return out, nil
 }
 
 func comparePartitions(a, b client.TopicPartition) int {
@@ -213,53 +154,39 @@ type ListedOffset struct {
 // ListOffsets finds an offset in each partition. With client.ReadCommitted, Latest is the last
 // stable offset. The results are sorted by partition.
 func (a *Admin) ListOffsets(ctx context.Context, specs map[client.TopicPartition]OffsetSpec, isolation client.Isolation) ([]ListedOffset, error) {
-	var mu sync.Mutex
-	found := map[client.TopicPartition]ListedOffset{}
-	partitions := slices.SortedFunc(maps.Keys(specs), comparePartitions)
-	errs, err := a.eachLeader(ctx, partitions, func(ctx context.Context, leader client.Target, of []client.TopicPartition) (map[client.TopicPartition]error, error) {
-		req := kmsg.NewPtrListOffsetsRequest()
-		req.ReplicaID, req.IsolationLevel, req.TimeoutMillis = -1, int8(isolation), millis(ctx)
-		eachTopic(of, func(topic string, tps []client.TopicPartition) {
-			t := kmsg.NewListOffsetsRequestTopic()
-			t.Topic = topic
-			for _, tp := range tps {
-				p := kmsg.NewListOffsetsRequestTopicPartition()
-				p.Partition, p.CurrentLeaderEpoch, p.Timestamp = tp.Partition, -1, specs[tp].time
-				t.Partitions = append(t.Partitions, p)
-			}
-			req.Topics = append(req.Topics, t)
-		})
-		resp, err := ask[*kmsg.ListOffsetsResponse](ctx, a, leader, req)
-		if err != nil {
-			return nil, err
-		}
-		errs := map[client.TopicPartition]error{}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, t := range resp.Topics {
-			for _, p := range t.Partitions {
-				tp := client.TopicPartition{Topic: t.Topic, Partition: p.Partition}
-				errs[tp] = client.CodeError(p.ErrorCode, nil)
-				l := ListedOffset{TopicPartition: tp, Offset: p.Offset, LeaderEpoch: p.LeaderEpoch}
-				if p.Timestamp >= 0 {
-					l.Timestamp = time.UnixMilli(p.Timestamp)
+	return perLeader(ctx, a, "list offsets", slices.SortedFunc(maps.Keys(specs), comparePartitions),
+		func(ctx context.Context, of []client.TopicPartition) kmsg.Request {
+			req := kmsg.NewPtrListOffsetsRequest()
+			req.ReplicaID, req.IsolationLevel, req.TimeoutMillis = -1, int8(isolation), millis(ctx)
+			eachTopic(of, func(topic string, tps []client.TopicPartition) {
+				t := kmsg.NewListOffsetsRequestTopic()
+				t.Topic = topic
+				for _, tp := range tps {
+					p := kmsg.NewListOffsetsRequestTopicPartition()
+					p.Partition, p.CurrentLeaderEpoch, p.Timestamp = tp.Partition, -1, specs[tp].time
+					t.Partitions = append(t.Partitions, p)
 				}
-				found[tp] = l
+				req.Topics = append(req.Topics, t)
+			})
+			return req
+		},
+		func(resp *kmsg.ListOffsetsResponse, give func(client.TopicPartition, ListedOffset, error)) {
+			for _, t := range resp.Topics {
+				for _, p := range t.Partitions {
+					l := ListedOffset{
+						TopicPartition: client.TopicPartition{Topic: t.Topic, Partition: p.Partition},
+						Offset:         p.Offset, LeaderEpoch: p.LeaderEpoch,
+					}
+					if p.Timestamp >= 0 {
+						l.Timestamp = time.UnixMilli(p.Timestamp)
+					}
+					give(l.TopicPartition, l, client.CodeError(p.ErrorCode, nil))
+				}
 			}
-		}
-		return errs, nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list offsets: %w", err)
-	}
-	out := make([]ListedOffset, len(partitions))
-	for i, tp := range partitions {
-		out[i] = found[tp]
-		if err := errs[tp]; err != nil {
-			out[i] = ListedOffset{TopicPartition: tp, Offset: -1, LeaderEpoch: -1, Err: err}
-		}
-	}
-	return out, nil
+		},
+		func(tp client.TopicPartition, err error) ListedOffset {
+			return ListedOffset{TopicPartition: tp, Offset: -1, LeaderEpoch: -1, Err: err}
+		})
 }
 
 // ProducerState is what a partition's leader knows of a producer.
@@ -282,43 +209,31 @@ type PartitionProducers struct {
 
 // DescribeProducers gives the producers that the leaders of partitions remember, sorted by partition.
 func (a *Admin) DescribeProducers(ctx context.Context, of ...client.TopicPartition) ([]PartitionProducers, error) {
-	var mu sync.Mutex
-	found := map[client.TopicPartition][]ProducerState{}
-	partitions := slices.SortedFunc(slices.Values(of), comparePartitions)
-	errs, err := a.eachLeader(ctx, partitions, func(ctx context.Context, leader client.Target, of []client.TopicPartition) (map[client.TopicPartition]error, error) {
-		req := kmsg.NewPtrDescribeProducersRequest()
-		eachTopic(of, func(topic string, tps []client.TopicPartition) {
-			t := kmsg.NewDescribeProducersRequestTopic()
-			t.Topic = topic
-			for _, tp := range tps {
-				t.Partitions = append(t.Partitions, tp.Partition)
+	return perLeader(ctx, a, "describe producers", slices.SortedFunc(slices.Values(of), comparePartitions),
+		func(_ context.Context, of []client.TopicPartition) kmsg.Request {
+			req := kmsg.NewPtrDescribeProducersRequest()
+			eachTopic(of, func(topic string, tps []client.TopicPartition) {
+				t := kmsg.NewDescribeProducersRequestTopic()
+				t.Topic = topic
+				for _, tp := range tps {
+					t.Partitions = append(t.Partitions, tp.Partition)
+				}
+				req.Topics = append(req.Topics, t)
+			})
+			return req
+		},
+		func(resp *kmsg.DescribeProducersResponse, give func(client.TopicPartition, PartitionProducers, error)) {
+			for _, t := range resp.Topics {
+				for _, p := range t.Partitions {
+					tp := client.TopicPartition{Topic: t.Topic, Partition: p.Partition}
+					give(tp, PartitionProducers{TopicPartition: tp, Producers: readProducers(p.ActiveProducers)},
+						client.CodeError(p.ErrorCode, p.ErrorMessage))
+				}
 			}
-			req.Topics = append(req.Topics, t)
+		},
+		func(tp client.TopicPartition, err error) PartitionProducers {
+			return PartitionProducers{TopicPartition: tp, Err: err}
 		})
-		resp, err := ask[*kmsg.DescribeProducersResponse](ctx, a, leader, req)
-		if err != nil {
-			return nil, err
-		}
-		errs := map[client.TopicPartition]error{}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, t := range resp.Topics {
-			for _, p := range t.Partitions {
-				tp := client.TopicPartition{Topic: t.Topic, Partition: p.Partition}
-				errs[tp] = client.CodeError(p.ErrorCode, p.ErrorMessage)
-				found[tp] = readProducers(p.ActiveProducers)
-			}
-		}
-		return errs, nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("describe producers: %w", err)
-	}
-	out := make([]PartitionProducers, len(partitions))
-	for i, tp := range partitions {
-		out[i] = PartitionProducers{tp, found[tp], errs[tp]}
-	}
-	return out, nil
 }
 
 func readProducers(in []kmsg.DescribeProducersResponseTopicPartitionActiveProducer) []ProducerState {
