@@ -243,6 +243,31 @@ func TestRename(t *testing.T) {
 	})
 }
 
+func TestExchange(t *testing.T) {
+	eachFS(t, func(t *testing.T, fsys FS, dir string) {
+		put(t, fsys, dir+"/a", "from a")
+		put(t, fsys, dir+"/b", "b")
+		if errors.Is(fsys.Exchange(dir+"/a", dir+"/b"), errors.ErrUnsupported) {
+			require.Equal(t, "from a", content(t, fsys, dir+"/a"), "nothing is done where it cannot")
+			return
+		}
+		require.Equal(t, "b", content(t, fsys, dir+"/a"))
+		require.Equal(t, "from a", content(t, fsys, dir+"/b"))
+		require.NoError(t, fsys.Exchange(dir+"/a", dir+"/a"))
+		require.NoError(t, fsys.SyncDir(dir))
+
+		require.ErrorIs(t, fsys.Exchange(dir+"/a", dir+"/missing"), fs.ErrNotExist)
+		require.ErrorIs(t, fsys.Exchange(dir+"/missing", dir+"/a"), fs.ErrNotExist)
+		require.NoError(t, fsys.MkdirAll(dir+"/d"))
+		put(t, fsys, dir+"/d/c", "c")
+		require.Error(t, fsys.Exchange(dir+"/a", dir+"/d"), "a directory")
+		require.Error(t, fsys.Exchange(dir+"/a", dir+"/d/c"), "of another directory")
+		require.Equal(t, []string{"a", "b", "d"}, names(t, fsys, dir))
+		require.NoError(t, fsys.Remove(dir+"/b"))
+		require.Equal(t, "b", content(t, fsys, dir+"/a"))
+	})
+}
+
 func TestRemove(t *testing.T) {
 	eachFS(t, func(t *testing.T, fsys FS, dir string) {
 		require.NoError(t, fsys.Remove(dir+"/missing"))
@@ -320,6 +345,20 @@ func TestWriteFileAtomicReplaces(t *testing.T) {
 		require.Empty(t, content(t, fsys, name))
 		require.Equal(t, []string{"state"}, names(t, fsys, dir))
 		require.ErrorIs(t, WriteFileAtomic(fsys, dir+"/nowhere/state", nil), fs.ErrNotExist)
+	})
+}
+
+func TestWriteFileReservedReplaces(t *testing.T) {
+	eachFS(t, func(t *testing.T, fsys FS, dir string) {
+		name := dir + "/state"
+		for _, text := range []string{"first, and long", "second", string(bytes.Repeat([]byte("long"), 3000)), "third", ""} {
+			require.NoError(t, WriteFileReserved(fsys, name, []byte(text)))
+			if text != "" {
+				require.Equal(t, text, content(t, fsys, name))
+			}
+		}
+		require.Equal(t, []string{"state", "state.spare"}, names(t, fsys, dir))
+		require.ErrorIs(t, WriteFileReserved(fsys, dir+"/nowhere/state", nil), fs.ErrNotExist)
 	})
 }
 
@@ -418,7 +457,7 @@ func (c call) String() string {
 
 func randomCall(r *rand.Rand, files, all []string) call {
 	return call{
-		kind: r.IntN(8), mode: Mode(r.IntN(4)),
+		kind: r.IntN(9), mode: Mode(r.IntN(4)),
 		name: files[r.IntN(len(files))], to: all[r.IntN(len(all))],
 		off: r.Int64N(9000), n: r.Int64N(6000),
 	}
@@ -436,6 +475,12 @@ func (c call) on(fsys FS, dir string) string {
 		return kindOf(fsys.Rename(to, name))
 	case 3:
 		return kindOf(fsys.Remove(name))
+	case 8:
+		err := fsys.Exchange(name, to)
+		if errors.Is(err, errors.ErrUnsupported) { // then it has to be made to look like one that can
+			return kindOf(exchangeByHand(fsys, name, to))
+		}
+		return kindOf(err)
 	}
 	f, err := fsys.Open(name, c.mode)
 	if err != nil {
@@ -454,6 +499,25 @@ func (c call) on(fsys FS, dir string) string {
 	}
 	size, _ := f.Size()
 	return fmt.Sprint(kindOf(err), size)
+}
+
+// exchangeByHand does what Exchange does, in steps.
+func exchangeByHand(fsys FS, a, b string) error {
+	one, err := fsys.Stat(a)
+	if err != nil {
+		return err
+	}
+	other, err := fsys.Stat(b)
+	if err != nil {
+		return err
+	}
+	if one.Dir || other.Dir || filepath.Dir(a) != filepath.Dir(b) {
+		return fs.ErrInvalid
+	}
+	if a == b {
+		return nil
+	}
+	return errors.Join(fsys.Rename(a, a+"~"), fsys.Rename(b, a), fsys.Rename(a+"~", b))
 }
 
 func kindOf(err error) string {

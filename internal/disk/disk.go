@@ -88,6 +88,10 @@ type FS interface {
 	// Rename moves a file or a directory within the file system, also between directories. A
 	// file takes the place of a file; a directory takes nobody's (fs.ErrExist).
 	Rename(from, to string) error
+	// Exchange lets two files of one directory change names, as one step: after a crash it has
+	// happened or not. It takes no space, on a full disk either. errors.ErrUnsupported, with
+	// nothing done, where platform or file system cannot.
+	Exchange(a, b string) error
 	// Remove removes a file, or a directory and all below it, not as one step: a crash or a
 	// failure may leave a part. A missing name is not an error.
 	Remove(name string) error
@@ -181,6 +185,67 @@ func writeNew(fsys FS, name string, data []byte) error {
 		return errors.Join(err, f.Close())
 	}
 	return f.Close()
+}
+
+// spareSuffix marks the file that keeps the space for the next WriteFileReserved of a name. Its
+// content is of no value.
+const spareSuffix = ".spare"
+
+// reservedFileBytes is what a file may hold, at least, that WriteFileReserved can replace on a full disk.
+const reservedFileBytes = 4 << 10
+
+// WriteFileReserved is WriteFileAtomic for a small file that must be replaced on a full disk too:
+// it keeps a second file, name.spare, whose space is taken already, writes there and exchanges the
+// two. The space is never given back in between, so nobody else can take it. Where the disk was
+// full from the beginning, or for content that has grown beyond 4 KiB, it needs space like
+// WriteFileAtomic, and on platforms and file systems that cannot exchange names it is that.
+func WriteFileReserved(fsys FS, name string, data []byte) error {
+	spare := name + spareSuffix
+	switch _, err := fsys.Stat(name); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := WriteFileAtomic(fsys, name, data); err != nil {
+			return err
+		}
+		// The first of the two is there; without room for the second, the next call tries again.
+		if err := fillSpare(fsys, spare, nil); err != nil && !IsNoSpace(err) {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		return nil
+	case err != nil:
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := fillSpare(fsys, spare, data); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	switch err := fsys.Exchange(spare, name); {
+	case errors.Is(err, errors.ErrUnsupported):
+		return WriteFileAtomic(fsys, name, data)
+	case err != nil:
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := fsys.SyncDir(path.Dir(name)); err != nil {
+		return fmt.Errorf("write %s: flush its directory: %w", name, err)
+	}
+	return nil
+}
+
+// fillSpare leaves a durable file with data and the space of the next one.
+func fillSpare(fsys FS, name string, data []byte) error {
+	f, err := fsys.Open(name, Create)
+	if err != nil {
+		return err
+	}
+	space := max(reservedFileBytes, int64(len(data)))
+	if err = f.Preallocate(0, space); err == nil {
+		_, err = f.WriteAt(data, 0)
+	}
+	if err == nil && len(data) > 0 { // what it held before may have been longer
+		err = f.Truncate(int64(len(data)))
+	}
+	if err == nil {
+		err = f.SyncData()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // ReadFile returns the content of a file of at most limit bytes, ErrTooLarge for a larger one.

@@ -41,6 +41,7 @@ const (
 	OpList        Kind = "list"
 	OpStat        Kind = "stat"
 	OpRename      Kind = "rename"
+	OpExchange    Kind = "exchange"
 	OpRemove      Kind = "remove" // once for each name below a directory, and for the directory
 	OpSyncDir     Kind = "syncdir"
 	OpSyncFS      Kind = "syncfs"
@@ -53,7 +54,7 @@ const (
 type Op struct {
 	Kind Kind
 	Path string // as the caller named it, cleaned; of a file, as it was when it was opened
-	To   string // of a rename
+	To   string // of a rename or an exchange
 	Off  int64  // of a read, write, preallocation; the new size of a truncation
 	Len  int64  // of a read, write, preallocation
 }
@@ -187,7 +188,7 @@ func inPath(op Op, err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	if op.Kind == OpRename {
+	if op.Kind == OpRename || op.Kind == OpExchange {
 		return &os.LinkError{Op: string(op.Kind), Old: op.Path, New: op.To, Err: err}
 	}
 	return &fs.PathError{Op: string(op.Kind), Path: op.Path, Err: err}
@@ -341,6 +342,30 @@ func (m *Mem) Rename(from, to string) error {
 			return syscall.ENOTDIR
 		}
 		m.change(edit{dir: fromDir, name: fromBase}, edit{dir: toDir, name: toBase, to: moved})
+		return nil
+	})
+}
+
+// Exchange implements FS.
+func (m *Mem) Exchange(a, b string) error {
+	return m.do(Op{Kind: OpExchange, Path: path.Clean(a), To: path.Clean(b)}, func() error {
+		one, err := m.find(a)
+		if err != nil {
+			return err
+		}
+		other, err := m.find(b)
+		switch {
+		case err != nil:
+			return err
+		case one.dir != nil || other.dir != nil:
+			return syscall.EISDIR
+		case one.parent != other.parent:
+			return syscall.EXDEV
+		case one == other:
+			return nil
+		}
+		d := one.parent
+		m.change(edit{dir: d, name: path.Base(absolute(a)), to: other}, edit{dir: d, name: path.Base(absolute(b)), to: one})
 		return nil
 	})
 }

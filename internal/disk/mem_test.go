@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -168,6 +169,7 @@ func TestFaultSeesEveryOp(t *testing.T) {
 		{Op{Kind: OpMkdir, Path: "/dir/more"}, func() error { return m.MkdirAll("/dir/more") }},
 		{Op{Kind: OpList, Path: "/dir"}, func() error { _, err := m.List("/dir"); return err }},
 		{Op{Kind: OpStat, Path: "/dir"}, func() error { _, err := m.Stat("/dir"); return err }},
+		{Op{Kind: OpExchange, Path: "/dir/file", To: "/dir/file"}, func() error { return m.Exchange("/dir/file", "/dir/file") }},
 		{Op{Kind: OpRename, Path: "/dir/file", To: "/dir/moved"}, func() error { return m.Rename("/dir/file", "/dir/moved") }},
 		{Op{Kind: OpRemove, Path: "/dir/file"}, func() error { return m.Remove("/dir/file") }},
 		{Op{Kind: OpRemove, Path: "/dir/missing"}, func() error { return m.Remove("/dir/missing") }},
@@ -532,6 +534,65 @@ func TestWriteFileAtomicSurvivesCrashes(t *testing.T) {
 		require.NoError(t, WriteFileAtomic(m, "/state", []byte("again")), "what a failure leaves is in nobody's way")
 		require.Equal(t, []string{"state"}, names(t, m, "/"))
 	}
+}
+
+// TestWriteFileReservedSurvivesCrashes at any of its steps: the old content or the new, whole.
+func TestWriteFileReservedSurvivesCrashes(t *testing.T) {
+	outcomes := map[string]bool{}
+	for seed := range uint64(60) {
+		for stop := range 12 {
+			m := NewMem()
+			require.NoError(t, WriteFileReserved(m, "/state", []byte("older, and longer")))
+			require.NoError(t, WriteFileReserved(m, "/state", []byte("old")))
+			var crashed *Mem
+			ops := 0
+			m.SetFault(func(op Op) error {
+				if ops++; ops-1 == stop {
+					crashed = m.Crash(seed)
+				}
+				return nil
+			})
+			err := WriteFileReserved(m, "/state", []byte("new content"))
+			require.Equal(t, crashed != nil, err != nil)
+			if crashed == nil {
+				crashed = m.Crash(seed)
+			}
+			crashed.SetFault(nil)
+			got := content(t, crashed, "/state")
+			if got != "old" && got != "new content" || err == nil && got == "old" {
+				t.Fatalf("seed %d, crash at operation %d: %q, %v", seed, stop, got, err)
+			}
+			outcomes[got] = true
+			require.NoError(t, WriteFileReserved(crashed, "/state", []byte("again")), "what a crash leaves is in nobody's way")
+			require.Equal(t, "again", content(t, crashed, "/state"))
+		}
+	}
+	require.Len(t, outcomes, 2)
+}
+
+// TestWriteFileReservedOnAFullDisk while somebody takes every page that becomes free, before each step.
+func TestWriteFileReservedOnAFullDisk(t *testing.T) {
+	m := NewMem()
+	require.NoError(t, WriteFileReserved(m, "/state", []byte("0")))
+	m.SetCapacity(int64(used(t, m) + 3*pageBytes))
+	greedy := open(t, m, "/greedy", New)
+	size := int64(0)
+	m.SetFault(func(op Op) error {
+		if op.Path != "/greedy" {
+			n, _ := greedy.WriteAt(make([]byte, 4*pageBytes), size)
+			size += int64(n)
+		}
+		return nil
+	})
+	for i := range 50 {
+		text := fmt.Sprint(i) + string(bytes.Repeat([]byte("x"), (i*397)%4000))
+		require.NoError(t, WriteFileReserved(m, "/state", []byte(text)), "write %d", i)
+		require.Equal(t, text, content(t, m, "/state"))
+	}
+	require.True(t, IsNoSpace(WriteFileAtomic(m, "/other", []byte("x"))), "the disk is full")
+	require.True(t, IsNoSpace(WriteFileReserved(m, "/state", make([]byte, 3*pageBytes))), "more than is reserved")
+	require.NoError(t, WriteFileReserved(m, "/state", []byte("goes on")))
+	require.Equal(t, "goes on", content(t, m, "/state"))
 }
 
 // TestMkdirAllSyncSurvives a kill at any point followed by another try and a power cut.

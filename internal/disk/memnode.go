@@ -164,12 +164,14 @@ func (m *Mem) changeFile(n *node, c fileChange) {
 // change does one step of the namespace, as every reader sees it at once.
 func (m *Mem) change(edits ...edit) {
 	c := &dirChange{edits: edits}
-	for i, e := range edits {
-		d := e.dir.dir
-		if old := d.live[e.name]; old != nil {
+	for i, e := range edits { // all before any is linked again: two files may change places
+		if old := e.dir.dir.live[e.name]; old != nil {
 			c.edits[i].from = old
 			m.unlink(old)
 		}
+	}
+	for _, e := range edits {
+		d := e.dir.dir
 		if e.to == nil {
 			delete(d.live, e.name)
 		} else {

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +33,20 @@ func (f *osFile) Preallocate(off, n int64) error {
 		return nil
 	}
 	return err
+}
+
+func (osFS) Exchange(a, b string) error {
+	err := sameDirectory(a, b)
+	if err == nil {
+		err = uninterrupted(func() error { return unix.RenamexNp(a, b, unix.RENAME_SWAP) })
+	}
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EINVAL) {
+		err = errors.ErrUnsupported
+	}
+	if err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	return nil
 }
 
 func (osFS) Free(dir string) (avail, total uint64, err error) {

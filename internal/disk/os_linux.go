@@ -23,6 +23,22 @@ func (f *osFile) Preallocate(off, n int64) error {
 	return err
 }
 
+func (osFS) Exchange(a, b string) error {
+	err := sameDirectory(a, b)
+	if err == nil {
+		err = uninterrupted(func() error {
+			return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+		})
+	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // the file system, or the kernel, does not know it
+		err = errors.ErrUnsupported
+	}
+	if err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	return nil
+}
+
 func (osFS) Free(dir string) (avail, total uint64, err error) {
 	s, err := statfs(dir)
 	if err != nil {

@@ -25,6 +25,11 @@ func (osFS) SyncDir(dir string) error {
 	return err
 }
 
+// Exchange cannot be had here.
+func (osFS) Exchange(a, b string) error {
+	return fmt.Errorf("exchange %s and %s: %w", a, b, errors.ErrUnsupported)
+}
+
 type osVolume struct{ dir string }
 
 func (osFS) Volume(dir string) (Volume, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,24 @@ func (osFS) SyncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// sameDirectory refuses what Exchange does not promise, on every system alike.
+func sameDirectory(a, b string) error {
+	one, err := os.Lstat(a)
+	if err != nil {
+		return err
+	}
+	other, err := os.Lstat(b)
+	switch {
+	case err != nil:
+		return err
+	case one.IsDir() || other.IsDir():
+		return unix.EISDIR
+	case filepath.Dir(a) != filepath.Dir(b):
+		return unix.EXDEV
+	}
+	return nil
 }
 
 // lockFile takes flock's lock, which ends when this open file is closed and not, as fcntl's,
