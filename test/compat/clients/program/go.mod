@@ -1,0 +1,3 @@
+module barnabas/test/compat/clients/program
+
+go 1.26.0
