@@ -331,7 +331,7 @@ func (q *queue) judgeLocked(b *producerBatch, o outcome, now time.Time) verdict 
 		return verdictAgain
 	}
 	q.mu.failures++
-	q.mu.notUntil = now.Add(p.c.cfg.retryBackoff.after(q.mu.failures, p.c.random))
+	q.mu.notUntil = now.Add(p.c.cfg.RetryBackoff.After(q.mu.failures, p.c.random))
 	return verdictAgain
 }
 

@@ -2,31 +2,24 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/client/internal/cluster"
 )
 
 // Client is what producers, consumers and admin clients of one cluster share: what is known of the
 // cluster, how to reach it, and one connection to each broker for everything that is not records.
 // It is safe for concurrent use. Close it last.
 type Client struct {
-	cfg    config
-	log    *slog.Logger
-	random *random
-	meta   *metadata
-	links  *links // for metadata and admin requests; producers and consumers have their own
-
-	ctx      context.Context // ends with Close
-	cancel   context.CancelCauseFunc
-	children struct {
-		sync.Mutex
-		closed bool
-		wg     sync.WaitGroup
-	}
+	cfg     config
+	log     *slog.Logger
+	cluster *cluster.Cluster
+	meta    *cluster.Metadata
+	random  *cluster.Random
+	ctx     context.Context // ends with Close
 }
 
 // New makes a client. It does not wait for a broker, and fails only on a wrong option; a cluster
@@ -38,44 +31,22 @@ func New(options ...Option) (*Client, error) {
 			return nil, fmt.Errorf("client: %w", err)
 		}
 	}
-	c := &Client{cfg: cfg, log: cfg.logger, random: newRandom()}
-	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.meta = newMetadata(c)
-	c.links = newLinks(c)
-	c.goRun(func() { c.meta.run(c.ctx) })
-	return c, nil
-}
-
-// goRun starts a goroutine that Close waits for; false once closed.
-func (c *Client) goRun(f func()) bool {
-	c.children.Lock()
-	defer c.children.Unlock()
-	if c.children.closed {
-		return false
-	}
-	c.children.wg.Go(f)
-	return true
+	shared := cluster.New(cfg.Config)
+	return &Client{
+		cfg: cfg, log: cfg.Logger, cluster: shared, meta: shared.Metadata, random: shared.Random, ctx: shared.Context(),
+	}, nil
 }
 
 // Close ends every connection of the client. Producers and consumers are to be closed before: what
 // they still try fails with ErrClosed.
 func (c *Client) Close() error {
-	c.children.Lock()
-	already := c.children.closed
-	c.children.closed = true
-	c.children.Unlock()
-	if already {
-		return nil
-	}
-	c.cancel(ErrClosed)
-	c.links.close()
-	c.children.wg.Wait()
+	c.cluster.Close()
 	return nil
 }
 
 // Ping returns nil as soon as some broker has answered, which proves address and protocol.
 func (c *Client) Ping(ctx context.Context) error {
-	if _, err := c.meta.ask(ctx, nil, false); err != nil {
+	if _, err := c.meta.Ask(ctx, nil, false); err != nil {
 		return fmt.Errorf("ping: %w", err)
 	}
 	return nil
@@ -114,7 +85,7 @@ func ToBroker(node int32) Target { return Target{kind: oneBroker, node: node} }
 func (c *Client) Request(ctx context.Context, to Target, req kmsg.Request) (kmsg.Response, error) {
 	name := kmsg.NameForKey(req.Key())
 	if to.kind == anyBroker {
-		resp, err := c.requestAny(ctx, req)
+		resp, err := c.cluster.RequestAny(ctx, req)
 		if err != nil {
 			return nil, fmt.Errorf("%s to any broker: %w", name, err)
 		}
@@ -124,7 +95,7 @@ func (c *Client) Request(ctx context.Context, to Target, req kmsg.Request) (kmsg
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	resp, err := l.request(ctx, req)
+	resp, err := l.Request(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -132,18 +103,18 @@ func (c *Client) Request(ctx context.Context, to Target, req kmsg.Request) (kmsg
 }
 
 // target gives the link to one broker, asking for metadata where it is not known.
-func (c *Client) target(ctx context.Context, to Target) (*link, error) {
-	known := func(s *snapshot) (int32, bool) {
+func (c *Client) target(ctx context.Context, to Target) (*cluster.Link, error) {
+	known := func(s *cluster.Snapshot) (int32, bool) {
 		node := to.node
 		if to.kind == controllerBroker {
-			node = s.controller
+			node = s.Controller
 		}
-		_, ok := s.brokers[node]
+		_, ok := s.Brokers[node]
 		return node, ok
 	}
-	node, ok := known(c.meta.snapshot())
+	node, ok := known(c.meta.Snapshot())
 	if !ok {
-		s, err := c.meta.renew(ctx)
+		s, err := c.meta.Renew(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("find the broker: %w", err)
 		}
@@ -151,7 +122,7 @@ func (c *Client) target(ctx context.Context, to Target) (*link, error) {
 	}
 	switch {
 	case ok:
-		return c.links.node(node)
+		return c.cluster.Link(node)
 	case to.kind == controllerBroker:
 		return nil, fmt.Errorf("no broker is the controller: %w", ErrBrokerNotAvailable)
 	default:
@@ -162,25 +133,8 @@ func (c *Client) target(ctx context.Context, to Target) (*link, error) {
 // RefreshMetadata asks for the cluster's metadata now, for whoever has found it stale otherwise
 // than through this package.
 func (c *Client) RefreshMetadata(ctx context.Context) error {
-	if _, err := c.meta.renew(ctx); err != nil {
+	if _, err := c.meta.Renew(ctx); err != nil {
 		return fmt.Errorf("refresh metadata: %w", err)
 	}
 	return nil
-}
-
-// requestAny tries the known brokers in random order, then those that the client was given, until
-// one has been reached.
-func (c *Client) requestAny(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
-	var failures []error
-	for _, l := range c.links.candidates() {
-		resp, err := l.request(ctx, req)
-		if err == nil || errors.Is(err, ErrUnsupported) || errors.Is(err, ErrClosed) {
-			return resp, err
-		}
-		if ctx.Err() != nil {
-			return nil, errors.Join(append(failures, context.Cause(ctx))...)
-		}
-		failures = append(failures, err)
-	}
-	return nil, fmt.Errorf("%w: %w", ErrNoBrokers, errors.Join(failures...))
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 )
 
@@ -19,7 +20,8 @@ import (
 type Consumer struct {
 	c       *Client
 	cfg     consumerConfig
-	links   *links
+	links   *cluster.Links
+	user    *cluster.User
 	checker *batch.Checker
 
 	ctx    context.Context // ends with Close
@@ -82,11 +84,12 @@ func (c *Client) NewConsumer(options ...ConsumerOption) (*Consumer, error) {
 	if c.ctx.Err() != nil {
 		return nil, fmt.Errorf("consumer: %w", ErrClosed)
 	}
-	k := &Consumer{c: c, cfg: cfg, links: newLinks(c), checker: batch.NewChecker(), news: make(chan struct{}, 1)}
+	k := &Consumer{c: c, cfg: cfg, links: cluster.NewLinks(c.cluster), checker: batch.NewChecker(), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancelCause(c.ctx)
 	k.mu.cursors = map[TopicPartition]*cursor{}
 	k.mu.fetchers = map[int32]*fetcher{}
-	c.meta.register(k)
+	k.user = &cluster.User{Wanted: k.wantedTopics, Changed: k.metadataChanged}
+	c.meta.Register(k.user)
 	return k, nil
 }
 
@@ -344,9 +347,9 @@ func (k *Consumer) Close() error {
 	if already {
 		return nil
 	}
-	k.c.meta.unregister(k)
+	k.c.meta.Unregister(k.user)
 	k.cancel(ErrClosed)
-	k.links.close()
+	k.links.Close()
 	k.wg.Wait()
 	return nil
 }
@@ -362,11 +365,11 @@ func (k *Consumer) wantedTopics(time.Time) ([]string, bool) {
 	return names, false
 }
 
-func (k *Consumer) metadataChanged(*snapshot) { k.route() }
+func (k *Consumer) metadataChanged(*cluster.Snapshot) { k.route() }
 
 // route gives every cursor to the fetcher of its leader, starting fetchers where there are none.
 func (k *Consumer) route() {
-	s := k.c.meta.snapshot()
+	s := k.c.meta.Snapshot()
 	lost := false
 	k.mu.Lock()
 	if k.mu.closed {
@@ -374,27 +377,27 @@ func (k *Consumer) route() {
 		return
 	}
 	for _, cur := range k.mu.cursors {
-		t, p := s.partition(cur.tp)
-		if p == nil || p.leader < 0 {
+		t, p := s.Partition(cur.tp.Topic, cur.tp.Partition)
+		if p == nil || p.Leader < 0 {
 			cur.leader = -1
 			lost = true
 			continue
 		}
-		if t.id != cur.topicID && cur.topicID != [16]byte{} && !cur.stopped {
+		if t.ID != cur.topicID && cur.topicID != [16]byte{} && !cur.stopped {
 			k.stopLocked(cur, ErrTopicRecreated)
 			continue
 		}
-		cur.topicID, cur.leader, cur.epoch = t.id, p.leader, p.leaderEpoch
-		if k.mu.fetchers[p.leader] == nil {
-			f := newFetcher(k, p.leader)
-			k.mu.fetchers[p.leader] = f
+		cur.topicID, cur.leader, cur.epoch = t.ID, p.Leader, p.LeaderEpoch
+		if k.mu.fetchers[p.Leader] == nil {
+			f := newFetcher(k, p.Leader)
+			k.mu.fetchers[p.Leader] = f
 			k.wg.Go(f.run)
 		}
 	}
 	k.wakeFetchersLocked()
 	k.mu.Unlock()
 	if lost {
-		k.c.meta.update()
+		k.c.meta.Update()
 	}
 	k.tell()
 }

@@ -2,7 +2,9 @@ package client
 
 import (
 	"errors"
-	"fmt"
+
+	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/errcode"
 )
 
 // Error is one of Kafka's error codes as a Go error. Brokers answer with codes; whatever this
@@ -17,61 +19,26 @@ import (
 //
 // gives it for a switch. Where the broker explained itself a *BrokerError is in the chain too.
 // A code that this table does not know is still an Error, named UNKNOWN_CODE.
-type Error int16
+//
+// Its methods: Error gives Kafka's name and the number, as in "NOT_LEADER_OR_FOLLOWER (6)"; Name
+// gives the name alone; Code the number; Retriable says whether the same request may succeed later
+// without anybody changing anything, by Kafka's own classification. The producer, the consumer and
+// the admin client have already retried within their timeouts when they return such an error.
+type Error = errcode.Error
 
-// Error gives Kafka's name of the code and its number, as in "NOT_LEADER_OR_FOLLOWER (6)".
-func (e Error) Error() string { return fmt.Sprintf("%s (%d)", e.Name(), int16(e)) }
-
-// Name is Kafka's name of the code, for instance "TOPIC_ALREADY_EXISTS".
-func (e Error) Name() string {
-	switch info, known := errorTable[e]; {
-	case known:
-		return info.name
-	case e == 0:
-		return "NONE"
-	default:
-		return "UNKNOWN_CODE"
-	}
-}
-
-// Code is the number that travels in responses.
-func (e Error) Code() int16 { return int16(e) }
-
-// Retriable says whether the same request may succeed later without anybody changing anything.
-// Kafka's own classification, which is what its Java client goes by. The producer, the consumer
-// and the admin client have already retried within their timeouts when they return such an error.
-func (e Error) Retriable() bool { return errorTable[e].retriable }
-
-// BrokerError is an error code together with the explanation that the broker sent along.
-type BrokerError struct {
-	Code    Error
-	Message string // in the broker's words
-}
-
-// Error gives the code's name and number, then the broker's words.
-func (e *BrokerError) Error() string { return e.Code.Error() + ": " + e.Message }
-
-// Unwrap gives the code, so that errors.Is finds it.
-func (e *BrokerError) Unwrap() error { return e.Code }
+// BrokerError is an error code, in the field Code, together with the explanation that the broker
+// sent along, in Message.
+type BrokerError = errcode.BrokerError
 
 // CodeError turns an error code and an optional explanation, as responses carry them, into an
 // error: nil for code 0, else an Error, or a *BrokerError where there is an explanation.
-func CodeError(code int16, message *string) error {
-	switch {
-	case code == 0:
-		return nil
-	case message != nil && *message != "":
-		return &BrokerError{Code: Error(code), Message: *message}
-	default:
-		return Error(code)
-	}
-}
+func CodeError(code int16, message *string) error { return errcode.Of(code, message) }
 
 // What this package itself refuses, where no broker was asked.
 var (
 	// ErrClosed answers every call on something that has been closed, and whatever was still
 	// waiting when it was.
-	ErrClosed = errors.New("closed")
+	ErrClosed = cluster.ErrClosed
 
 	// ErrBufferFull answers Send when buffer.memory was still exhausted after max.block.ms.
 	ErrBufferFull = errors.New("buffer.memory is exhausted")
@@ -88,14 +55,14 @@ var (
 
 	// ErrNoBrokers says that no broker could be reached, neither those of the metadata nor those
 	// that the client was given.
-	ErrNoBrokers = errors.New("no broker could be reached")
+	ErrNoBrokers = cluster.ErrNoBrokers
 
 	// ErrUnknownBroker says that the metadata names no broker of the given id.
-	ErrUnknownBroker = errors.New("no such broker in the cluster's metadata")
+	ErrUnknownBroker = cluster.ErrUnknownBroker
 
 	// ErrUnsupported says that the broker does not offer a request, or no version of it that this
 	// client speaks.
-	ErrUnsupported = errors.New("the broker does not support this request")
+	ErrUnsupported = cluster.ErrUnsupported
 
 	// ErrNotAssigned answers a call about a partition that the consumer does not read.
 	ErrNotAssigned = errors.New("the partition is not assigned to this consumer")
@@ -120,12 +87,7 @@ func (e *PartitionError) Error() string { return e.TopicPartition.String() + ": 
 // Unwrap gives what is wrong.
 func (e *PartitionError) Unwrap() error { return e.Err }
 
-// retriable tells whether a failed attempt may be made again: Kafka's retriable codes, and every
-// failure of a connection.
-func retriable(err error) bool {
-	var code Error
-	return errors.As(err, &code) && code.Retriable()
-}
+func retriable(err error) bool { return errcode.Retriable(err) }
 
 // staleMetadata tells whether an error says that what we know about leaders is out of date.
 func staleMetadata(err error) bool {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 	"barnabas/internal/netx"
 	"barnabas/internal/wire"
@@ -258,7 +259,7 @@ func (f *fakeCluster) handle(node int32, frame []byte) (reply []byte, ok bool) {
 		i = script(node, req)
 		f.scripting.Unlock()
 	}
-	if i.delay > 0 && sleep(f.ctx, i.delay) != nil {
+	if i.delay > 0 && cluster.Sleep(f.ctx, i.delay) != nil {
 		return nil, false
 	}
 	if i.drop {
@@ -571,8 +572,8 @@ func (f *fakeCluster) listOffsets(node int32, r *kmsg.ListOffsetsRequest, i inte
 func (p *fakePartition) find(ms int64) int64 {
 	checker := batch.NewChecker()
 	for _, b := range p.batches {
-		for r := range checker.Records(b) {
-			if b.TimestampOf(&r) >= ms {
+		for r, err := range checker.Records(b) {
+			if err == nil && b.TimestampOf(&r) >= ms {
 				return b.OffsetOf(&r)
 			}
 		}

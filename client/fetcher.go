@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 )
 
@@ -84,7 +85,7 @@ func (f *fetcher) run() {
 			f.resolveStarts(ctx, conn, work.resolve)
 			continue
 		}
-		call, err := conn.start(ctx, f.request(work), f.versionLimit(work))
+		call, err := conn.Start(ctx, f.request(work), f.versionLimit(work))
 		f.decode(answers)
 		answers = nil
 		if err == nil {
@@ -96,12 +97,12 @@ func (f *fetcher) run() {
 	}
 }
 
-func (f *fetcher) connect(ctx context.Context) (*connection, error) {
-	l, err := f.k.links.node(f.node)
+func (f *fetcher) connect(ctx context.Context) (*cluster.Connection, error) {
+	l, err := f.k.links.Node(f.node)
 	if err != nil {
 		return nil, err
 	}
-	return l.connect(ctx)
+	return l.Connect(ctx)
 }
 
 // claim marks what this broker is to be asked for as busy.
@@ -160,13 +161,13 @@ func (f *fetcher) release(w fetchWork, err error) {
 	}
 	f.k.mu.Unlock()
 	f.k.c.log.Debug("fetch failed", "broker", f.node, "error", err)
-	f.k.c.meta.update()
+	f.k.c.meta.Update()
 }
 
 // backOffLocked leaves a partition alone for a while.
 func (f *fetcher) backOffLocked(cur *cursor) {
 	cur.failures++
-	wait := f.k.c.cfg.retryBackoff.after(cur.failures, f.k.c.random)
+	wait := f.k.c.cfg.RetryBackoff.After(cur.failures, f.k.c.random)
 	cur.notUntil = time.Now().Add(wait)
 	// The leader may be another by then.
 	time.AfterFunc(wait, f.k.wakeFetchers)
@@ -214,9 +215,9 @@ func (f *fetcher) versionLimit(w fetchWork) int16 {
 
 // receive takes in an answer: positions move at once, so that the next request can leave before
 // the records of this one are decoded.
-func (f *fetcher) receive(ctx context.Context, p *call, w fetchWork) ([]fetched, error) {
-	p.extra = f.k.cfg.maxWait
-	resp, err := p.wait(ctx)
+func (f *fetcher) receive(ctx context.Context, p *cluster.Call, w fetchWork) ([]fetched, error) {
+	p.Extra = f.k.cfg.maxWait
+	resp, err := p.Wait(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -253,12 +254,12 @@ func (f *fetcher) receive(ctx context.Context, p *call, w fetchWork) ([]fetched,
 	f.k.mu.Unlock()
 	if stale {
 		f.k.route() // a hint may have named the new leader already
-		f.k.c.meta.update()
+		f.k.c.meta.Update()
 	}
 	if answer.ThrottleMillis > 0 {
 		f.decode(out)
 		out = nil
-		if err := sleep(ctx, time.Duration(answer.ThrottleMillis)*time.Millisecond); err != nil {
+		if err := cluster.Sleep(ctx, time.Duration(answer.ThrottleMillis)*time.Millisecond); err != nil {
 			return nil, nil //nolint:nilerr // the consumer has been closed: run ends
 		}
 	}
@@ -327,8 +328,8 @@ func (f *fetcher) refusedLocked(cur *cursor, err error, part *kmsg.FetchResponse
 		cur.start = f.k.cfg.reset
 		return false
 	case staleMetadata(err):
-		hint := leaderHint{cur.tp, part.CurrentLeader.LeaderID, part.CurrentLeader.LeaderEpoch}
-		if hint.leader == f.node || !f.k.c.meta.hint(hint, fetchBrokers(answer)) {
+		hint := cluster.Hint{Topic: cur.tp.Topic, Partition: cur.tp.Partition, Leader: part.CurrentLeader.LeaderID, LeaderEpoch: part.CurrentLeader.LeaderEpoch}
+		if hint.Leader == f.node || !f.k.c.meta.Hint(hint, fetchBrokers(answer)) {
 			f.backOffLocked(cur)
 		}
 		return true
@@ -343,12 +344,12 @@ func (f *fetcher) refusedLocked(cur *cursor, err error, part *kmsg.FetchResponse
 	}
 }
 
-func fetchBrokers(answer *kmsg.FetchResponse) []brokerInfo {
-	brokers := make([]brokerInfo, 0, len(answer.Brokers))
+func fetchBrokers(answer *kmsg.FetchResponse) []cluster.Broker {
+	brokers := make([]cluster.Broker, 0, len(answer.Brokers))
 	for _, b := range answer.Brokers {
-		info := brokerInfo{id: b.NodeID, address: joinHostPort(b.Host, b.Port)}
+		info := cluster.Broker{ID: b.NodeID, Address: cluster.JoinHostPort(b.Host, b.Port)}
 		if b.Rack != nil {
-			info.rack = *b.Rack
+			info.Rack = *b.Rack
 		}
 		brokers = append(brokers, info)
 	}

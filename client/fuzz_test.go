@@ -5,6 +5,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 )
 
@@ -67,7 +68,7 @@ func FuzzFetchedBatches(f *testing.F) {
 func FuzzResponses(f *testing.F) {
 	for _, key := range []int16{0, 1, 2, 3, 18, 22} {
 		resp := kmsg.ResponseForKey(key)
-		for version := range newest[key] + 1 {
+		for version := range cluster.Newest[key] + 1 {
 			resp.SetVersion(version)
 			f.Add(key, version, resp.AppendTo(nil))
 		}
@@ -81,22 +82,22 @@ func FuzzResponses(f *testing.F) {
 	full.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 1, Host: "::1", Port: -1}}
 	f.Add(int16(3), int16(12), full.AppendTo(nil))
 	f.Fuzz(func(t *testing.T, key, version int16, body []byte) {
-		most, ours := newest[key]
+		most, ours := cluster.Newest[key]
 		if !ours || version < 0 || version > most {
 			return
 		}
 		resp := kmsg.ResponseForKey(key)
 		resp.SetVersion(version)
-		if decode(resp, body) != nil {
+		if cluster.Decode(resp, body) != nil {
 			return
 		}
 		tp := TopicPartition{"t", 0}
 		switch r := resp.(type) {
 		case *kmsg.MetadataResponse:
-			known, next := &snapshot{}, &snapshot{}
-			known.take(&snapshot{}, r)
-			next.take(known, r)
-			next.partition(tp)
+			known, next := &cluster.Snapshot{}, &cluster.Snapshot{}
+			known.Take(&cluster.Snapshot{}, r)
+			next.Take(known, r)
+			next.Partition(tp.Topic, tp.Partition)
 		case *kmsg.ProduceResponse:
 			for _, part := range index(r) {
 				readOutcome(tp, part)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 )
 
@@ -228,7 +229,7 @@ func (i *identity) obtain() {
 		if failures&(failures-1) == 0 { // ever more rarely
 			p.c.log.Warn("no producer id", "attempt", failures, "error", err)
 		}
-		if sleep(p.ctx, p.c.cfg.retryBackoff.after(failures, p.c.random)) != nil {
+		if cluster.Sleep(p.ctx, p.c.cfg.RetryBackoff.After(failures, p.c.random)) != nil {
 			return
 		}
 	}
@@ -238,7 +239,7 @@ func (i *identity) ask(ctx context.Context) (int64, int16, error) {
 	req := kmsg.NewPtrInitProducerIDRequest()
 	req.TransactionTimeoutMillis = math.MaxInt32 // not a transaction
 	req.ProducerID, req.ProducerEpoch = batch.NoProducerID, batch.NoProducerEpoch
-	resp, err := i.p.c.requestAny(ctx, req)
+	resp, err := i.p.c.cluster.RequestAny(ctx, req)
 	if err != nil {
 		return 0, 0, err
 	}

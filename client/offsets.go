@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/client/internal/cluster"
 )
 
 // The times that ListOffsets gives a meaning of their own.
@@ -26,11 +28,11 @@ func (p Position) listTime() int64 {
 }
 
 // resolveStarts asks the leader for the offsets that positions stand for.
-func (f *fetcher) resolveStarts(ctx context.Context, conn *connection, cursors []*cursor) {
+func (f *fetcher) resolveStarts(ctx context.Context, conn *cluster.Connection, cursors []*cursor) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	req.IsolationLevel = int8(f.k.cfg.isolation)
-	req.TimeoutMillis = int32(f.k.c.cfg.requestTimeout.Milliseconds())
+	req.TimeoutMillis = int32(f.k.c.cfg.RequestTimeout.Milliseconds())
 	f.k.mu.Lock()
 	for _, cur := range cursors {
 		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != cur.tp.Topic {
@@ -42,7 +44,7 @@ func (f *fetcher) resolveStarts(ctx context.Context, conn *connection, cursors [
 		t.Partitions = append(t.Partitions, p)
 	}
 	f.k.mu.Unlock()
-	resp, err := conn.ask(ctx, req, -1)
+	resp, err := conn.Ask(ctx, req, -1)
 	if err != nil {
 		f.release(fetchWork{resolve: cursors}, err)
 		return
@@ -68,7 +70,7 @@ func (f *fetcher) resolveStarts(ctx context.Context, conn *connection, cursors [
 	}
 	f.k.mu.Unlock()
 	if stale {
-		f.k.c.meta.update()
+		f.k.c.meta.Update()
 	}
 }
 
@@ -103,16 +105,16 @@ func (f *fetcher) resolvedLocked(cur *cursor, part *kmsg.ListOffsetsResponseTopi
 // Partitions gives the number of partitions of a topic, asking the cluster. It never creates one.
 // Errors: ErrUnknownTopicOrPartition, ErrTopicAuthorizationFailed, ErrInvalidTopic, ErrNoBrokers, ctx's.
 func (c *Client) Partitions(ctx context.Context, topic string) (int32, error) {
-	answer, err := c.meta.ask(ctx, []string{topic}, false)
+	answer, err := c.meta.Ask(ctx, []string{topic}, false)
 	if err != nil {
 		return 0, fmt.Errorf("partitions of topic %q: %w", topic, err)
 	}
 	for i := range answer.Topics {
-		if t := readTopic(&answer.Topics[i]); t.name == topic {
-			if t.err != nil {
-				return 0, fmt.Errorf("partitions of topic %q: %w", topic, t.err)
+		if t := cluster.ReadTopic(&answer.Topics[i]); t.Name == topic {
+			if t.Err != nil {
+				return 0, fmt.Errorf("partitions of topic %q: %w", topic, t.Err)
 			}
-			return int32(len(t.partitions)), nil
+			return int32(len(t.Partitions)), nil
 		}
 	}
 	return 0, fmt.Errorf("partitions of topic %q: %w", topic, ErrUnknownTopicOrPartition)

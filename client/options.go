@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/netx"
 )
 
@@ -15,45 +16,31 @@ import (
 type Option func(*config) error
 
 type config struct {
-	seeds             []string
-	id                string
-	dial              func(ctx context.Context, address string) (net.Conn, error)
-	logger            *slog.Logger
-	metadataMaxAge    time.Duration
+	cluster.Config
 	metadataMaxIdle   time.Duration
-	requestTimeout    time.Duration
-	setupTimeout      time.Duration
-	maxIdle           time.Duration
-	retryBackoff      backoff
-	reconnectBackoff  backoff
-	maxResponseBytes  int
 	allowAutoCreation bool
 }
 
-// The limits of what a Client keeps open or takes in.
-const (
-	// defaultMaxResponseBytes bounds one response of a broker. A larger one closes the connection,
-	// since the length field of a stream that is not Kafka's reads as any number.
-	defaultMaxResponseBytes = 256 << 20
-
-	// maxRequestsInFlight bounds the unanswered requests on one connection. The next request waits.
-	maxRequestsInFlight = 64
-)
+// defaultMaxResponseBytes bounds one response of a broker. A larger one closes the connection,
+// since the length field of a stream that is not Kafka's reads as any number.
+const defaultMaxResponseBytes = 256 << 20
 
 func defaultConfig() config {
 	return config{
-		seeds:             []string{"127.0.0.1:9092"},
-		id:                "barnabas-client",
-		dial:              netx.TCP.Dial,
-		logger:            slog.New(slog.DiscardHandler),
-		metadataMaxAge:    5 * time.Minute,
+		Config: cluster.Config{
+			Seeds:            []string{"127.0.0.1:9092"},
+			ClientID:         "barnabas-client",
+			Dial:             netx.TCP.Dial,
+			Logger:           slog.New(slog.DiscardHandler),
+			MetadataMaxAge:   5 * time.Minute,
+			RequestTimeout:   30 * time.Second,
+			SetupTimeout:     10 * time.Second,
+			MaxIdle:          9 * time.Minute,
+			RetryBackoff:     cluster.Backoff{First: 100 * time.Millisecond, Most: time.Second},
+			ReconnectBackoff: cluster.Backoff{First: 50 * time.Millisecond, Most: time.Second},
+			MaxResponseBytes: defaultMaxResponseBytes,
+		},
 		metadataMaxIdle:   5 * time.Minute,
-		requestTimeout:    30 * time.Second,
-		setupTimeout:      10 * time.Second,
-		maxIdle:           9 * time.Minute,
-		retryBackoff:      backoff{first: 100 * time.Millisecond, most: time.Second},
-		reconnectBackoff:  backoff{first: 50 * time.Millisecond, most: time.Second},
-		maxResponseBytes:  defaultMaxResponseBytes,
 		allowAutoCreation: true,
 	}
 }
@@ -70,7 +57,7 @@ func Brokers(addresses ...string) Option {
 				return fmt.Errorf("bootstrap.servers: %q is not HOST:PORT: %w", a, err)
 			}
 		}
-		c.seeds = append([]string(nil), addresses...)
+		c.Seeds = append([]string(nil), addresses...)
 		return nil
 	}
 }
@@ -78,7 +65,7 @@ func Brokers(addresses ...string) Option {
 // ID is the name that brokers log and meter this client by. Default "barnabas-client".
 // Kafka: client.id.
 func ID(id string) Option {
-	return func(c *config) error { c.id = id; return nil }
+	return func(c *config) error { c.ClientID = id; return nil }
 }
 
 // Logger receives what an operator may want to know: connections lost, metadata that cannot be
@@ -88,7 +75,7 @@ func Logger(l *slog.Logger) Option {
 		if l == nil {
 			return errors.New("the logger is nil")
 		}
-		c.logger = l
+		c.Logger = l
 		return nil
 	}
 }
@@ -100,7 +87,7 @@ func Dialer(dial func(ctx context.Context, address string) (net.Conn, error)) Op
 		if dial == nil {
 			return errors.New("the dialer is nil")
 		}
-		c.dial = dial
+		c.Dial = dial
 		return nil
 	}
 }
@@ -108,7 +95,7 @@ func Dialer(dial func(ctx context.Context, address string) (net.Conn, error)) Op
 // MetadataMaxAge is after how long the metadata is asked for anew although nothing proved it
 // stale. Default 5 minutes. Kafka: metadata.max.age.ms.
 func MetadataMaxAge(d time.Duration) Option {
-	return duration("metadata.max.age.ms", d, time.Millisecond, func(c *config) *time.Duration { return &c.metadataMaxAge })
+	return duration("metadata.max.age.ms", d, time.Millisecond, func(c *config) *time.Duration { return &c.MetadataMaxAge })
 }
 
 // MetadataMaxIdle is how long a topic that is no longer produced to stays in the metadata that is
@@ -120,27 +107,27 @@ func MetadataMaxIdle(d time.Duration) Option {
 // RequestTimeout is how long a broker may take to answer. After it the connection is closed and
 // the request is tried again where that is safe. Default 30 seconds. Kafka: request.timeout.ms.
 func RequestTimeout(d time.Duration) Option {
-	return duration("request.timeout.ms", d, time.Millisecond, func(c *config) *time.Duration { return &c.requestTimeout })
+	return duration("request.timeout.ms", d, time.Millisecond, func(c *config) *time.Duration { return &c.RequestTimeout })
 }
 
 // ConnectionSetupTimeout bounds connecting, including the negotiation of versions. Default
 // 10 seconds. Kafka: socket.connection.setup.timeout.ms.
 func ConnectionSetupTimeout(d time.Duration) Option {
 	return duration("socket.connection.setup.timeout.ms", d, time.Millisecond,
-		func(c *config) *time.Duration { return &c.setupTimeout })
+		func(c *config) *time.Duration { return &c.SetupTimeout })
 }
 
 // ConnectionsMaxIdle is after how long an unused connection is closed. Default 9 minutes; less
 // than the brokers' 10, so that it is never closed under a request. Kafka: connections.max.idle.ms.
 func ConnectionsMaxIdle(d time.Duration) Option {
-	return duration("connections.max.idle.ms", d, time.Second, func(c *config) *time.Duration { return &c.maxIdle })
+	return duration("connections.max.idle.ms", d, time.Second, func(c *config) *time.Duration { return &c.MaxIdle })
 }
 
 // RetryBackoff is how long to wait before a failed request is tried again: first, then doubled up
 // to most, each time longer or shorter by up to a fifth. Default 100 ms and 1 s.
 // Kafka: retry.backoff.ms and retry.backoff.max.ms.
 func RetryBackoff(first, most time.Duration) Option {
-	return func(c *config) error { return setBackoff("retry.backoff.ms", &c.retryBackoff, first, most) }
+	return func(c *config) error { return setBackoff("retry.backoff.ms", &c.RetryBackoff, first, most) }
 }
 
 // ReconnectBackoff is how long to wait before a broker that could not be reached is tried again:
@@ -148,7 +135,7 @@ func RetryBackoff(first, most time.Duration) Option {
 // 1 s. Kafka: reconnect.backoff.ms and reconnect.backoff.max.ms.
 func ReconnectBackoff(first, most time.Duration) Option {
 	return func(c *config) error {
-		return setBackoff("reconnect.backoff.ms", &c.reconnectBackoff, first, most)
+		return setBackoff("reconnect.backoff.ms", &c.ReconnectBackoff, first, most)
 	}
 }
 
@@ -170,16 +157,10 @@ func duration(key string, d, least time.Duration, field func(*config) *time.Dura
 	}
 }
 
-func setBackoff(key string, b *backoff, first, most time.Duration) error {
+func setBackoff(key string, b *cluster.Backoff, first, most time.Duration) error {
 	if first <= 0 || most < first {
 		return fmt.Errorf("%s: the first wait (%v) must be above 0 and at most the longest (%v)", key, first, most)
 	}
-	*b = backoff{first: first, most: most}
+	*b = cluster.Backoff{First: first, Most: most}
 	return nil
 }
-
-// softwareVersion is what brokers are told in ApiVersions (KIP-511), beside the software's name.
-const (
-	softwareName    = "barnabas-client"
-	softwareVersion = "0.1.0"
-)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 )
 
@@ -26,7 +27,8 @@ import (
 type Producer struct {
 	c         *Client
 	cfg       producerConfig
-	links     *links
+	links     *cluster.Links
+	user      *cluster.User
 	memory    *bufferMemory
 	checker   *batch.Checker
 	identity  *identity
@@ -78,7 +80,7 @@ func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 		return nil, fmt.Errorf("producer: %w", ErrClosed)
 	}
 	p := &Producer{
-		c: c, cfg: cfg, links: newLinks(c), memory: newBufferMemory(cfg.bufferBytes),
+		c: c, cfg: cfg, links: cluster.NewLinks(c.cluster), memory: newBufferMemory(cfg.bufferBytes),
 		checker: batch.NewChecker(), closed: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancelCause(c.ctx)
@@ -90,7 +92,8 @@ func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 	context.AfterFunc(p.ctx, func() { p.ended.Store(true) })
 	p.wg.Go(p.callbacks.run)
 	p.wg.Go(p.expire)
-	c.meta.register(p)
+	p.user = &cluster.User{Wanted: p.wantedTopics, Changed: p.metadataChanged}
+	c.meta.Register(p.user)
 	return p, nil
 }
 
@@ -171,8 +174,8 @@ func (p *Producer) awaitTopic(ctx context.Context, name string, now, deadline ti
 	if ms := now.UnixMilli(); t.lastUse.Load()+1000 < ms {
 		t.lastUse.Store(ms)
 	}
-	if info := p.c.meta.snapshot().topics[name]; info != nil && len(info.partitions) > 0 {
-		return t, int32(len(info.partitions)), nil
+	if info := p.c.meta.Snapshot().Topics[name]; info != nil && len(info.Partitions) > 0 {
+		return t, int32(len(info.Partitions)), nil
 	}
 	return t.awaitMetadata(ctx, deadline)
 }
@@ -184,19 +187,19 @@ func (t *producerTopic) awaitMetadata(ctx context.Context, deadline time.Time) (
 	stop := context.AfterFunc(p.ctx, cancel)
 	defer stop()
 	var last error
-	s, err := p.c.meta.await(limited, func(s *snapshot) (bool, error) {
-		info := s.topics[t.name]
+	s, err := p.c.meta.Await(limited, func(s *cluster.Snapshot) (bool, error) {
+		info := s.Topics[t.name]
 		if info == nil {
 			return false, nil
 		}
-		if last = info.err; last != nil && !retriable(last) {
+		if last = info.Err; last != nil && !retriable(last) {
 			return false, last
 		}
-		return len(info.partitions) > 0, nil
+		return len(info.Partitions) > 0, nil
 	})
 	switch {
 	case err == nil:
-		return t, int32(len(s.topics[t.name].partitions)), nil
+		return t, int32(len(s.Topics[t.name].Partitions)), nil
 	case p.ctx.Err() != nil:
 		return nil, 0, ErrClosed
 	case last != nil && !errors.Is(err, last):
@@ -218,7 +221,7 @@ func (p *Producer) topic(name string) *producerTopic {
 		return t
 	}
 	t := &producerTopic{producer: p, name: name}
-	t.counter.Store(p.c.random.uint32())
+	t.counter.Store(p.c.random.Uint32())
 	t.queues.Store(&[]*queue{})
 	next := maps.Clone(known)
 	next[name] = t
@@ -266,7 +269,7 @@ func (t *producerTopic) busy() bool {
 }
 
 // metadataChanged finds a sender for those that had none, and moves those whose leader is another.
-func (p *Producer) metadataChanged(*snapshot) {
+func (p *Producer) metadataChanged(*cluster.Snapshot) {
 	p.mu.Lock()
 	moved := slices.Collect(maps.Keys(p.mu.homeless))
 	clear(p.mu.homeless)
@@ -291,7 +294,7 @@ func (p *Producer) route(q *queue) {
 	}
 	if !known {
 		p.mu.homeless[q] = true
-		p.c.meta.update()
+		p.c.meta.Update()
 		return
 	}
 	s := p.mu.senders[leader]
@@ -305,13 +308,13 @@ func (p *Producer) route(q *queue) {
 }
 
 func (p *Producer) leader(q *queue) (node int32, known bool) {
-	s := p.c.meta.snapshot()
-	_, part := s.partition(TopicPartition{q.topic.name, q.partition})
-	if part == nil || part.leader < 0 {
+	s := p.c.meta.Snapshot()
+	_, part := s.Partition(q.topic.name, q.partition)
+	if part == nil || part.Leader < 0 {
 		return -1, false
 	}
-	_, reachable := s.brokers[part.leader]
-	return part.leader, reachable
+	_, reachable := s.Brokers[part.Leader]
+	return part.Leader, reachable
 }
 
 // Flush sends at once what is waiting, and returns when every record that was given to Send
@@ -357,9 +360,9 @@ func (p *Producer) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.mu.closed = true
 	p.mu.Unlock()
-	p.c.meta.unregister(p)
+	p.c.meta.Unregister(p.user)
 	p.cancel(ErrClosed)
-	p.links.close()
+	p.links.Close()
 	p.linger.stop()
 	p.eachQueue(func(q *queue) { q.abandon(ErrClosed) })
 	p.callbacks.end()
@@ -373,7 +376,7 @@ func (p *Producer) Close(ctx context.Context) error {
 // expire gives up what has been tried for longer than delivery.timeout.ms.
 func (p *Producer) expire() {
 	every := min(max(p.cfg.deliveryTimeout/100, 5*time.Millisecond), time.Second)
-	for sleep(p.ctx, every) == nil {
+	for cluster.Sleep(p.ctx, every) == nil {
 		now := time.Now()
 		p.eachQueue(func(q *queue) { q.expire(now) })
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 )
 
@@ -109,7 +110,7 @@ func (p *producerConfig) check(c *config) error {
 		}
 		p.idempotent = false
 	}
-	if least := p.linger + c.requestTimeout; p.deliveryTimeout < least {
+	if least := p.linger + c.RequestTimeout; p.deliveryTimeout < least {
 		return fmt.Errorf("delivery.timeout.ms (%v) must be at least linger.ms + request.timeout.ms (%v)",
 			p.deliveryTimeout, least)
 	}
@@ -219,8 +220,8 @@ func DeliveryTimeout(d time.Duration) ProducerOption {
 // Kafka: max.in.flight.requests.per.connection.
 func MaxInFlight(n int) ProducerOption {
 	return func(p *producerConfig) error {
-		if n < 1 || n > maxRequestsInFlight {
-			return fmt.Errorf("max.in.flight.requests.per.connection: %d is not between 1 and %d", n, maxRequestsInFlight)
+		if n < 1 || n > cluster.MaxInFlight {
+			return fmt.Errorf("max.in.flight.requests.per.connection: %d is not between 1 and %d", n, cluster.MaxInFlight)
 		}
 		p.inFlight = n
 		return nil

@@ -36,6 +36,14 @@ func newTestProducer(t *testing.T, f *fakeCluster, options ...ProducerOption) (*
 	return c, p
 }
 
+// closeProducer ends a producer that has nothing left to send.
+func closeProducer(t *testing.T, p *Producer) {
+	t.Helper()
+	if err := p.Close(t.Context()); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
 // chaos interferes at random, less and less: from quiet on not at all, so that a run ends.
 func chaos(f *fakeCluster, rng *rand.Rand, quiet time.Time, tps []TopicPartition) func(int32, kmsg.Request) interference {
 	var mu sync.Mutex
@@ -104,7 +112,7 @@ func arriveOnceAndInOrder(t *testing.T, f *fakeCluster, seed uint64) {
 	c, p := newTestProducer(t, f, Linger(time.Duration(rng.IntN(10))*time.Millisecond), BatchSize(100+rng.IntN(900)),
 		DeliveryTimeout(time.Hour), BufferMemory(20_000), MaxBlock(time.Hour))
 	defer c.Close()
-	defer p.Close(t.Context())
+	defer closeProducer(t, p)
 
 	sent := make([][]string, partitions)
 	var mu sync.Mutex
@@ -200,7 +208,7 @@ func giveUpSome(t *testing.T, f *fakeCluster, seed uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close(t.Context())
+	defer closeProducer(t, p)
 	type result struct {
 		value string
 		err   error
@@ -759,7 +767,7 @@ func TestOptionsThatDoNotFitAreRefused(t *testing.T) {
 	} {
 		if p, err := c.NewProducer(options...); err == nil {
 			t.Errorf("%s was accepted", name)
-			p.Close(t.Context())
+			closeProducer(t, p)
 		}
 	}
 	for name, o := range map[string]Option{

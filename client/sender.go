@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 )
 
@@ -32,7 +33,7 @@ type sender struct {
 
 // flight is a Produce request on its way.
 type flight struct {
-	call    *call
+	call    *cluster.Call
 	batches []*producerBatch
 	ids     [][16]byte // the topic of each batch, as it went out; zero where by name
 }
@@ -125,23 +126,23 @@ func (s *sender) sendOne() bool {
 
 // connect gives the connection. While the broker cannot be reached its queues stay here, until
 // metadata names another leader; the link sees to it that attempts are not too many.
-func (s *sender) connect() (*connection, error) {
+func (s *sender) connect() (*cluster.Connection, error) {
 	s.mu.Lock()
 	wait := time.Until(s.mu.notUntil)
 	s.mu.Unlock()
 	if wait > 0 {
-		if err := sleep(s.p.ctx, wait); err != nil {
+		if err := cluster.Sleep(s.p.ctx, wait); err != nil {
 			return nil, err
 		}
 	}
-	l, err := s.p.links.node(s.node)
+	l, err := s.p.links.Node(s.node)
 	if err == nil {
-		var conn *connection
-		if conn, err = l.connect(s.p.ctx); err == nil {
+		var conn *cluster.Connection
+		if conn, err = l.Connect(s.p.ctx); err == nil {
 			return conn, nil
 		}
 	}
-	s.p.c.meta.update()
+	s.p.c.meta.Update()
 	for _, q := range s.misplaced() {
 		s.p.route(q)
 	}
@@ -214,20 +215,20 @@ func (p *Producer) encode(b *producerBatch) error {
 
 // launch sends the request and hands it to receive. A request that cannot be sent has failed as
 // one that was sent and not answered: part of it may have arrived.
-func (s *sender) launch(conn *connection, f *flight) {
+func (s *sender) launch(conn *cluster.Connection, f *flight) {
 	req := s.request(f)
 	limit := int16(-1)
 	if f.ids[0] == [16]byte{} {
 		limit = firstProduceWithTopicIDs - 1
 	}
 	if s.p.cfg.acks == AcksNone {
-		err := conn.send(s.p.ctx, req, limit)
+		err := conn.Send(s.p.ctx, req, limit)
 		s.settle(f, nil, err)
 		<-s.slots
 		return
 	}
 	var err error
-	if f.call, err = conn.start(s.p.ctx, req, limit); err != nil {
+	if f.call, err = conn.Start(s.p.ctx, req, limit); err != nil {
 		s.settle(f, nil, err)
 		<-s.slots
 		return
@@ -239,12 +240,12 @@ func (s *sender) launch(conn *connection, f *flight) {
 func (s *sender) request(f *flight) *kmsg.ProduceRequest {
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks = int16(s.p.cfg.acks)
-	req.TimeoutMillis = int32(s.p.c.cfg.requestTimeout.Milliseconds())
-	meta := s.p.c.meta.snapshot()
+	req.TimeoutMillis = int32(s.p.c.cfg.RequestTimeout.Milliseconds())
+	meta := s.p.c.meta.Snapshot()
 	ids := true // topic ids in all or in none: one request has one version
 	for _, b := range f.batches {
-		t := meta.topics[b.queue.topic.name]
-		ids = ids && t != nil && t.id != [16]byte{}
+		t := meta.Topics[b.queue.topic.name]
+		ids = ids && t != nil && t.ID != [16]byte{}
 	}
 	f.ids = make([][16]byte, len(f.batches))
 	at := make(map[*producerTopic]int, 1)
@@ -256,7 +257,7 @@ func (s *sender) request(f *flight) *kmsg.ProduceRequest {
 			at[topic] = i
 			t := kmsg.ProduceRequestTopic{Topic: topic.name}
 			if ids {
-				t.TopicID = meta.topics[topic.name].id
+				t.TopicID = meta.Topics[topic.name].ID
 			}
 			req.Topics = append(req.Topics, t)
 		}
@@ -270,7 +271,7 @@ func (s *sender) request(f *flight) *kmsg.ProduceRequest {
 // receive takes in answers until run has ended.
 func (s *sender) receive() {
 	for f := range s.flights {
-		resp, err := f.call.wait(s.p.ctx)
+		resp, err := f.call.Wait(s.p.ctx)
 		answer, _ := resp.(*kmsg.ProduceResponse)
 		if answer != nil && answer.ThrottleMillis > 0 {
 			s.mu.Lock()
@@ -309,7 +310,7 @@ func (s *sender) settle(f *flight, answer *kmsg.ProduceResponse, failure error) 
 		b.queue.resolve(b, o, now)
 	}
 	if stale {
-		s.p.c.meta.update()
+		s.p.c.meta.Update()
 	}
 }
 
@@ -372,16 +373,16 @@ func (s *sender) takeHint(tp TopicPartition, part *kmsg.ProduceResponseTopicPart
 	if part.ErrorCode != int16(ErrNotLeaderOrFollower) || part.CurrentLeader.LeaderID == s.node {
 		return false
 	}
-	brokers := make([]brokerInfo, 0, len(answer.Brokers))
+	brokers := make([]cluster.Broker, 0, len(answer.Brokers))
 	for _, b := range answer.Brokers {
-		info := brokerInfo{id: b.NodeID, address: joinHostPort(b.Host, b.Port)}
+		info := cluster.Broker{ID: b.NodeID, Address: cluster.JoinHostPort(b.Host, b.Port)}
 		if b.Rack != nil {
-			info.rack = *b.Rack
+			info.Rack = *b.Rack
 		}
 		brokers = append(brokers, info)
 	}
-	hint := leaderHint{tp, part.CurrentLeader.LeaderID, part.CurrentLeader.LeaderEpoch}
-	return s.p.c.meta.hint(hint, brokers)
+	hint := cluster.Hint{Topic: tp.Topic, Partition: tp.Partition, Leader: part.CurrentLeader.LeaderID, LeaderEpoch: part.CurrentLeader.LeaderEpoch}
+	return s.p.c.meta.Hint(hint, brokers)
 }
 
 // tooLarge tells whether a smaller batch might be taken.

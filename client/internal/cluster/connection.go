@@ -1,4 +1,4 @@
-package client
+package cluster
 
 import (
 	"context"
@@ -12,15 +12,19 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/internal/errcode"
 	"barnabas/internal/wire"
 )
 
-// links are the long-lived connections of one component (the client itself, a producer, a
+// MaxInFlight bounds the unanswered requests on one connection. The next request waits.
+const MaxInFlight = 64
+
+// Links are the long-lived connections of one component (the client itself, a producer, a
 // consumer), one to each broker that it has needed. A broker answers the requests of a connection
 // in their order, so a fetch that waits for data would hold up whatever shares its connection:
 // hence a set for each component.
-type links struct {
-	c      *Client
+type Links struct {
+	c      *Cluster
 	ctx    context.Context // ends with close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // connecting goroutines, the sweeper
@@ -28,24 +32,24 @@ type links struct {
 	mu struct { // never held while connecting or sending
 		sync.Mutex
 		closed bool
-		byNode map[int32]*link
-		bySeed map[string]*link
+		byNode map[int32]*Link
+		bySeed map[string]*Link
 		sweeps bool
 	}
 }
 
-func newLinks(c *Client) *links {
-	ls := &links{c: c}
+func NewLinks(c *Cluster) *Links {
+	ls := &Links{c: c}
 	ls.ctx, ls.cancel = context.WithCancelCause(c.ctx)
-	ls.mu.byNode = map[int32]*link{}
-	ls.mu.bySeed = map[string]*link{}
+	ls.mu.byNode = map[int32]*Link{}
+	ls.mu.bySeed = map[string]*Link{}
 	return ls
 }
 
-// node gives the link to a broker of the current metadata. A broker that has moved to another
+// Node gives the link to a broker of the current metadata. A broker that has moved to another
 // address gets a new link, and the old one ends.
-func (ls *links) node(id int32) (*link, error) {
-	b, ok := ls.c.meta.snapshot().brokers[id]
+func (ls *Links) Node(id int32) (*Link, error) {
+	b, ok := ls.c.Metadata.Snapshot().Brokers[id]
 	if !ok {
 		return nil, fmt.Errorf("broker %d: %w", id, ErrUnknownBroker)
 	}
@@ -55,11 +59,11 @@ func (ls *links) node(id int32) (*link, error) {
 		return nil, ErrClosed
 	}
 	old := ls.mu.byNode[id]
-	if old != nil && old.address == b.address {
+	if old != nil && old.address == b.Address {
 		ls.mu.Unlock()
 		return old, nil
 	}
-	l := &link{set: ls, name: fmt.Sprintf("broker %d at %s", id, b.address), address: b.address}
+	l := &Link{set: ls, name: fmt.Sprintf("broker %d at %s", id, b.Address), address: b.Address}
 	ls.mu.byNode[id] = l
 	ls.sweepLocked()
 	ls.mu.Unlock()
@@ -69,14 +73,14 @@ func (ls *links) node(id int32) (*link, error) {
 	return l, nil
 }
 
-// candidates gives a link to every known broker, in random order, and then to every address that
+// Candidates gives a link to every known broker, in random order, and then to every address that
 // the client was given.
-func (ls *links) candidates() []*link {
-	var out []*link
-	brokers := ls.c.meta.snapshot().brokers
-	ids := slices.Sorted(maps.Keys(brokers))
-	for _, i := range ls.c.random.perm(len(ids)) {
-		if l, err := ls.node(ids[i]); err == nil {
+func (ls *Links) Candidates() []*Link {
+	var out []*Link
+	Brokers := ls.c.Metadata.Snapshot().Brokers
+	ids := slices.Sorted(maps.Keys(Brokers))
+	for _, i := range ls.c.Random.perm(len(ids)) {
+		if l, err := ls.Node(ids[i]); err == nil {
 			out = append(out, l)
 		}
 	}
@@ -85,11 +89,11 @@ func (ls *links) candidates() []*link {
 	if ls.mu.closed {
 		return nil
 	}
-	seeds := ls.c.cfg.seeds
-	for _, i := range ls.c.random.perm(len(seeds)) {
+	seeds := ls.c.cfg.Seeds
+	for _, i := range ls.c.Random.perm(len(seeds)) {
 		l := ls.mu.bySeed[seeds[i]]
 		if l == nil {
-			l = &link{set: ls, name: seeds[i], address: seeds[i]}
+			l = &Link{set: ls, name: seeds[i], address: seeds[i]}
 			ls.mu.bySeed[seeds[i]] = l
 			ls.sweepLocked()
 		}
@@ -98,8 +102,8 @@ func (ls *links) candidates() []*link {
 	return out
 }
 
-// close ends all connections and waits for what runs on their behalf.
-func (ls *links) close() {
+// Close ends all connections and waits for what runs on their behalf.
+func (ls *Links) Close() {
 	ls.mu.Lock()
 	ls.mu.closed = true
 	all := slices.Collect(maps.Values(ls.mu.byNode))
@@ -113,35 +117,35 @@ func (ls *links) close() {
 }
 
 // sweepLocked starts the goroutine that closes idle connections, with the first link.
-func (ls *links) sweepLocked() {
+func (ls *Links) sweepLocked() {
 	if ls.mu.sweeps {
 		return
 	}
 	ls.mu.sweeps = true
 	ls.wg.Go(func() {
-		for sleep(ls.ctx, ls.c.cfg.maxIdle/4) == nil {
+		for Sleep(ls.ctx, ls.c.cfg.MaxIdle/4) == nil {
 			ls.mu.Lock()
 			all := slices.Collect(maps.Values(ls.mu.byNode))
 			all = slices.AppendSeq(all, maps.Values(ls.mu.bySeed))
 			ls.mu.Unlock()
 			for _, l := range all {
-				l.closeIdle(time.Now().Add(-ls.c.cfg.maxIdle))
+				l.closeIdle(time.Now().Add(-ls.c.cfg.MaxIdle))
 			}
 		}
 	})
 }
 
-// link is a broker as one component reaches it: at most one connection, made when it is first
+// Link is a broker as one component reaches it: at most one connection, made when it is first
 // needed and again when it has broken, no sooner than reconnect.backoff.ms allows.
-type link struct {
-	set     *links
+type Link struct {
+	set     *Links
 	name    string // for errors and logs
 	address string
 
 	mu struct { // never held while connecting or sending
 		sync.Mutex
 		closed   bool
-		conn     *connection
+		conn     *Connection
 		dialling *dialling
 		failures int // in a row
 		notUntil time.Time
@@ -149,8 +153,8 @@ type link struct {
 	}
 }
 
-// connection is an established connection whose versions are known.
-type connection struct {
+// Connection is an established connection whose versions are known.
+type Connection struct {
 	name     string
 	wire     *wire.Client
 	versions apiVersions
@@ -160,13 +164,13 @@ type connection struct {
 // dialling is an attempt to connect that several callers may wait for.
 type dialling struct {
 	done chan struct{}
-	conn *connection
+	conn *Connection
 	err  error
 }
 
-// connect gives the connection, making it where there is none. Callers that come while one is
+// Connect gives the connection, making it where there is none. Callers that come while one is
 // being made wait for the same attempt, each as long as its own ctx allows.
-func (l *link) connect(ctx context.Context) (*connection, error) {
+func (l *Link) Connect(ctx context.Context) (*Connection, error) {
 	l.mu.Lock()
 	if l.mu.closed {
 		l.mu.Unlock()
@@ -199,7 +203,7 @@ func (l *link) connect(ctx context.Context) (*connection, error) {
 	}
 }
 
-func (ls *links) goRun(f func()) bool {
+func (ls *Links) goRun(f func()) bool {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if ls.mu.closed {
@@ -210,12 +214,12 @@ func (ls *links) goRun(f func()) bool {
 }
 
 // dial makes one attempt, after the wait that earlier failures earned.
-func (l *link) dial(d *dialling, wait time.Duration, broken *connection) {
+func (l *Link) dial(d *dialling, wait time.Duration, broken *Connection) {
 	if broken != nil {
 		broken.wire.Close() // waits for its reader, so that a link never owns two
 	}
-	err := sleep(l.set.ctx, wait)
-	var conn *connection
+	err := Sleep(l.set.ctx, wait)
+	var conn *Connection
 	if err == nil {
 		conn, err = l.establish()
 	}
@@ -227,10 +231,10 @@ func (l *link) dial(d *dialling, wait time.Duration, broken *connection) {
 	case err == nil:
 		l.mu.conn, l.mu.failures = conn, 0
 		// A broker that accepts and hangs up at once must not be connected to in a tight loop.
-		l.mu.notUntil = time.Now().Add(cfg.reconnectBackoff.after(1, l.set.c.random))
+		l.mu.notUntil = time.Now().Add(cfg.ReconnectBackoff.After(1, l.set.c.Random))
 	default:
 		l.mu.failures++
-		l.mu.notUntil = time.Now().Add(cfg.reconnectBackoff.after(l.mu.failures, l.set.c.random))
+		l.mu.notUntil = time.Now().Add(cfg.ReconnectBackoff.After(l.mu.failures, l.set.c.Random))
 	}
 	failures := l.mu.failures
 	l.mu.dialling = nil
@@ -245,7 +249,7 @@ func (l *link) dial(d *dialling, wait time.Duration, broken *connection) {
 	case errors.Is(err, ErrClosed) || errors.Is(err, ErrUnsupported):
 		d.err = fmt.Errorf("connect to %s: %w", l.name, err)
 	default:
-		d.err = fmt.Errorf("connect to %s: %w: %w", l.name, ErrNetwork, err)
+		d.err = fmt.Errorf("connect to %s: %w: %w", l.name, errcode.Network, err)
 		if failures == 1 {
 			l.set.c.log.Warn("broker cannot be reached", "broker", l.name, "error", err)
 		}
@@ -254,22 +258,22 @@ func (l *link) dial(d *dialling, wait time.Duration, broken *connection) {
 }
 
 // establish connects and negotiates versions.
-func (l *link) establish() (*connection, error) {
+func (l *Link) establish() (*Connection, error) {
 	c := l.set.c
-	ctx, cancel := context.WithTimeoutCause(l.set.ctx, c.cfg.setupTimeout,
+	ctx, cancel := context.WithTimeoutCause(l.set.ctx, c.cfg.SetupTimeout,
 		errors.New("not connected within socket.connection.setup.timeout.ms"))
 	defer cancel()
-	nc, err := c.cfg.dial(ctx, l.address)
+	nc, err := c.cfg.Dial(ctx, l.address)
 	if err != nil {
 		return nil, err
 	}
-	conn := &connection{
+	conn := &Connection{
 		name:     l.name,
-		timeout:  c.cfg.requestTimeout,
+		timeout:  c.cfg.RequestTimeout,
 		versions: minimalVersions,
 		wire: wire.NewClient(nc, wire.ClientOptions{
-			ClientID: c.cfg.id, MaxInFlight: maxRequestsInFlight, MaxResponseBytes: c.cfg.maxResponseBytes,
-			WriteStall: c.cfg.requestTimeout,
+			ClientID: c.cfg.ClientID, MaxInFlight: MaxInFlight, MaxResponseBytes: c.cfg.MaxResponseBytes,
+			WriteStall: c.cfg.RequestTimeout,
 		}),
 	}
 	versions, err := conn.negotiate(ctx)
@@ -283,12 +287,12 @@ func (l *link) establish() (*connection, error) {
 
 // negotiate asks which requests the broker speaks (KIP-35). A broker that does not know our
 // version of the question answers version 0, with the versions of the question itself.
-func (conn *connection) negotiate(ctx context.Context) (apiVersions, error) {
+func (conn *Connection) negotiate(ctx context.Context) (apiVersions, error) {
 	limit := int16(-1)
 	for range 2 {
 		req := kmsg.NewPtrApiVersionsRequest()
 		req.ClientSoftwareName, req.ClientSoftwareVersion = softwareName, softwareVersion
-		resp, err := conn.ask(ctx, req, limit)
+		resp, err := conn.Ask(ctx, req, limit)
 		if err != nil {
 			return apiVersions{}, err
 		}
@@ -297,11 +301,11 @@ func (conn *connection) negotiate(ctx context.Context) (apiVersions, error) {
 		for _, k := range answer.ApiKeys {
 			v.ranges[k.ApiKey] = versionRange{k.MinVersion, k.MaxVersion}
 		}
-		if answer.ErrorCode == int16(ErrUnsupportedVersion) && limit < 0 {
+		if answer.ErrorCode == int16(errcode.UnsupportedVersion) && limit < 0 {
 			limit = v.ranges[req.Key()].most // 0 where it did not say
 			continue
 		}
-		if err := CodeError(answer.ErrorCode, nil); err != nil {
+		if err := errcode.Of(answer.ErrorCode, nil); err != nil {
 			return apiVersions{}, fmt.Errorf("ApiVersions: %w", err)
 		}
 		return v, nil
@@ -310,7 +314,7 @@ func (conn *connection) negotiate(ctx context.Context) (apiVersions, error) {
 }
 
 // close ends the link for good.
-func (l *link) close() {
+func (l *Link) close() {
 	l.mu.Lock()
 	l.mu.closed = true
 	conn := l.mu.conn
@@ -322,7 +326,7 @@ func (l *link) close() {
 }
 
 // closeIdle ends the connection, not the link, where it has not been used since.
-func (l *link) closeIdle(since time.Time) {
+func (l *Link) closeIdle(since time.Time) {
 	l.mu.Lock()
 	conn := l.mu.conn
 	idle := conn != nil && l.mu.lastUse.Before(since) && conn.wire.InFlight() == 0
@@ -335,34 +339,34 @@ func (l *link) closeIdle(since time.Time) {
 	}
 }
 
-// request connects where needed, sends, and waits for the answer.
-func (l *link) request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
-	conn, err := l.connect(ctx)
+// Request connects where needed, sends, and waits for the answer.
+func (l *Link) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	conn, err := l.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return conn.ask(ctx, req, -1)
+	return conn.Ask(ctx, req, -1)
 }
 
-// call is a request on its way.
-type call struct {
-	conn    *connection
+// Call is a request on its way.
+type Call struct {
+	conn    *Connection
 	pending *wire.Pending
 	resp    kmsg.Response
 	// extra is how long the broker may wait on purpose before it answers (a fetch's long poll).
-	extra time.Duration
+	Extra time.Duration
 }
 
-func (conn *connection) ask(ctx context.Context, req kmsg.Request, limit int16) (kmsg.Response, error) {
-	p, err := conn.start(ctx, req, limit)
+func (conn *Connection) Ask(ctx context.Context, req kmsg.Request, limit int16) (kmsg.Response, error) {
+	p, err := conn.Start(ctx, req, limit)
 	if err != nil {
 		return nil, err
 	}
-	return p.wait(ctx)
+	return p.Wait(ctx)
 }
 
-// start sends a request at the newest version, at most limit. Requests leave in the order of the calls.
-func (conn *connection) start(ctx context.Context, req kmsg.Request, limit int16) (*call, error) {
+// Start sends a request at the newest version, at most limit. Requests leave in the order of the calls.
+func (conn *Connection) Start(ctx context.Context, req kmsg.Request, limit int16) (*Call, error) {
 	version, err := conn.versions.choose(req, limit)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", conn.name, err)
@@ -374,16 +378,16 @@ func (conn *connection) start(ctx context.Context, req kmsg.Request, limit int16
 	}
 	resp := req.ResponseKind()
 	resp.SetVersion(version)
-	return &call{conn: conn, pending: p, resp: resp}, nil
+	return &Call{conn: conn, pending: p, resp: resp}, nil
 }
 
 // errRequestTimeout is why a request ended that a broker left unanswered.
 var errRequestTimeout = errors.New("no answer within request.timeout.ms")
 
-// wait gives the answer. A broker that does not answer in time costs it the connection: answers
+// Wait gives the answer. A broker that does not answer in time costs it the connection: answers
 // come in order, so those behind would not come either.
-func (p *call) wait(ctx context.Context) (kmsg.Response, error) {
-	limited, cancel := context.WithTimeoutCause(ctx, p.conn.timeout+p.extra, errRequestTimeout)
+func (p *Call) Wait(ctx context.Context) (kmsg.Response, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, p.conn.timeout+p.Extra, errRequestTimeout)
 	defer cancel()
 	body, err := p.pending.Wait(limited)
 	if errors.Is(err, errRequestTimeout) {
@@ -392,31 +396,31 @@ func (p *call) wait(ctx context.Context) (kmsg.Response, error) {
 	if err != nil {
 		return nil, p.conn.failure(ctx, err)
 	}
-	if err := decode(p.resp, body); err != nil {
+	if err := Decode(p.resp, body); err != nil {
 		p.conn.wire.Close()
-		return nil, fmt.Errorf("%s: %w: %w", p.conn.name, ErrNetwork, err)
+		return nil, fmt.Errorf("%s: %w: %w", p.conn.name, errcode.Network, err)
 	}
 	return p.resp, nil
 }
 
 // failure names the broker, and marks whatever is not the caller's own ctx as trouble of the
 // network, which may be tried again.
-func (conn *connection) failure(ctx context.Context, err error) error {
+func (conn *Connection) failure(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", conn.name, err)
 	case errors.Is(err, wire.ErrMalformed):
-		return fmt.Errorf("%s does not answer with Kafka's protocol: %w: %w", conn.name, ErrNetwork, err)
+		return fmt.Errorf("%s does not answer with Kafka's protocol: %w: %w", conn.name, errcode.Network, err)
 	default:
-		return fmt.Errorf("%s: %w: %w", conn.name, ErrNetwork, err)
+		return fmt.Errorf("%s: %w: %w", conn.name, errcode.Network, err)
 	}
 }
 
-// decode reads a response's body. Answers to Produce and Fetch alias it, strings included, and are
+// Decode reads a response's body. Answers to Produce and Fetch alias it, strings included, and are
 // not kept; all others are copies.
-func decode(resp kmsg.Response, body []byte) error {
+func Decode(resp kmsg.Response, body []byte) error {
 	// A broker that does not know our version of ApiVersions answers it in version 0.
-	if resp.Key() == 18 && len(body) >= 2 && int16(binary.BigEndian.Uint16(body)) == int16(ErrUnsupportedVersion) {
+	if resp.Key() == 18 && len(body) >= 2 && int16(binary.BigEndian.Uint16(body)) == int16(errcode.UnsupportedVersion) {
 		resp.SetVersion(0)
 	}
 	read := resp.ReadFrom
@@ -429,8 +433,8 @@ func decode(resp kmsg.Response, body []byte) error {
 	return nil
 }
 
-// send sends a request that the broker does not answer.
-func (conn *connection) send(ctx context.Context, req kmsg.Request, limit int16) error {
+// Send sends a request that the broker does not answer.
+func (conn *Connection) Send(ctx context.Context, req kmsg.Request, limit int16) error {
 	version, err := conn.versions.choose(req, limit)
 	if err != nil {
 		return fmt.Errorf("%s: %w", conn.name, err)

@@ -1,4 +1,4 @@
-package client
+package cluster
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ type apiVersions struct {
 
 type versionRange struct{ least, most int16 }
 
-// newest is up to which version this client was written, for the requests whose content it builds
+// Newest is up to which version this client was written, for the requests whose content it builds
 // itself. kmsg may know newer ones, whose new fields would then go out unset.
-var newest = map[int16]int16{
+var Newest = map[int16]int16{
 	0:  13, // Produce: topic ids
 	1:  17, // Fetch: topic ids; 18 is for replicas
 	2:  10, // ListOffsets
@@ -27,7 +27,7 @@ var newest = map[int16]int16{
 // choose gives the newest version of the request that both ends know, at most limit (-1: no limit).
 func (v *apiVersions) choose(req kmsg.Request, limit int16) (int16, error) {
 	ours := req.MaxVersion()
-	if n, ok := newest[req.Key()]; ok {
+	if n, ok := Newest[req.Key()]; ok {
 		ours = min(ours, n)
 	}
 	if limit >= 0 {
@@ -46,3 +46,9 @@ func (v *apiVersions) choose(req kmsg.Request, limit int16) (int16, error) {
 
 // minimalVersions is what may be asked of a broker that has not said anything yet.
 var minimalVersions = apiVersions{ranges: map[int16]versionRange{18: {0, 4}}}
+
+// softwareVersion is what brokers are told in ApiVersions (KIP-511), beside the software's name.
+const (
+	softwareName    = "barnabas-client"
+	softwareVersion = "0.1.0"
+)
