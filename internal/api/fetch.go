@@ -35,6 +35,7 @@ type fetchRequest struct {
 	// late is what the request tells its session, where requests before it have not been answered
 	// yet: it is told in its turn, after them.
 	late      *kmsg.FetchRequest
+	toRead    int // partitions that it reads, as far as is known before
 	minBytes  int
 	maxBytes  int
 	deadline  time.Time // of waiting for minBytes
@@ -62,9 +63,37 @@ func (h *Handler) fetch(_ context.Context, c *call) (wire.Reply, bool, error) {
 	// Whoever waits for more than a byte, or finds nothing now, waits in the connection's writer.
 	f.ready = f.late == nil && (!c.now.Before(f.deadline) || f.minBytes <= 1 && f.session.hasNews(h, f))
 	c.req.AnnouncesWait = true
+	c.req.HoldsBytes = f.holdsBytes()
 	c.req = nil // its memory is not ours any more once phase one has ended
 	return func(ctx context.Context, out *wire.Out) error { return h.answerFetch(ctx, c, f, out) }, f.ready, nil
 }
+
+// holdsBytes is what f holds until it is answered, besides what its session is charged with.
+func (f *fetchRequest) holdsBytes() int64 {
+	held := int64(fetchBytes) + int64(f.toRead)*readPartitionBytes
+	if !f.known {
+		held += f.session.bytes
+	}
+	if f.late != nil {
+		for _, t := range f.late.Topics {
+			held += lateTopicBytes + int64(len(t.Topic)) + int64(len(t.Partitions))*(latePartitionBytes+readPartitionBytes)
+		}
+		for _, t := range f.late.ForgottenTopics {
+			held += lateTopicBytes + int64(len(t.Topic)) + int64(len(t.Partitions))*4
+		}
+	}
+	return held
+}
+
+// What a fetch takes while it waits: itself, its session without partitions, timer and reply; what it has
+// read of each partition; and, where it is told to its session later, each topic and partition that it
+// names, as decoded.
+const (
+	fetchBytes         = 1 << 10
+	readPartitionBytes = 192
+	lateTopicBytes     = 96
+	latePartitionBytes = 96
+)
 
 // isFollower says whether a request claims to come from a replica. Replicas use a listener and
 // messages of their own.
@@ -239,6 +268,11 @@ func (r *fetchRound) waitForNews(ctx context.Context, out *wire.Out) bool {
 	if left <= 0 {
 		return false
 	}
+	select {
+	case <-out.Hurried():
+		return false
+	default:
+	}
 	out.Waiting()
 	if r.timer == nil {
 		r.timer = time.NewTimer(left)
@@ -248,6 +282,7 @@ func (r *fetchRound) waitForNews(ctx context.Context, out *wire.Out) bool {
 		r.image = r.h.o.Images.Image()
 		return true
 	case <-r.timer.C:
+	case <-out.Hurried():
 	case <-ctx.Done():
 	}
 	return false

@@ -326,6 +326,7 @@ func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest) {
 		f.session.ids = q.Version >= 13
 		f.session.unanswered.Add(1)
 		f.session.update(q)
+		f.toRead = len(f.session.newsOrder)
 		if q.Version >= 7 && q.SessionEpoch == initial {
 			f.known = h.sessions.add(f.session, now)
 		}
@@ -342,6 +343,7 @@ func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest) {
 		return
 	}
 	s.update(q)
+	f.toRead = len(s.newsOrder)
 	// Nothing is left to remember, or too much.
 	if len(s.byName) == 0 || !h.sessions.charge(s, now) {
 		h.sessions.remove(s.id)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -566,4 +567,53 @@ func (s *stack) raiseEpoch(id metadata.UUID, number int32) {
 		s.t.Fatal(err)
 	}
 	synctest.Wait()
+}
+
+// TestWaitingFetchesSayWhatTheyHold: a fetch without a session holds its partitions while it waits; what it
+// says of that is not less, and it is answered with what there is when others need the memory.
+func TestWaitingFetchesSayWhatTheyHold(t *testing.T) {
+	if size := unsafe.Sizeof(kmsg.FetchRequestTopicPartition{}); size > latePartitionBytes {
+		t.Errorf("a decoded partition takes %d bytes, not %d", size, latePartitionBytes)
+	}
+	if size := unsafe.Sizeof(kmsg.FetchRequestTopic{}); size > lateTopicBytes {
+		t.Errorf("a decoded topic takes %d bytes, not %d", size, lateTopicBytes)
+	}
+	if size := unsafe.Sizeof(outcome{}) + 2*unsafe.Sizeof(&outcome{}); size > readPartitionBytes {
+		t.Errorf("what is read of a partition takes %d bytes, not %d", size, readPartitionBytes)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t)
+		id := s.createTopic("orders", 500)
+		for _, version := range []int16{4, 12, 17} {
+			q := fetchOf(version)
+			q.MaxWaitMillis, q.MinBytes, q.SessionEpoch = 3_600_000, 1, -1
+			for number := range int32(500) {
+				want(q, "orders", id, number, 0)
+			}
+			hurried := make(chan struct{})
+			out := &wire.Out{}
+			out.HurryOn(hurried)
+			before := heapBytes()
+			req := &wire.Request{Header: wire.Header{Key: 1, Version: version}, Body: q.AppendTo(nil)}
+			reply, ready, err := s.handler.Handle(t.Context(), &wire.Peer{}, req)
+			if err != nil || ready {
+				t.Fatalf("version %d: ready %v, %v", version, ready, err)
+			}
+			req.Body = nil
+			done := make(chan error, 1)
+			out.Begin(1, wire.FlexibleResponse(1, version))
+			start := time.Now()
+			go func() { done <- reply(t.Context(), out) }()
+			synctest.Wait()
+			if taken := heapBytes() - before; taken > req.HoldsBytes {
+				t.Errorf("version %d: %d bytes are held, %d announced", version, taken, req.HoldsBytes)
+			}
+			time.Sleep(time.Minute)
+			close(hurried)
+			if err := <-done; err != nil || time.Since(start) != time.Minute {
+				t.Errorf("version %d: answered after %v, %v", version, time.Since(start), err)
+			}
+			out.Reset()
+		}
+	})
 }

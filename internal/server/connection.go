@@ -47,6 +47,7 @@ type connection struct {
 
 	queue   chan answer   // nil while there is no writer
 	written chan struct{} // closed when the writer has ended
+	hurried chan struct{} // closed when the replies in the queue shall not wait any more
 	late    wire.Out      // the writer's: replies that had to wait
 	unsent  int64         // the writer's: complete replies in late
 
@@ -68,6 +69,7 @@ type answer struct {
 	id               int32
 	key, version     int16
 	ready, announces bool
+	holds            int64 // what the reply holds while it waits
 }
 
 // requestError is a failure that a request is to blame for.
@@ -188,6 +190,7 @@ func (c *connection) phaseOne(f frame) (wire.Reply, answer, error) {
 	a := answer{
 		reply: reply, received: c.s.sinceStart(req.ReceivedAt), id: req.CorrelationID,
 		key: req.Key, version: req.Version, ready: ready, announces: req.AnnouncesWait,
+		holds: req.HoldsBytes,
 	}
 	if len(req.ClientID) > keepClientID {
 		req.ClientID = ""
@@ -253,10 +256,14 @@ func (c *connection) handOver(a answer) error {
 	if err := c.flush(&c.out); err != nil { // what was answered goes first
 		return err
 	}
+	if a.holds > 0 && !c.s.waiting.try(a.holds) {
+		return c.hurry(a)
+	}
 	if c.queue == nil {
 		// One more is in the writer's hands and one in ours.
 		c.queue = make(chan answer, c.s.limits.Unanswered-2)
-		c.written = make(chan struct{})
+		c.written, c.hurried = make(chan struct{}), make(chan struct{})
+		c.late.HurryOn(c.hurried)
 		c.armed = time.Time{} // the deadline shall also end the writer
 		queue, written := c.queue, c.written
 		c.s.running.Go(func() { c.write(queue, written) })
@@ -266,6 +273,21 @@ func (c *connection) handOver(a answer) error {
 	return nil
 }
 
+// hurry answers a request whose reply would hold more memory than is left for those that wait. The
+// ones that wait before it give theirs back first.
+func (c *connection) hurry(a answer) error {
+	c.s.stats.hurried.Inc()
+	if c.queue != nil {
+		close(c.hurried)
+		c.stopWriter()
+	}
+	c.out.HurryOn(c.s.always)
+	err := c.answer(&c.out, a)
+	c.out.HurryOn(nil)
+	c.mute(hurriedPause)
+	return err
+}
+
 // write is the writer: it completes replies in order until the queue is closed. After a failure,
 // or once the connection has ended, it drops them.
 func (c *connection) write(queue <-chan answer, written chan<- struct{}) {
@@ -273,12 +295,14 @@ func (c *connection) write(queue <-chan answer, written chan<- struct{}) {
 	defer c.late.Reset()
 	c.late.OnWaiting(func(*wire.Out) error { return c.flushLate() })
 	for a := range queue {
-		if c.ctx.Err() != nil {
-			continue
+		if c.ctx.Err() == nil {
+			if err := c.writeOne(a, len(queue) == 0); err != nil {
+				c.fail(err)
+				c.late.Reset()
+			}
 		}
-		if err := c.writeOne(a, len(queue) == 0); err != nil {
-			c.fail(err)
-			c.late.Reset()
+		if a.holds > 0 {
+			c.s.waiting.give(a.holds)
 		}
 	}
 }

@@ -16,10 +16,12 @@ type Limits struct {
 	// UnauthenticatedFrameBytes is FrameBytes for a peer that has yet to prove who it is
 	// (sasl.server.max.receive.size, default 512 KiB).
 	UnauthenticatedFrameBytes int
-	// RequestMemoryBytes bounds the memory of requests that are arriving, and once more that of
-	// requests being decoded, over all connections (queued.max.request.bytes, where -1 means this
-	// default of 256 MiB). Past it connections are not read until others are done; replies to
-	// what was read before go on.
+	// RequestMemoryBytes bounds the memory of requests that are arriving, once more that of requests
+	// being decoded, and a third time what replies hold while they wait, over all connections
+	// (queued.max.request.bytes, where -1 means this default of 256 MiB). Past the first two
+	// connections are not read until others are done; replies to what was read before go on. Past
+	// the third a reply that would wait is sent without, and those that its connection has waiting
+	// go before it.
 	RequestMemoryBytes int64
 	// Unanswered bounds the requests of one connection that were read and not answered
 	// (connection.max.unanswered.requests, default 64, at least 2). Past it the connection is not
@@ -90,6 +92,9 @@ const (
 	// decodedPerByte is what decoding a hostile frame can take: a list of n elements costs the
 	// sender n bytes and the decoder n structures of some 64 bytes (measured).
 	decodedPerByte = 64
+	// hurriedPause is how long a connection is not read after a reply that was not allowed to wait:
+	// who polls must not spin.
+	hurriedPause = 100 * time.Millisecond
 	// smallFrameBytes is what a request other than Produce may always have.
 	smallFrameBytes = 512 << 10
 )

@@ -85,9 +85,11 @@ type Server struct {
 	slots    *budget // connections
 	arriving *budget // bytes of frames that did not arrive at once
 	decoding *budget // bytes that decoding may take
+	waiting  *budget // bytes that replies hold while they wait
 	frames   framePool
 	outs     wire.Pool
-	chunks   sync.Pool // of *chunk
+	chunks   sync.Pool     // of *chunk
+	always   chan struct{} // closed
 
 	ctx     context.Context // parent of the connections' contexts
 	cancel  context.CancelFunc
@@ -118,7 +120,10 @@ func Listen(ctx context.Context, o Options) (*Server, error) {
 	s.slots = newBudget(int64(s.limits.Connections))
 	s.arriving = newBudget(s.limits.RequestMemoryBytes)
 	s.decoding = newBudget(s.limits.RequestMemoryBytes)
+	s.waiting = newBudget(s.limits.RequestMemoryBytes)
 	s.stats = newStats(o.Metrics, o.APIName, s)
+	s.always = make(chan struct{})
+	close(s.always)
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.mu.connections = map[*connection]struct{}{}
 	s.mu.perIP = map[string]int{}

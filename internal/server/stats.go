@@ -17,6 +17,7 @@ type stats struct {
 	refused        struct{ perIP, accept metrics.Counter }
 	received, sent metrics.Counter
 	memoryWaits    metrics.Counter
+	hurried        metrics.Counter
 
 	name     func(key int16) string
 	requests metrics.Counters
@@ -41,10 +42,12 @@ func newStats(r *metrics.Registry, name func(int16) string, s *Server) *stats {
 		received:    r.Counter("network_received_bytes_total", "Bytes read from connections."),
 		sent:        r.Counter("network_sent_bytes_total", "Bytes written to connections."),
 		memoryWaits: r.Counter("request_memory_waits_total", "Requests that had to wait for memory (queued.max.request.bytes)."),
-		name:        name,
-		requests:    r.Counters("requests_total", "Requests read, by API.", "api"),
-		errors:      r.Counters("request_failures_total", "Requests that closed their connection, by API.", "api"),
-		seconds:     r.Histograms("request_seconds", "From a request's last byte to its complete reply, by API.", metrics.Seconds(), "api"),
+		hurried: r.Counter("requests_hurried_total",
+			"Requests answered without waiting, since those that wait hold all memory (queued.max.request.bytes)."),
+		name:     name,
+		requests: r.Counters("requests_total", "Requests read, by API.", "api"),
+		errors:   r.Counters("request_failures_total", "Requests that closed their connection, by API.", "api"),
+		seconds:  r.Histograms("request_seconds", "From a request's last byte to its complete reply, by API.", metrics.Seconds(), "api"),
 	}
 	refused := r.Counters("connections_refused_total", "Connections not accepted, by the limit or failure.", "cause")
 	t.refused.perIP = refused.With("max.connections.per.ip")
@@ -55,6 +58,7 @@ func newStats(r *metrics.Registry, name func(int16) string, s *Server) *stats {
 		func(emit func(float64, ...string)) {
 			emit(float64(s.arriving.inUse()), "arriving")
 			emit(float64(s.decoding.inUse()), "decoding")
+			emit(float64(s.waiting.inUse()), "waiting")
 		})
 	return t
 }

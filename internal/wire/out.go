@@ -58,6 +58,7 @@ type Out struct {
 
 	throttle time.Duration
 	send     func(*Out) error
+	hurried  <-chan struct{}
 }
 
 type store struct {
@@ -137,6 +138,13 @@ func (o *Out) TakeThrottle() time.Duration {
 	o.throttle = 0
 	return d
 }
+
+// Hurried is closed when a Reply shall not wait for more than it has: what it holds is needed for
+// others. Nil where nobody will say so.
+func (o *Out) Hurried() <-chan struct{} { return o.hurried }
+
+// HurryOn sets what Hurried returns.
+func (o *Out) HurryOn(hurried <-chan struct{}) { o.hurried = hurried }
 
 // OnWaiting sets what Waiting calls to send the complete replies.
 func (o *Out) OnWaiting(send func(*Out) error) { o.send = send }

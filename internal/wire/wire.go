@@ -59,6 +59,10 @@ type Request struct {
 	// then leave together with it where it need not block after all; without the promise the
 	// server sends them before it runs a Reply that was not ready.
 	AnnouncesWait bool
+	// HoldsBytes is about how much memory the Reply holds until it has run, where that can be much
+	// and a Reply that waits can be told to hurry (Out.Hurried). What cannot be granted is answered
+	// without waiting.
+	HoldsBytes int64
 	// Throttle is how long the server stops reading from this connection once the request has
 	// been dealt with (KIP-219: the answer is not delayed). A Reply that learns of a throttle
 	// only while it is written uses Out.Throttle.
