@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -68,23 +67,15 @@ func (client) Admin(ctx context.Context, a program.Administration) error {
 }
 
 // partitions counts them, again until there are so many.
-func (do *administrator) partitions(want int) (int, error) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		topics, err := do.adm.ListTopics(do.ctx, do.Topic)
-		if err == nil {
-			err = topics[do.Topic].Err
+func (do *administrator) partitions(want int) (n int, err error) {
+	program.Again(do.ctx, func() bool {
+		var topics kadm.TopicDetails
+		if topics, err = do.adm.ListTopics(do.ctx, do.Topic); err == nil {
+			n, err = len(topics[do.Topic].Partitions), topics[do.Topic].Err
 		}
-		if n := len(topics[do.Topic].Partitions); err == nil && n == want {
-			return n, nil
-		}
-		select {
-		case <-tick.C:
-		case <-do.ctx.Done():
-			return len(topics[do.Topic].Partitions), err
-		}
-	}
+		return err == nil && n == want
+	})
+	return n, err
 }
 
 func (do *administrator) retention() (string, error) {
@@ -112,7 +103,12 @@ func (do *administrator) alter(retention string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return do.retention()
+	var now string
+	program.Again(do.ctx, func() bool {
+		now, err = do.retention()
+		return err != nil || now == retention
+	})
+	return now, err
 }
 
 func (do *administrator) grow(to int) (int, error) {

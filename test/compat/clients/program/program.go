@@ -186,13 +186,26 @@ func member(c Client, m Membership) error {
 	return nil
 }
 
-// Key, Value and Header of record i.
+// Again tries until it holds, or ctx has ended: what one request changed need not show in the next.
+func Again(ctx context.Context, holds func() bool) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Key is the key of record i.
 func Key(i int) string { return fmt.Sprintf("k%d", i%100) }
 
 // Value is the number, followed by spaces up to size bytes.
 func Value(i, size int) string { return fmt.Sprintf("%-*d", size, i) }
 
-// Header is the value of the header n.
+// Header is record i's value of the header n.
 func Header(i int) string { return fmt.Sprint(i) }
 
 var printing sync.Mutex

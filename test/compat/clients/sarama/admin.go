@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/IBM/sarama"
 
@@ -57,24 +56,15 @@ func (client) Admin(ctx context.Context, a program.Administration) error {
 }
 
 // partitions counts them, again until there are so many.
-func (do *administrator) partitions(want int) (int, error) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		topics, err := do.adm.DescribeTopics([]string{do.Topic})
-		n := 0
-		if err == nil && len(topics) == 1 {
+func (do *administrator) partitions(want int) (n int, err error) {
+	program.Again(do.ctx, func() bool {
+		var topics []*sarama.TopicMetadata
+		if topics, err = do.adm.DescribeTopics([]string{do.Topic}); err == nil && len(topics) == 1 {
 			n = len(topics[0].Partitions)
 		}
-		if n == want {
-			return n, nil
-		}
-		select {
-		case <-tick.C:
-		case <-do.ctx.Done():
-			return n, err
-		}
-	}
+		return err == nil && n == want
+	})
+	return n, err
 }
 
 func (do *administrator) retention() (string, error) {
@@ -97,7 +87,12 @@ func (do *administrator) alter(retention string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return do.retention()
+	var now string
+	program.Again(do.ctx, func() bool {
+		now, err = do.retention()
+		return err != nil || now == retention
+	})
+	return now, err
 }
 
 func (do *administrator) grow(to int) (int, error) {
