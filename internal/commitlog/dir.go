@@ -119,6 +119,7 @@ type Dir struct {
 	now      func() time.Time
 	volume   disk.Volume // nil where there is none
 	noSyncFS atomic.Bool
+	costs    flushCosts
 	lock     io.Closer
 	flusher  *flusher
 	keeper   *keeper

@@ -11,11 +11,8 @@ import (
 )
 
 const (
-	// syncEachUpTo is how many files and directories of a round are flushed one by one. More are flushed together by one
-	// syncfs: 300 dirty files cost 54 ms one by one and 7 ms so.
-	syncEachUpTo = 8
-	// syncInTurnUpTo is how many of those are flushed one after the other, each log getting its own answer at once. More
-	// are flushed side by side: the file system writes its journal once for several (six files: 1.2 ms instead of 1.6).
+	// syncInTurnUpTo is how many files and directories of a round are flushed one after the other, each log getting its own
+	// answer at once. More are flushed side by side or with their whole file system, as flushCosts has it.
 	syncInTurnUpTo = 2
 	// syncWorkers is how many are flushed at a time.
 	syncWorkers = 4
@@ -234,13 +231,19 @@ func (f *flusher) publish(j *job) {
 
 // sync flushes everything in items, by whatever way is quickest. An error condemns the directory and is ErrOffline.
 func (d *Dir) sync(items []syncItem) error {
-	if len(items) > syncEachUpTo {
-		if err := d.syncAll(); !errors.Is(err, errors.ErrUnsupported) {
+	if d.costs.together(len(items), d.now()) {
+		began := d.now()
+		err := d.syncAll()
+		if !errors.Is(err, errors.ErrUnsupported) {
+			d.costs.tookAll(d.now().Sub(began), d.now())
 			return err
 		}
 	}
 	if len(items) > syncInTurnUpTo {
-		return d.syncParallel(items)
+		began := d.now()
+		err := d.syncParallel(items)
+		d.costs.tookEach(len(items), d.now().Sub(began), d.now())
+		return err
 	}
 	for _, item := range items {
 		if err := d.syncOne(item); err != nil {

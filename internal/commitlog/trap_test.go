@@ -55,7 +55,7 @@ func TestTrap07RecordsAreOnDiskBeforeTheyCountAsFlushed(t *testing.T) {
 				flush(t, l)
 			}
 		}
-		if n := syncs.of(disk.OpSync); durable && n < 200 {
+		if n := syncs.of(disk.OpSync, disk.OpSyncFS); durable && n < 200 {
 			t.Fatalf("%d flushes for 200 records that were waited for", n)
 		} else if !durable && n > 0 {
 			t.Fatalf("%d flushes in a page-cache topic", n)
