@@ -28,6 +28,7 @@ type fake struct {
 	t       *testing.T
 	net     *netx.Mem
 	keys    []int16
+	newest  map[int16]int16 // what it offers less of than kmsg knows
 	answers func(node int32, req kmsg.Request) kmsg.Response
 	mu      sync.Mutex
 	asked   []string // "key@node"
@@ -111,7 +112,11 @@ func (f *fake) answer(node int32, req kmsg.Request) kmsg.Response {
 	if _, ok := req.(*kmsg.ApiVersionsRequest); ok {
 		resp := kmsg.NewPtrApiVersionsResponse()
 		for _, k := range f.keys {
-			resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: k, MaxVersion: kmsg.RequestForKey(k).MaxVersion()})
+			newest, limited := f.newest[k]
+			if !limited {
+				newest = kmsg.RequestForKey(k).MaxVersion()
+			}
+			resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: k, MaxVersion: newest})
 		}
 		return resp
 	}
@@ -395,7 +400,7 @@ func TestCallsEndWithTheirTimeout(t *testing.T) {
 
 // Whatever bytes come as an answer, they are refused or taken, without a panic.
 func FuzzAdminResponses(f *testing.F) {
-	for _, key := range []int16{19, 32, 35, 55, 61} {
+	for _, key := range []int16{9, 15, 19, 32, 35, 55, 61, 69} {
 		resp := kmsg.ResponseForKey(key)
 		for version := range resp.MaxVersion() + 1 {
 			resp.SetVersion(version)
@@ -415,6 +420,18 @@ func FuzzAdminResponses(f *testing.F) {
 		case *kmsg.CreateTopicsResponse:
 			for i := range r.Topics {
 				readCreatedTopic(&r.Topics[i])
+			}
+		case *kmsg.OffsetFetchResponse:
+			for i := range r.Groups {
+				readOffsets(&r.Groups[i])
+			}
+		case *kmsg.DescribeGroupsResponse:
+			for i := range r.Groups {
+				readGroup(&r.Groups[i])
+			}
+		case *kmsg.ConsumerGroupDescribeResponse:
+			for i := range r.Groups {
+				readConsumerGroup(&r.Groups[i])
 			}
 		case *kmsg.DescribeConfigsResponse:
 			for i := range r.Resources {
