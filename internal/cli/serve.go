@@ -153,7 +153,7 @@ func serve(ctx context.Context, p *program, f serveFlags) error {
 	}
 	n, err := node.Start(ctx, node.Options{
 		Config: set, FS: disk.OS, Network: netx.TCP, Logger: logger, Now: time.Now, Random: rand.Reader,
-		Version: Version(), Insecure: f.insecure,
+		Version: Version(), OpenFiles: disk.OpenFileLimit(), Insecure: f.insecure,
 	})
 	if err != nil {
 		if ctx.Err() != nil {

@@ -167,7 +167,7 @@ func dirOptions(o *Options, path string, others []string, observer commitlog.Obs
 		InitialTaskDelay:           atLeast(c.Millis("log.initial.task.delay.ms"), time.Nanosecond),
 		IdleCloseAfter:             c.Millis("log.idle.close.ms"),
 		MaxDecompressedBytes:       c.Int("message.max.decompressed.bytes"),
-		MaxOpenFiles:               c.Int("log.max.open.files"),
+		MaxOpenFiles:               o.descriptors().filesPerDir,
 		MaxProducerIDs:             c.Int("producer.id.max.entries"),
 		OtherDirs:                  others, Checker: checker, Now: o.Now, Rand: o.Random,
 	}

@@ -121,9 +121,9 @@ func idle(c *config.Set) time.Duration {
 	return never
 }
 
-func connectionLimits(c *config.Set) server.ConnectionLimits {
+func (o *Options) connectionLimits(c *config.Set) server.ConnectionLimits {
 	return server.ConnectionLimits{
-		Total:          c.Int("max.connections"),
+		Total:          o.mostConnections(c),
 		PerIP:          c.Int("max.connections.per.ip"),
 		PerIPOverrides: c.MaxConnectionsPerIP(),
 		PerSecond:      c.Int("max.connection.creation.rate"),

@@ -88,6 +88,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if err = n.startAdmin(ctx); err != nil {
 		return err
 	}
+	n.checkDescriptors()
 	n.replicas = replica.NewManager(replica.Options{
 		NodeID: n.nodeID, Incarnation: n.incarnation, Config: n.o.Config, Logger: n.log,
 	})

@@ -14,7 +14,7 @@ import (
 	"barnabas/internal/netx"
 )
 
-// Options is what a node is made of. All fields are required.
+// Options is what a node is made of. All fields are required unless they say otherwise.
 type Options struct {
 	Config  *config.Set
 	FS      disk.FS
@@ -23,6 +23,9 @@ type Options struct {
 	Now     func() time.Time
 	Random  io.Reader // ids; crypto/rand's in earnest
 	Version string    // of the program, for logs and metrics
+	// OpenFiles is how many descriptors the process may have, which connections and files share; 0 is
+	// no limit.
+	OpenFiles int
 	// Insecure is the operator's word that clients may be served without authentication on an
 	// address that other machines reach.
 	Insecure bool

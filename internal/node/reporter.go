@@ -107,7 +107,7 @@ func (n *Node) applySettings() {
 		d.SetProducerIDExpiration(now.Millis("producer.id.expiration.ms"))
 	}
 	if s := n.server.Load(); s != nil {
-		s.SetConnectionLimits(connectionLimits(now))
+		s.SetConnectionLimits(n.o.connectionLimits(now))
 	}
 	n.directoriesChanged()
 }
