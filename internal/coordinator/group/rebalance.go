@@ -1,0 +1,114 @@
+package group
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+func (s *Shard) rebalanceOrCompleteJoin(g *group) {
+	switch g.state {
+	case Empty, CompletingRebalance, Stable:
+		s.prepareRebalance(g)
+	default:
+		s.maybeCompleteJoin(g)
+	}
+}
+
+// prepareRebalance starts a join phase: every member has to come back, up to the longest rebalance
+// timeout among them. They learn of it from their heartbeats. An empty group waits for more members
+// instead.
+func (s *Shard) prepareRebalance(g *group) {
+	if g.state == CompletingRebalance {
+		for _, m := range g.order {
+			m.assignment = nil
+			s.endSync(m, nil, kerr.RebalanceInProgress.Code)
+		}
+	}
+	s.forgetSyncs(g)
+	first := g.state == Empty
+	g.to(PreparingRebalance, s.now)
+	if first {
+		wait := s.config.GroupInitialRebalanceDelay
+		g.delay = initialDelay{current: wait, remaining: max(g.rebalanceTimeout()-wait, 0)}
+		s.setJoinTimer(g, wait)
+		return
+	}
+	if g.allJoined() {
+		s.completeJoin(g)
+		return
+	}
+	s.setJoinTimer(g, g.rebalanceTimeout())
+}
+
+func (s *Shard) forgetSyncs(g *group) {
+	for _, m := range g.order {
+		m.owesSync = false
+	}
+	g.unsynced = 0
+	s.stop(&g.syncTimer)
+}
+
+// maybeCompleteJoin ends the join phase when nobody is missing. The first one of an empty group lasts
+// its time: more may come.
+func (s *Shard) maybeCompleteJoin(g *group) {
+	if g.state == PreparingRebalance && g.before != Empty && g.allJoined() {
+		s.completeJoin(g)
+	}
+}
+
+// completeJoin ends the join phase: who has come is in the next generation. A static member that has
+// not stays until its session ends: it is being started again.
+func (s *Shard) completeJoin(g *group) {
+	s.stop(&g.joinTimer)
+	s.dropMissing(g)
+	if g.size() > 0 && !g.electJoined() {
+		// Only static members, and none has come: wait for one, or for their sessions to end.
+		s.setJoinTimer(g, g.rebalanceTimeout())
+		return
+	}
+	g.generation++
+	g.protocol = ""
+	if g.size() == 0 {
+		g.readSubscriptions()
+		g.to(Empty, s.now)
+		s.w.group(g.id, g.value(nil))
+		return
+	}
+	g.protocol = g.selectProtocol()
+	g.readSubscriptions()
+	g.to(CompletingRebalance, s.now)
+	for _, m := range g.order {
+		if m.join.on {
+			s.finishJoin(m, g.joined(m, m.join.version))
+		}
+		s.keepAlive(m)
+		m.fresh, m.owesSync = false, true
+	}
+	g.unsynced = g.size()
+	s.setSyncTimer(g)
+}
+
+func (s *Shard) dropMissing(g *group) {
+	var missing []string
+	for _, m := range g.order {
+		if !m.join.on && m.instance == nil {
+			missing = append(missing, m.id)
+		}
+	}
+	for _, id := range missing {
+		s.remove(g, id)
+	}
+}
+
+// electJoined makes sure that the leader is one that has come.
+func (g *group) electJoined() bool {
+	if g.leader != nil && g.leader.join.on {
+		return true
+	}
+	for _, m := range g.order {
+		if m.join.on {
+			g.leader = m
+			return true
+		}
+	}
+	return false
+}
