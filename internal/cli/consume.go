@@ -142,8 +142,14 @@ func parsePosition(s string, now time.Time) (client.Position, error) {
 // first three years.
 const leastMillis = 100_000_000_000
 
-// parseMoment reads a point in time: RFC 3339, a date, Unix ms, or a duration before now.
+// parseMoment reads a point in time: RFC 3339, a date, Unix ms, or a duration before now. A time
+// without a zone is this machine's.
 func parseMoment(s string, now time.Time) (time.Time, error) {
+	return parseMomentIn(s, now, time.Local)
+}
+
+// parseMomentIn is parseMoment with the zone of a time that names none.
+func parseMomentIn(s string, now time.Time, zone *time.Location) (time.Time, error) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		if n < leastMillis {
 			return time.Time{}, fmt.Errorf("%q looks like seconds: write Unix time in milliseconds", s)
@@ -151,7 +157,7 @@ func parseMoment(s string, now time.Time) (time.Time, error) {
 		return time.UnixMilli(n), nil
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02"} {
-		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+		if at, err := time.ParseInLocation(layout, s, zone); err == nil {
 			return at, nil
 		}
 	}

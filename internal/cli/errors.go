@@ -18,7 +18,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1 // the operation was tried and failed, wholly or in part
 	exitUsage       = 2 // wrong flag, argument or setting: nothing was tried
-	exitNotFound    = 3 // the topic, partition, broker or file does not exist
+	exitNotFound    = 3 // the topic, partition, group, broker or file does not exist
 	exitUnreachable = 4 // no broker could be reached
 	exitStorage     = 5 // serve: a data directory has failed; log dump: a file is damaged
 	exitInterrupted = 130
@@ -66,7 +66,7 @@ func codeOf(err error) int {
 		return exitInterrupted
 	case isUnreachable(err):
 		return exitUnreachable
-	case errors.As(err, &notFound), isUnknownTopic(err),
+	case errors.As(err, &notFound), isUnknownTopic(err), errors.Is(err, client.ErrGroupIDNotFound),
 		errors.Is(err, client.ErrNoSuchPartition), errors.Is(err, client.ErrUnknownBroker), errors.Is(err, fs.ErrNotExist):
 		return exitNotFound
 	}
@@ -121,6 +121,19 @@ var codesInWords = map[client.Error]string{
 	client.ErrClusterAuthorizationFailed: "access to the cluster was denied",
 	client.ErrKafkaStorageError:          "the broker's disk has failed; its log says more",
 	client.ErrRequestTimedOut:            "the broker did not finish in time",
+	client.ErrGroupIDNotFound:            "there is no such group",
+	client.ErrInvalidGroupID:             "that is not a group's name",
+	client.ErrNonEmptyGroup:              "the group has members",
+	client.ErrGroupSubscribedToTopic:     "a member of the group subscribes to the topic",
+	client.ErrGroupAuthorizationFailed:   "access to the group was denied",
+	client.ErrCoordinatorNotAvailable:    "no broker coordinates the group at the moment",
+	client.ErrCoordinatorLoadInProgress:  "the group's coordinator is still loading",
+	client.ErrNotCoordinator:             "the group's coordinator is changing",
+	client.ErrUnknownMemberID:            "the group does not know this member (any more)",
+	client.ErrFencedInstanceID:           "another member has taken over this instance id",
+	client.ErrGroupMaxSizeReached:        "the group has as many members as group.max.size allows",
+	client.ErrInconsistentGroupProtocol:  "the members of the group have no assignor in common with this one",
+	client.ErrOffsetMetadataTooLarge:     "the text beside the offset is longer than offset.metadata.max.bytes",
 }
 
 func inWords(code client.Error) string {

@@ -3,7 +3,8 @@
 //
 // It decides how things are named, shown and explained to a person at a terminal, and nothing
 // else. Client commands reach brokers through the public client package as any program does; they
-// have no back door. A noun and a verb have a file of their own, as in topic_create.go.
+// have no back door. A noun has a file, with its shorter verbs in it; a longer verb has one of its own, as in
+// topic_create.go.
 package cli
 
 import (
@@ -12,6 +13,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -87,7 +90,7 @@ Apache Kafka: it asks the brokers that --brokers or BARNABAS_BROKERS names, and
 127.0.0.1:9092 without either.
 
 Results go to standard output, everything else to standard error. Exit codes:
-0 done, 1 failed, 2 wrong usage, 3 there is no such topic, partition or broker,
+0 done, 1 failed, 2 wrong usage, 3 there is no such topic, partition, group or broker,
 4 no broker could be reached, 5 a data directory has failed, 130 interrupted.`
 
 func newRoot(p *program) *cobra.Command {
@@ -109,7 +112,7 @@ func newRoot(p *program) *cobra.Command {
 		return hinted{usageError{err}, fmt.Sprintf("'%s --help' lists the flags", c.CommandPath())}
 	})
 	root.AddCommand(
-		newServe(p), newTopic(p), newProduce(p), newConsume(p), newConfig(p), newCluster(p), newLog(p), newVersion(p),
+		newServe(p), newTopic(p), newProduce(p), newConsume(p), newGroup(p), newConfig(p), newCluster(p), newLog(p), newVersion(p),
 	)
 	root.InitDefaultCompletionCmd()
 	return root
@@ -156,4 +159,62 @@ func oneOrMore(name string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// developmentVersion is what a build from a checkout calls itself.
+const developmentVersion = "0.1.0-dev"
+
+// Version is the program's version, from the build.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return developmentVersion
+}
+
+// build is what version -o json shows.
+type build struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"`
+	Modified bool   `json:"modified,omitempty"` // the checkout had changes that were not committed
+	Time     string `json:"time,omitempty"`     // of the commit
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func thisBuild() build {
+	b := build{Version: Version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Commit = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
+		case "vcs.time":
+			b.Time = s.Value
+		}
+	}
+	return b
+}
+
+func newVersion(p *program) *cobra.Command {
+	var out format
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Show the program's version",
+		Args:  exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			b := thisBuild()
+			return p.show(out, b, func() error {
+				text := fmt.Sprintf("barnabas %s (%s, %s)\n", b.Version, b.Go, b.Platform)
+				return p.write([]byte(text))
+			})
+		},
+	}
+	registerFormat(c, c.Flags(), &out)
+	return c
 }

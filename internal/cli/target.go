@@ -153,6 +153,30 @@ const completionPatience = 2 * time.Second
 // topicNames completes names of topics by asking the brokers; most says how many arguments may be
 // topics, 0 for any number.
 func (t *target) topicNames(most int) cobra.CompletionFunc {
+	return t.names(most, func(ctx context.Context, a *admin.Admin) ([]string, error) {
+		topics, err := a.ListTopics(ctx)
+		var names []string
+		for _, topic := range topics {
+			names = append(names, topic.Name)
+		}
+		return names, err
+	})
+}
+
+// groupNames is topicNames for groups.
+func (t *target) groupNames(most int) cobra.CompletionFunc {
+	return t.names(most, func(ctx context.Context, a *admin.Admin) ([]string, error) {
+		groups, err := a.ListGroups(ctx)
+		var names []string
+		for _, g := range groups {
+			names = append(names, g.Group)
+		}
+		return names, err
+	})
+}
+
+// names completes arguments, of which each is named once.
+func (t *target) names(most int, list func(context.Context, *admin.Admin) ([]string, error)) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if most > 0 && len(args) >= most {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -161,10 +185,10 @@ func (t *target) topicNames(most int) cobra.CompletionFunc {
 		quick.timeout, quick.patience = completionPatience, 0
 		var names []string
 		err := quick.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
-			topics, err := a.ListTopics(ctx)
-			for _, topic := range topics {
-				if !contains(args, topic.Name) {
-					names = append(names, topic.Name)
+			all, err := list(ctx, a)
+			for _, name := range all {
+				if !contains(args, name) {
+					names = append(names, name)
 				}
 			}
 			return err

@@ -112,3 +112,121 @@ type failedItem struct {
 func isUnknownTopic(err error) bool {
 	return errors.Is(err, client.ErrUnknownTopicOrPartition) || errors.Is(err, client.ErrUnknownTopicID)
 }
+
+// listedTopic is what topic list shows of a topic.
+type listedTopic struct {
+	Topic             string `json:"topic"`
+	ID                string `json:"id"`
+	Partitions        int    `json:"partitions"`
+	ReplicationFactor int    `json:"replication_factor"`
+	Internal          bool   `json:"internal,omitempty"`
+}
+
+func newTopicList(p *program, t *target) *cobra.Command {
+	var out format
+	var internal, names bool
+	c := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List topics",
+		Args:    exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+				found, err := a.ListTopics(ctx)
+				if err != nil {
+					return err
+				}
+				shown := []listedTopic{}
+				for _, l := range found {
+					if !l.Internal || internal {
+						shown = append(shown, listedTopic{l.Name, l.ID.String(), l.Partitions, l.ReplicationFactor, l.Internal})
+					}
+				}
+				return p.show(out, shown, func() error { return showTopics(p, shown, names) })
+			})
+		},
+	}
+	c.Flags().BoolVar(&internal, "internal", false, "also those that the brokers keep for themselves")
+	c.Flags().BoolVarP(&names, "quiet", "q", false, "names only, one a line")
+	registerFormat(c, c.Flags(), &out)
+	return c
+}
+
+func showTopics(p *program, topics []listedTopic, names bool) error {
+	if names {
+		var lines []byte
+		for _, t := range topics {
+			lines = append(append(lines, t.Topic...), '\n')
+		}
+		return p.write(lines)
+	}
+	t := newTable("TOPIC", "PARTITIONS", "REPLICAS", "ID")
+	for _, l := range topics {
+		t.add(l.Topic, l.Partitions, l.ReplicationFactor, l.ID)
+	}
+	return p.showTable(t, "there are no topics; 'barnabas topic create NAME' makes one")
+}
+
+// deletedTopic is what topic delete shows of a topic.
+type deletedTopic struct {
+	Topic   string `json:"topic"`
+	Deleted bool   `json:"deleted"`
+	Error   string `json:"error,omitempty"`
+}
+
+func newTopicDelete(p *program, t *target) *cobra.Command {
+	var out format
+	var ifExists bool
+	c := &cobra.Command{
+		Use:     "delete NAME...",
+		Aliases: []string{"rm"},
+		Short:   "Delete topics with all their records",
+		Args:    oneOrMore("NAME"),
+		RunE: func(c *cobra.Command, names []string) error {
+			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+				return deleteTopics(ctx, p, a, names, ifExists, out)
+			})
+		},
+		ValidArgsFunction: t.topicNames(0),
+	}
+	c.Flags().BoolVar(&ifExists, "if-exists", false, "do not call it a failure where there is no such topic")
+	registerFormat(c, c.Flags(), &out)
+	return c
+}
+
+func deleteTopics(ctx context.Context, p *program, a *admin.Admin, names []string, ifExists bool, out format) error {
+	results, err := a.DeleteTopics(ctx, names...)
+	if err != nil {
+		return err
+	}
+	var failed []failedItem
+	shown := []deletedTopic{}
+	for _, r := range results {
+		s := deletedTopic{Topic: r.Name, Deleted: r.Err == nil}
+		if r.Err != nil && (!ifExists || !isUnknownTopic(r.Err)) {
+			s.Error = said(r.Err)
+			failed = append(failed, failedItem{"delete topic " + r.Name, unknownTopic(ctx, a, r.Name, r.Err)})
+		}
+		shown = append(shown, s)
+	}
+	err = p.show(out, shown, func() error {
+		for _, s := range shown {
+			switch {
+			case s.Error != "":
+				continue
+			case s.Deleted:
+				err = p.write([]byte("deleted topic " + s.Topic + "\n"))
+			default:
+				err = p.write([]byte("there is no topic " + s.Topic + "\n"))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return p.eachFailed(failed)
+}
