@@ -7,6 +7,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog/producer"
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -138,17 +139,17 @@ func (l *Log) write(b batch.Batch, nowMs int64, cfg *Config) error {
 	if err := l.assignEpoch(b.LeaderEpoch(), b.BaseOffset()); err != nil {
 		return err
 	}
-	at := s.size.Load()
+	at := s.Size.Load()
 	if err := l.writeBytes(s, b, at); err != nil {
 		return err
 	}
-	s.note(b, at, cfg)
-	s.modifiedMs.Store(nowMs)
-	s.unsynced.Store(true)
+	s.Note(b, at, int64(cfg.IndexIntervalBytes))
+	s.ModifiedMs.Store(nowMs)
+	s.Unsynced.Store(true)
 	l.dir.written.Add(int64(len(b)))
 	started, ended := l.producers.Apply(b, marker)
 	if ended != nil && ended.Aborted {
-		s.noteAborted(ended)
+		l.noteAborted(s, ended)
 	}
 	l.publish(s, b, at, started, ended)
 	l.producers.Trim(l.dir.maxProducers)
@@ -172,8 +173,8 @@ func (l *Log) parseMarker(b batch.Batch) (*batch.Control, error) {
 }
 
 // writeBytes is one pwrite, straight from the caller's batch.
-func (l *Log) writeBytes(s *segment, b batch.Batch, at int64) error {
-	f, err := s.data.acquire(disk.Write)
+func (l *Log) writeBytes(s *segment.Segment, b batch.Batch, at int64) error {
+	f, err := s.Data.Acquire(disk.Write)
 	if err != nil {
 		return l.failed("open segment", err)
 	}
@@ -182,22 +183,22 @@ func (l *Log) writeBytes(s *segment, b batch.Batch, at int64) error {
 		// What was written of it must not stay: the next batch may be shorter, and what remained behind it would look like
 		// a torn tail after a crash, or worse, like a batch.
 		if cut := f.Truncate(at); cut != nil {
-			err = l.dir.fail(fmt.Errorf("cut %s back to %d after a failed write: %w", s.path(dataSuffix), at, errors.Join(cut, err)))
+			err = l.dir.fail(fmt.Errorf("cut %s back to %d after a failed write: %w", s.Path(segment.DataSuffix), at, errors.Join(cut, err)))
 		} else {
-			err = l.failed("write "+s.path(dataSuffix), err)
+			err = l.failed("write "+s.Path(segment.DataSuffix), err)
 		}
 	}
-	if e := f.release(); e != nil && err == nil {
-		err = l.failed("close "+s.path(dataSuffix), e)
+	if e := f.Release(); e != nil && err == nil {
+		err = l.failed("close "+s.Path(segment.DataSuffix), e)
 	}
 	return err
 }
 
 // publish makes a written batch visible.
-func (l *Log) publish(s *segment, b batch.Batch, at int64, started, ended *producer.Transaction) {
+func (l *Log) publish(s *segment.Segment, b batch.Batch, at int64, started, ended *producer.Transaction) {
 	next, size := b.NextOffset(), at+int64(len(b))
-	s.size.Store(size)
-	s.next.Store(next)
+	s.Size.Store(size)
+	s.Next.Store(next)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.warm == nil {
@@ -235,17 +236,21 @@ func (l *Log) afterAppend(nowMs int64) error {
 }
 
 // segmentFor returns the segment for the batch: the active one, or a new one. The slot is held.
-func (l *Log) segmentFor(b batch.Batch, nowMs int64, cfg *Config) (*segment, error) {
+func (l *Log) segmentFor(b batch.Batch, nowMs int64, cfg *Config) (*segment.Segment, error) {
 	s := l.active()
 	if s == nil {
 		return l.addSegment(b.BaseOffset(), cfg)
 	}
-	if !s.ready {
-		if err := l.prepare(s); err != nil {
-			return nil, l.failed("prepare "+s.path(dataSuffix), err)
+	if !s.Ready {
+		err := s.Prepare()
+		if err == nil {
+			err = l.reserve(s)
+		}
+		if err != nil {
+			return nil, l.failed("prepare "+s.Path(segment.DataSuffix), err)
 		}
 	}
-	if s.fits(b, nowMs, cfg) {
+	if s.Fits(b, nowMs, cfg.limits()) {
 		return s, nil
 	}
 	return l.roll(b, cfg)
@@ -253,13 +258,13 @@ func (l *Log) segmentFor(b batch.Batch, nowMs int64, cfg *Config) (*segment, err
 
 // roll closes the active segment and begins the next at the log's end. Where the disk is too full for that, a log
 // that keeps a reserve goes on in the old segment as long as its offsets and positions can be indexed.
-func (l *Log) roll(b batch.Batch, cfg *Config) (*segment, error) {
+func (l *Log) roll(b batch.Batch, cfg *Config) (*segment.Segment, error) {
 	old := l.active()
-	end := old.next.Load()
+	end := old.Next.Load()
 	s, err := l.addSegment(end, cfg)
 	if err != nil {
 		reserve := int64(cfg.SegmentBytes) + cfg.ReserveBytes
-		if errors.Is(err, ErrNoSpace) && cfg.Preallocate && old.size.Load()+int64(len(b)) <= min(reserve, 1<<31-1) {
+		if errors.Is(err, ErrNoSpace) && cfg.Preallocate && old.Size.Load()+int64(len(b)) <= min(reserve, 1<<31-1) {
 			return old, nil
 		}
 		return nil, err
@@ -272,34 +277,35 @@ func (l *Log) roll(b batch.Batch, cfg *Config) (*segment, error) {
 }
 
 // seal completes the indexes of a segment that will not grow any more. What the disk has no room for stays in memory.
-func (l *Log) seal(s *segment, cfg *Config) {
-	if t, err := s.newest(); err == nil && t.ms >= 0 {
-		s.noteTime(t)
-	}
-	if err := s.storeIndexes(); err != nil {
+func (l *Log) seal(s *segment.Segment, cfg *Config) {
+	if err := s.Seal(); err != nil {
 		l.tolerate(err)
 	}
 	if cfg.Preallocate {
-		if f, err := s.data.acquire(disk.Write); err == nil {
+		if f, err := s.Data.Acquire(disk.Write); err == nil {
 			// Cutting a file to the size that it has gives back what was preallocated beyond.
-			l.tolerate(errors.Join(f.Truncate(s.size.Load()), f.release()))
+			l.tolerate(errors.Join(f.Truncate(s.Size.Load()), f.Release()))
 		}
 	}
 }
 
 // addSegment makes the files of a segment, and the log's directory with the first one. The slot is held.
-func (l *Log) addSegment(base int64, cfg *Config) (*segment, error) {
+func (l *Log) addSegment(base int64, cfg *Config) (*segment.Segment, error) {
 	segments := *l.segments.Load()
 	if len(segments) == 0 {
 		if err := l.makeDirectory(); err != nil {
 			return nil, l.failed("make "+l.path, err)
 		}
 	}
-	s := newSegment(l, base)
-	if err := s.create(cfg); err != nil {
+	s := l.newSegment(base)
+	preallocate := int64(0)
+	if cfg.Preallocate {
+		preallocate = int64(cfg.SegmentBytes) + cfg.ReserveBytes
+	}
+	if err := s.Create(l.dir.now().UnixMilli(), l.dir.jitter(min(cfg.SegmentJitterMs, cfg.SegmentMs)), preallocate); err != nil {
 		return nil, l.failed("make segment", err)
 	}
-	grown := make([]*segment, len(segments), len(segments)+1)
+	grown := make([]*segment.Segment, len(segments), len(segments)+1)
 	copy(grown, segments)
 	grown = append(grown, s)
 	l.segments.Store(&grown)
@@ -328,66 +334,22 @@ func (l *Log) makeDirectory() error {
 	return nil
 }
 
-// prepare looks up what appending needs to know of a segment that was there at the start.
-func (l *Log) prepare(s *segment) error {
-	if _, err := s.newest(); err != nil {
-		return err
-	}
-	n, e, err := s.times.last()
-	if err != nil {
-		return err
-	}
-	if n >= 0 {
-		s.lastTimeMs = entryTime(e[:])
-	}
-	if n, e, err = s.offsets.last(); err != nil {
-		return err
-	}
-	s.sinceEntry = s.size.Load()
-	if n >= 0 {
-		s.sinceEntry -= entryPosition(e[:])
-	}
-	if s.size.Load() > 0 {
-		if s.firstMs, err = s.readFirstMs(); err != nil {
-			return err
-		}
-	}
-	s.ready = true
-	return l.reserve(s)
-}
-
 // reserve takes the space of a preallocated segment again: cutting the file, at recovery or to truncate the log, gave it
 // back. On a full disk the log goes on without.
-func (l *Log) reserve(s *segment) error {
+func (l *Log) reserve(s *segment.Segment) error {
 	cfg := l.config.Load()
 	if !cfg.Preallocate {
 		return nil
 	}
-	f, err := s.data.acquire(disk.Write)
+	f, err := s.Data.Acquire(disk.Write)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(f.Preallocate(0, int64(cfg.SegmentBytes)+cfg.ReserveBytes), f.release())
+	err = errors.Join(f.Preallocate(0, int64(cfg.SegmentBytes)+cfg.ReserveBytes), f.Release())
 	if disk.IsNoSpace(err) {
 		return nil
 	}
 	return err
-}
-
-func (s *segment) readFirstMs() (int64, error) {
-	f, err := s.data.acquire(disk.Write)
-	if err != nil {
-		return -1, err
-	}
-	defer f.release()
-	buf := takeBlock()
-	defer putBlock(buf)
-	w := walk(f, 0, s.size.Load(), buf[:])
-	h, _, err := w.next()
-	if err != nil {
-		return -1, err
-	}
-	return h.MaxTimestamp(), nil
 }
 
 // takeSnapshot writes the producer state as of offset at, which is the log's end. Without it recovery reads further
@@ -404,7 +366,7 @@ func (l *Log) takeSnapshot(at int64) {
 }
 
 func (l *Log) writeSnapshot(at int64) error {
-	path := l.path + "/" + segmentName(at, snapshotSuffix)
+	path := l.path + "/" + segment.Name(at, segment.SnapshotSuffix)
 	f, err := l.dir.fs.Open(path, disk.Create)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog/producer"
+	"barnabas/internal/commitlog/segment"
 )
 
 // TopicPartition names a log.
@@ -63,6 +64,11 @@ func DefaultConfig() Config {
 	}
 }
 
+// limits are those of one segment.
+func (c *Config) limits() segment.Limits {
+	return segment.Limits{Bytes: c.SegmentBytes, IndexBytes: c.IndexMaxBytes, Ms: c.SegmentMs}
+}
+
 // What a caller can decide upon. Everything else is an error of the disk: the append or read did not happen.
 var (
 	// ErrOffline: the data directory has failed and refuses everything.
@@ -76,7 +82,7 @@ var (
 	// begin at the log's end.
 	ErrOutOfRange = errors.New("offset out of range")
 	// ErrCorrupt: the stored bytes are not what was written. Nothing from that batch on is served.
-	ErrCorrupt = errors.New("log is damaged")
+	ErrCorrupt = segment.ErrCorrupt
 	// ErrOutOfOrderSequence: not the sequence that follows the producer's last one.
 	ErrOutOfOrderSequence = producer.ErrOutOfOrderSequence
 	// ErrInvalidProducerEpoch: the producer id has been seen with a higher epoch.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -123,6 +124,7 @@ type Dir struct {
 	lock     io.Closer
 	flusher  *flusher
 	keeper   *keeper
+	files    *segment.Files
 	stats    Stats
 	cancel   context.CancelFunc
 	workers  sync.WaitGroup
@@ -132,17 +134,14 @@ type Dir struct {
 	producerCount atomic.Int64
 	maxProducers  int64
 	expiration    atomic.Int64 // of producers, ns
-	openCount     atomic.Int64
 	written       atomic.Int64 // bytes appended
 	repairs       atomic.Bool  // something waits for keeper.repair
-	sweep         atomic.Int64 // number of the housekeeping's last look for idle files
 	unclean       bool         // found so at the start
 
 	mu struct { // short
 		sync.Mutex
 		meta   metaProperties
 		logs   map[TopicPartition]*Log
-		open   map[*file]struct{}
 		found  []Found
 		rand   *mathrand.Rand
 		closed bool
@@ -199,7 +198,8 @@ func OpenDir(ctx context.Context, o DirOptions) (*Dir, error) {
 		maxProducers: int64(o.MaxProducerIDs), stopped: make(chan struct{}),
 	}
 	d.expiration.Store(int64(o.ProducerIDExpiration))
-	d.mu.logs, d.mu.open = map[TopicPartition]*Log{}, map[*file]struct{}{}
+	d.mu.logs = map[TopicPartition]*Log{}
+	d.files = segment.NewFiles(o.FS, o.MaxOpenFiles, d.wakeHousekeeping)
 	d.points.slot = make(chan struct{}, 1)
 	d.flusher, d.keeper = newFlusher(d), newKeeper(d)
 	if err := d.take(); err != nil {
@@ -440,10 +440,10 @@ func (d *Dir) Remove(tp TopicPartition) error {
 	return nil
 }
 
-func (d *Dir) bury(l *Log, segments []*segment) error {
+func (d *Dir) bury(l *Log, segments []*segment.Segment) error {
 	var errs []error
 	for _, s := range segments {
-		errs = append(errs, s.shut(true))
+		errs = append(errs, s.Shut(true))
 	}
 	id, err := newUUID(d.options.Rand)
 	if err != nil {
@@ -465,12 +465,12 @@ func (d *Dir) bury(l *Log, segments []*segment) error {
 
 // discardFile renames a file so that it counts as deleted, and has it removed later. A missing one is fine.
 func (d *Dir) discardFile(name string, delayMs int64) error {
-	err := d.fs.Rename(name, name+deletedSuffix)
+	err := d.fs.Rename(name, name+segment.DeletedSuffix)
 	if isNotExist(err) {
 		return nil
 	}
 	if err == nil {
-		d.keeper.removeLater(name+deletedSuffix, delayMs)
+		d.keeper.removeLater(name+segment.DeletedSuffix, delayMs)
 	}
 	return err
 }
@@ -498,21 +498,6 @@ func (d *Dir) expiry() int64 { return d.now().Add(-time.Duration(d.expiration.Lo
 
 // SetProducerIDExpiration changes ProducerIDExpiration from the next look for expired producers on.
 func (d *Dir) SetProducerIDExpiration(after time.Duration) { d.expiration.Store(int64(after)) }
-
-func (d *Dir) opened(f *file) {
-	d.mu.Lock()
-	d.mu.open[f] = struct{}{}
-	d.mu.Unlock()
-	if d.openCount.Add(1) > int64(d.options.MaxOpenFiles) {
-		d.wakeHousekeeping()
-	}
-}
-
-func (d *Dir) shut(f *file) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.mu.open, f)
-}
 
 // parseLogName splits the name of a log's directory.
 func parseLogName(name string) (tp TopicPartition, ok bool) {

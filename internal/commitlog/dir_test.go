@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -227,25 +228,28 @@ func manyLogs(t testing.TB, d *Dir, n int, size int) []*Log {
 	return logs
 }
 
+// offsetEntryBytes is the size of an entry in a .index file.
+const offsetEntryBytes = 8
+
 func TestIdleLogsHaveNoOpenFileAndLittleMemory(t *testing.T) {
 	m := disk.NewMem()
 	d := mustOpen(t, testOptions(m))
 	logs := manyLogs(t, d, 300, 50)
-	if n := d.openCount.Load(); n < 300 {
+	if n := d.files.Count(); n < 300 {
 		t.Fatalf("%d files are open", n)
 	}
 	goroutines := runtime.NumGoroutine()
 	for range 4 {
 		d.keeper.closeIdle()
 	}
-	if n := d.openCount.Load(); n != 0 || len(d.mu.open) != 0 {
+	if n := d.files.Count(); n != 0 {
 		t.Fatalf("%d files are open", n)
 	}
 	if n := runtime.NumGoroutine(); n > goroutines {
 		t.Fatalf("%d goroutines, %d before", n, goroutines)
 	}
 	for _, l := range logs {
-		if l.mu.warm != nil || l.active().offsets.tail != nil {
+		if l.mu.warm != nil || !l.active().Resting() {
 			t.Fatal("an idle log has a buffer")
 		}
 	}
@@ -270,7 +274,7 @@ func TestABusyLogKeepsItsFiles(t *testing.T) {
 	for i := range 10 {
 		mustAppend(t, l, records(i, 1, 5))
 		d.keeper.closeIdle()
-		if !l.active().data.isOpen() {
+		if !l.active().Data.IsOpen() {
 			t.Fatal("closed while in use")
 		}
 	}
@@ -283,19 +287,19 @@ func TestOpenFilesAreBounded(t *testing.T) {
 	o.MaxOpenFiles = 50
 	d := mustOpen(t, o)
 	logs := manyLogs(t, d, 200, 50)
-	d.sweep.Add(1)
+	d.files.Idle()
 	for i, l := range logs[180:] {
 		mustAppend(t, l, records(i, 1, 50))
 		flush(t, l)
 	}
 	for range 3 {
-		d.keeper.closeOldest()
+		d.keeper.shut(d.files.Surplus())
 	}
-	if n := d.openCount.Load(); n > 50 {
+	if n := d.files.Count(); n > 50 {
 		t.Fatalf("%d files are open", n)
 	}
 	for _, l := range logs[180:] {
-		if !l.active().data.isOpen() {
+		if !l.active().Data.IsOpen() {
 			t.Fatal("a file that was used last is not among the open ones")
 		}
 	}
@@ -324,14 +328,14 @@ func TestReadersAndClosingFilesDoNotMeet(t *testing.T) {
 		for i := range 100 {
 			mustAppend(t, l, records(i, 1, 100))
 			if i%3 == 0 {
-				d.keeper.shutWhere(func(*file) bool { return true })
+				d.keeper.shut(d.files.Open())
 			}
 		}
 	})
 	wg.Wait()
 	flush(t, l) // the flusher opens what it has to flush
-	d.keeper.shutWhere(func(*file) bool { return true })
-	if n := d.openCount.Load(); n != 0 {
+	d.keeper.shut(d.files.Open())
+	if n := d.files.Count(); n != 0 {
 		t.Fatalf("%d files are open", n)
 	}
 	_ = d.Close()
@@ -349,7 +353,7 @@ func watchReads(m *disk.Mem) *reads {
 	m.SetFault(func(op disk.Op) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if op.Kind == disk.OpRead && strings.HasSuffix(op.Path, dataSuffix) {
+		if op.Kind == disk.OpRead && strings.HasSuffix(op.Path, segment.DataSuffix) {
 			r.bytes[op.Path] += op.Len
 		}
 		if op.Kind == disk.OpOpen {
@@ -391,7 +395,7 @@ func TestRecoveryReadsOnlyWhatLiesPastTheRecoveryPoint(t *testing.T) {
 	if end := d.logs()[0].Progress().End; end != 820 {
 		t.Fatalf("log ends at %d", end)
 	}
-	if got, past := r.total(), size-checked; got > past+4*blockBytes {
+	if got, past := r.total(), size-checked; got > past+4*segment.BlockBytes {
 		t.Fatalf("read %d bytes of the log, %d lie past the recovery point", got, past)
 	}
 	if states, err := d.logs()[0].Producers(); err != nil || len(states) != 0 {
@@ -402,7 +406,7 @@ func TestRecoveryReadsOnlyWhatLiesPastTheRecoveryPoint(t *testing.T) {
 	}
 	r = watchReads(m)
 	d = mustOpen(t, testOptions(m))
-	if got := r.total(); got > 2*blockBytes {
+	if got := r.total(); got > 2*segment.BlockBytes {
 		t.Fatalf("after a clean stop %d bytes of the log were read", got)
 	}
 	_ = d.Close()
@@ -420,7 +424,7 @@ func TestOpeningAfterACleanStopOpensFewFiles(t *testing.T) {
 	if r.opens > 100*6+10 {
 		t.Fatalf("%d files were opened for 100 logs", r.opens)
 	}
-	if n := d.openCount.Load(); n != 0 {
+	if n := d.files.Count(); n != 0 {
 		t.Fatalf("%d files are open", n)
 	}
 	if len(d.Found()) != 100 {
@@ -441,7 +445,7 @@ func TestLostAndDamagedIndexesAreMadeAgain(t *testing.T) {
 		},
 		"shifted": func(m *disk.Mem, path string) error { // every second position is wrong by a few bytes
 			data, err := disk.ReadFile(m, path, 1<<20)
-			if err != nil || strings.HasSuffix(path, timeSuffix) {
+			if err != nil || strings.HasSuffix(path, segment.TimeSuffix) {
 				return err
 			}
 			for i := 7; i < len(data)-offsetEntryBytes; i += 2 * offsetEntryBytes {
@@ -469,7 +473,7 @@ func TestLostAndDamagedIndexesAreMadeAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range entries {
-				if strings.HasSuffix(e.Name, indexSuffix) || strings.HasSuffix(e.Name, timeSuffix) {
+				if strings.HasSuffix(e.Name, segment.IndexSuffix) || strings.HasSuffix(e.Name, segment.TimeSuffix) {
 					if err := damage(m, l.path+"/"+e.Name); err != nil {
 						t.Fatal(err)
 					}
@@ -497,8 +501,8 @@ func TestLostAndDamagedIndexesAreMadeAgain(t *testing.T) {
 			d = mustOpen(t, testOptions(m))
 			l = mustLog(t, d, smallConfig())
 			for _, s := range *l.segments.Load() {
-				if !s.indexed() || (s.size.Load() > 1000 && s.offsets.count() == 0) {
-					t.Fatalf("segment %d of %d bytes: index of %d entries", s.base, s.size.Load(), s.offsets.count())
+				if !s.Indexed() || (s.Size.Load() > 1000 && s.IndexEntries() == 0) {
+					t.Fatalf("segment %d of %d bytes: index of %d entries", s.Base, s.Size.Load(), s.IndexEntries())
 				}
 			}
 			_ = d.Close()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -52,7 +53,7 @@ type job struct {
 
 // syncItem is one thing to flush: a segment's file, a small file by its path, or a directory.
 type syncItem struct {
-	file      *file
+	file      *segment.File
 	path, dir string
 }
 
@@ -169,11 +170,11 @@ func (l *Log) unsynced(items []syncItem, flushed int64) []syncItem {
 	segments := *l.segments.Load()
 	for i := len(segments) - 1; i >= 0; i-- {
 		s := segments[i]
-		if s.next.Load() < flushed { // its end is durable, and so is everything before
+		if s.Next.Load() < flushed { // its end is durable, and so is everything before
 			break
 		}
-		if s.unsynced.Swap(false) {
-			items = append(items, syncItem{file: &s.data})
+		if s.Unsynced.Swap(false) {
+			items = append(items, syncItem{file: &s.Data})
 		}
 	}
 	if l.stateDirty.Swap(false) {
@@ -354,14 +355,14 @@ func (d *Dir) syncPath(path string) error {
 	return errors.Join(f.SyncData(), f.Close())
 }
 
-func (d *Dir) syncFile(f *file) error {
-	h, err := f.acquire(disk.Write)
-	if errors.Is(err, errGone) || isNotExist(err) {
+func (d *Dir) syncFile(f *segment.File) error {
+	h, err := f.Acquire(disk.Write)
+	if errors.Is(err, segment.ErrGone) || isNotExist(err) {
 		return nil // deleted by retention or with its topic
 	}
 	if err != nil {
 		return err
 	}
 	d.stats.SyncData.Add(1)
-	return errors.Join(h.SyncData(), h.release())
+	return errors.Join(h.SyncData(), h.Release())
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -156,10 +157,10 @@ func (k *keeper) turn() time.Duration {
 		}
 	}
 	for range 3 { // writing what waits for a file opens it
-		if d.openCount.Load() <= int64(d.options.MaxOpenFiles) {
+		if !d.files.Crowded() {
 			break
 		}
-		k.closeOldest()
+		k.shut(d.files.Surplus())
 	}
 	k.bury(d.now())
 	k.flushDue(d.now())
@@ -191,7 +192,7 @@ func (k *keeper) pause(now time.Time) time.Duration {
 	for _, l := range k.mu.lazy {
 		next = earlier(next, l.due)
 	}
-	if k.dir.openCount.Load() > 0 { // somebody is at work
+	if k.dir.files.Count() > 0 { // somebody is at work
 		next = earlier(next, now.Add(pollBytesEvery))
 	}
 	return max(next.Sub(now), time.Millisecond)
@@ -278,60 +279,22 @@ func (k *keeper) trimProducers() {
 }
 
 // closeIdle closes the files that nobody has used since the sweep before last, and drops the buffers that go with them.
-func (k *keeper) closeIdle() {
-	d := k.dir
-	sweep := d.sweep.Add(1)
-	k.shutWhere(func(f *file) bool { return sweep-f.used.Load() > 2 })
-}
+func (k *keeper) closeIdle() { k.shut(k.dir.files.Idle()) }
 
-// closeOldest closes those longest unused until a tenth of the limit is free again.
-func (k *keeper) closeOldest() {
+// shut closes files. A log none of whose files stay open gives up its buffers.
+func (k *keeper) shut(files []*segment.File) {
 	d := k.dir
-	d.mu.Lock()
-	files := make([]*file, 0, len(d.mu.open))
-	for f := range d.mu.open {
-		files = append(files, f)
-	}
-	d.mu.Unlock()
-	surplus := len(files) - d.options.MaxOpenFiles*9/10
-	if surplus <= 0 {
-		return
-	}
-	d.sweep.Add(1) // so that those opened from now on are younger
-	slices.SortFunc(files, func(a, b *file) int { return int(a.used.Load() - b.used.Load()) })
-	limit := files[surplus-1].used.Load()
-	left := surplus
-	k.shutWhere(func(f *file) bool {
-		if left == 0 || f.used.Load() > limit {
-			return false
-		}
-		left--
-		return true
-	})
-}
-
-// shutWhere closes the open files that pick takes. A log none of whose files stay open gives up its buffers.
-func (k *keeper) shutWhere(pick func(*file) bool) {
-	d := k.dir
-	d.mu.Lock()
-	var files []*file
-	for f := range d.mu.open {
-		if pick(f) {
-			files = append(files, f)
-		}
-	}
-	d.mu.Unlock()
 	logs := map[*Log]bool{}
 	for _, f := range files {
-		l := f.seg.log
+		l := f.Segment().Host.(host).Log
 		if done, seen := logs[l]; seen && !done {
 			continue
 		} else if !seen {
 			logs[l] = l.stow()
 		}
 		if logs[l] {
-			if err := f.shut(false); err != nil {
-				d.fail(fmt.Errorf("close %s: %w", f.path(), err))
+			if err := f.Shut(false); err != nil {
+				d.fail(fmt.Errorf("close %s: %w", f.Path(), err))
 			}
 		}
 	}
@@ -349,8 +312,8 @@ func (l *Log) stow() bool {
 	}
 	defer l.give()
 	for _, s := range *l.segments.Load() {
-		if s.offsets.waiting() || s.times.waiting() || s.aborted.waiting() {
-			if err := s.storeIndexes(); err != nil {
+		if s.Waiting() {
+			if err := s.StoreIndexes(); err != nil {
 				l.tolerate(err)
 				return false
 			}
@@ -363,14 +326,12 @@ func (l *Log) stow() bool {
 func (l *Log) rest() {
 	segments := *l.segments.Load()
 	for _, s := range segments {
-		if s.openFiles() {
+		if s.OpenFiles() {
 			return
 		}
 	}
 	for _, s := range segments {
-		s.offsets.forget()
-		s.times.forget()
-		s.aborted.forget()
+		s.Forget()
 	}
 	l.forgetWarm()
 }
@@ -440,13 +401,13 @@ func (k *keeper) repair() {
 			l.give()
 		}
 		for _, s := range *l.segments.Load() {
-			if !s.suspect.Load() || l.take() != nil {
+			if !s.Suspect.Load() || l.take() != nil {
 				continue
 			}
-			if err := s.rebuildIndex(l.config.Load(), make([]byte, scanBytes)); err != nil {
+			if err := s.RebuildIndex(int64(l.config.Load().IndexIntervalBytes), s != l.active(), make([]byte, scanBytes)); err != nil {
 				l.tolerate(err)
 			} else {
-				s.suspect.Store(false)
+				s.Suspect.Store(false)
 			}
 			l.give()
 		}
@@ -534,13 +495,13 @@ func (l *Log) prepareCheckpoint() (m move, items []syncItem, ok bool) {
 		m.to = p.End
 		old := l.snapshotAt
 		if l.takeSnapshot(p.End); l.snapshotAt == p.End && old != p.End {
-			items = append(items, syncItem{path: l.path + "/" + segmentName(p.End, snapshotSuffix)})
+			items = append(items, syncItem{path: l.path + "/" + segment.Name(p.End, segment.SnapshotSuffix)})
 			l.loose = append(l.loose, old)
 		}
 	}
 	for _, s := range *l.segments.Load() {
-		if s.offsets.waiting() || s.times.waiting() || s.aborted.waiting() {
-			if err := errors.Join(s.offsets.storeSome(), s.times.storeSome(), s.aborted.storeSome()); err != nil {
+		if s.Waiting() {
+			if err := s.StoreWaiting(); err != nil {
 				l.tolerate(err)
 				return m, nil, false
 			}
@@ -556,13 +517,11 @@ func (l *Log) prepareCheckpoint() (m move, items []syncItem, ok bool) {
 // unsyncedIndexes appends the index files that were written to since they were flushed.
 func (l *Log) unsyncedIndexes(items []syncItem) []syncItem {
 	for _, s := range *l.segments.Load() {
-		if !s.indexUnsynced.Swap(false) {
+		if !s.IndexUnsynced.Swap(false) {
 			continue
 		}
-		for _, x := range []*index{&s.offsets, &s.times, &s.aborted} {
-			if x.onDisk() {
-				items = append(items, syncItem{file: &x.file})
-			}
+		for _, f := range s.IndexFiles() {
+			items = append(items, syncItem{file: f})
 		}
 	}
 	return items

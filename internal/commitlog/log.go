@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"barnabas/internal/commitlog/producer"
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -45,10 +46,7 @@ type Progress struct {
 }
 
 // TimedOffset answers a search by time.
-type TimedOffset struct {
-	TimestampMs, Offset int64
-	LeaderEpoch         int32 // -1: unknown
-}
+type TimedOffset = segment.TimedRecord
 
 // ProducerState is what the log knows of one producer.
 type ProducerState struct {
@@ -61,10 +59,8 @@ type ProducerState struct {
 	TransactionStart int64 // first offset of the open transaction; -1: none
 }
 
-// AbortedTransaction is what a read_committed reader has to skip: the producer's records from First on, up to its abort marker.
-type AbortedTransaction struct {
-	ProducerID, First, Last int64
-}
+// AbortedTransaction is what a read_committed reader has to skip.
+type AbortedTransaction = segment.AbortedTransaction
 
 // SegmentInfo describes a segment's files.
 type SegmentInfo struct {
@@ -83,7 +79,7 @@ const maxHints = 8
 // spot is a place in a log that is known by heart.
 type spot struct {
 	offset int64 // a batch begins with it
-	seg    *segment
+	seg    *segment.Segment
 	at     int64
 }
 
@@ -144,7 +140,7 @@ type Log struct {
 	slot chan struct{}
 
 	config   atomic.Pointer[Config]
-	segments atomic.Pointer[[]*segment] // ascending; replaced, never changed; empty before the first append
+	segments atomic.Pointer[[]*segment.Segment] // ascending; replaced, never changed; empty before the first append
 	epochs   epochs
 
 	scheduled    atomic.Bool // waits for the flusher
@@ -179,7 +175,7 @@ type Log struct {
 	recoveryPoint atomic.Int64 // what the recovery point checkpoint says: written by the one who writes that file
 }
 
-var noSegments = []*segment{}
+var noSegments = []*segment.Segment{}
 
 func newLog(d *Dir, tp TopicPartition, cfg Config) *Log {
 	l := &Log{dir: d, id: tp, path: d.join(tp.String()), slot: make(chan struct{}, 1)}
@@ -293,7 +289,7 @@ func (l *Log) usable() error {
 }
 
 // active is the segment that grows, nil before the first append.
-func (l *Log) active() *segment {
+func (l *Log) active() *segment.Segment {
 	segments := *l.segments.Load()
 	if len(segments) == 0 {
 		return nil
@@ -361,7 +357,7 @@ func (l *Log) Flush(ctx context.Context) error {
 func (l *Log) Size() int64 {
 	total := int64(0)
 	for _, s := range *l.segments.Load() {
-		total += s.size.Load()
+		total += s.Size.Load()
 	}
 	return total
 }
@@ -371,7 +367,7 @@ func (l *Log) Segments() []SegmentInfo {
 	segments := *l.segments.Load()
 	infos := make([]SegmentInfo, 0, len(segments))
 	for i, s := range segments {
-		infos = append(infos, SegmentInfo{s.base, s.next.Load(), s.path(dataSuffix), s.size.Load(), i == len(segments)-1})
+		infos = append(infos, SegmentInfo{s.Base, s.Next.Load(), s.Path(segment.DataSuffix), s.Size.Load(), i == len(segments)-1})
 	}
 	return infos
 }
@@ -474,7 +470,7 @@ func (l *Log) failed(doing string, err error) error {
 		return fmt.Errorf("%s: %w: %w", doing, ErrNoSpace, err)
 	case disk.IsExhausted(err):
 		return fmt.Errorf("%s: %w: %w", doing, ErrExhausted, err)
-	case errors.Is(err, errGone):
+	case errors.Is(err, segment.ErrGone):
 		return fmt.Errorf("%s: %w", doing, ErrClosed)
 	}
 	return l.dir.fail(fmt.Errorf("%s: %w", doing, err))
@@ -483,7 +479,7 @@ func (l *Log) failed(doing string, err error) error {
 // tolerate takes note of an error in writing what can be written later, or made again: only a full disk, or want of file
 // descriptors, is tolerated.
 func (l *Log) tolerate(err error) {
-	if err != nil && !disk.IsNoSpace(err) && !disk.IsExhausted(err) && !errors.Is(err, errGone) {
+	if err != nil && !disk.IsNoSpace(err) && !disk.IsExhausted(err) && !errors.Is(err, segment.ErrGone) {
 		l.dir.fail(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -106,7 +107,7 @@ func (d *Dir) loadLogs(ctx context.Context, names []TopicPartition) ([]*Log, err
 func (d *Dir) flushSurvivors(logs []*Log) error {
 	for _, l := range logs {
 		segments := *l.segments.Load()
-		changed := slices.ContainsFunc(segments, func(s *segment) bool { return s.unsynced.Load() })
+		changed := slices.ContainsFunc(segments, func(s *segment.Segment) bool { return s.Unsynced.Load() })
 		if len(segments) == 0 || !(d.unclean || changed) {
 			continue
 		}
@@ -150,7 +151,7 @@ func (d *Dir) Close() error {
 	}
 	for _, l := range logs {
 		for _, s := range *l.segments.Load() {
-			err = errors.Join(err, s.shut(true))
+			err = errors.Join(err, s.Shut(true))
 		}
 	}
 	if err = errors.Join(err, d.release()); err != nil {
@@ -193,13 +194,13 @@ func (d *Dir) closeClean(logs []*Log) error {
 // complete writes what a log holds in memory only.
 func (l *Log) complete() error {
 	s := l.active()
-	if s.ready {
-		if t, err := s.newest(); err == nil && t.ms >= 0 {
-			s.noteTime(t)
+	if s.Ready {
+		if err := s.Seal(); err != nil {
+			return err
 		}
 	}
 	for _, s := range *l.segments.Load() {
-		if err := s.storeIndexes(); err != nil {
+		if err := s.StoreIndexes(); err != nil {
 			return err
 		}
 	}

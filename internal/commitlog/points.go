@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -163,7 +164,7 @@ func (p *points) storeStarts(d *Dir, logs []*Log) error {
 			continue
 		}
 		progress := l.Progress()
-		if progress.Start > segments[0].base {
+		if progress.Start > segments[0].Base {
 			starts[l.id] = progress.Start
 		}
 		watermarks[l.id] = progress.HighWatermark
@@ -198,8 +199,8 @@ func equalOffsets(a, b map[TopicPartition]int64) bool {
 // dropLoose removes a snapshot that stands at no segment's beginning, as those of checkpoints do; the others are kept for
 // truncations.
 func (l *Log) dropLoose(at int64) error {
-	if at < 0 || slices.ContainsFunc(*l.segments.Load(), func(s *segment) bool { return s.base == at }) {
+	if at < 0 || slices.ContainsFunc(*l.segments.Load(), func(s *segment.Segment) bool { return s.Base == at }) {
 		return nil
 	}
-	return l.dir.fs.Remove(l.path + "/" + segmentName(at, snapshotSuffix))
+	return l.dir.fs.Remove(l.path + "/" + segment.Name(at, segment.SnapshotSuffix))
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 	"barnabas/internal/netx"
 )
@@ -23,7 +24,7 @@ type Range struct {
 // part is a pointer so that copies of a Range close it once.
 type part struct {
 	log    *Log
-	file   *handle
+	file   *segment.Handle
 	at, n  int64
 	closed atomic.Bool
 }
@@ -52,7 +53,7 @@ func (r Range) AppendTo(dst []byte) ([]byte, error) {
 	}
 	old := len(dst)
 	dst = slices.Grow(dst, int(r.part.n))[:old+int(r.part.n)]
-	if err := readFull(r.part.file, dst[old:], r.part.at); err != nil {
+	if err := segment.ReadFull(r.part.file, dst[old:], r.part.at); err != nil {
 		return dst[:old], fmt.Errorf("read %s: %w", r.part.log.id, err)
 	}
 	expected := r.First
@@ -62,7 +63,7 @@ func (r Range) AppendTo(dst []byte) ([]byte, error) {
 			err = b.CheckCRC()
 		}
 		if err == nil && (b.BaseOffset() < expected || b.NextOffset() > r.Next || (b.BaseOffset() > expected && !r.part.log.gaps())) {
-			err = fmt.Errorf("%w: offset %d, %d expected", errFrame, b.BaseOffset(), expected)
+			err = fmt.Errorf("%w: offset %d, %d expected", segment.ErrFrame, b.BaseOffset(), expected)
 		}
 		if err != nil {
 			r.part.log.damaged(expected, err)
@@ -78,7 +79,7 @@ func (r Range) Close() error {
 	if r.part == nil || r.part.closed.Swap(true) {
 		return nil
 	}
-	return r.part.file.release()
+	return r.part.file.Release()
 }
 
 // Read returns batches from the one that holds offset from (all of it, if from lies inside), up to about maxBytes and to
@@ -95,7 +96,7 @@ func (l *Log) Read(from int64, maxBytes int, upTo int64, atLeastOne bool) (Range
 		return Range{First: from, Next: from}, nil
 	}
 	r, err := l.readAt(v, maxBytes, atLeastOne)
-	if errors.Is(err, errGone) { // retention or truncation came between
+	if errors.Is(err, segment.ErrGone) { // retention or truncation came between
 		err = ErrOutOfRange
 	}
 	if err != nil {
@@ -155,26 +156,26 @@ func (l *Log) readAt(v view, maxBytes int, atLeastOne bool) (Range, error) {
 	if err != nil || s == nil {
 		return Range{First: v.from, Next: v.from}, err
 	}
-	limit, next, err := s.findLimit(&v)
+	limit, next, err := l.findLimit(s, &v)
 	if err != nil {
 		return Range{}, err
 	}
-	if limit-start.at > int64(maxBytes) {
-		if limit, next, err = s.cutAt(start, int64(maxBytes), limit, atLeastOne); err != nil {
+	if limit-start.At > int64(maxBytes) {
+		if limit, next, err = l.cutAt(s, start, int64(maxBytes), limit, atLeastOne); err != nil {
 			return Range{}, err
 		}
 	}
-	if limit <= start.at {
+	if limit <= start.At {
 		return Range{First: v.from, Next: v.from}, nil
 	}
-	f, err := s.data.acquire(disk.Write)
+	f, err := s.Data.Acquire(disk.Write)
 	if err != nil {
 		return Range{}, err
 	}
 	if next < v.end.offset {
 		l.remember(spot{next, s, limit})
 	}
-	return Range{start.base, next, &part{log: l, file: f, at: start.at, n: limit - start.at}}, nil
+	return Range{start.Base, next, &part{log: l, file: f, at: start.At, n: limit - start.At}}, nil
 }
 
 // remember keeps where a reader stopped that has not reached the end.
@@ -191,36 +192,36 @@ func (l *Log) remember(s spot) {
 
 // findStart returns the segment and the place of the batch that holds v.from, or of the first after it; nil when
 // there is none.
-func (l *Log) findStart(v *view) (*segment, place, error) {
-	if s := v.start.seg; s != nil && v.start.at < s.size.Load() {
-		return s, place{v.start.at, v.start.offset}, nil
+func (l *Log) findStart(v *view) (*segment.Segment, segment.Place, error) {
+	if s := v.start.seg; s != nil && v.start.at < s.Size.Load() {
+		return s, segment.Place{At: v.start.at, Base: v.start.offset}, nil
 	}
 	for _, s := range l.segmentsFrom(v.from) {
-		limit := s.readable(v)
-		p, err := s.locate(v.from, limit)
-		if errors.Is(err, errFrame) {
-			l.damaged(p.base, err)
-			return nil, place{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		limit := v.readable(s)
+		p, err := s.Locate(v.from, limit)
+		if errors.Is(err, segment.ErrFrame) {
+			l.damaged(p.Base, err)
+			return nil, segment.Place{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		if err != nil || p.at < limit {
+		if err != nil || p.At < limit {
 			return s, p, err
 		}
-		if v.from < s.next.Load() && s != v.end.seg && !l.gaps() {
+		if v.from < s.Next.Load() && s != v.end.seg && !l.gaps() {
 			l.damaged(v.from, errMissing) // the file has lost its end since
-			return nil, place{}, fmt.Errorf("%w: %w", ErrCorrupt, errMissing)
+			return nil, segment.Place{}, fmt.Errorf("%w: %w", ErrCorrupt, errMissing)
 		}
 	}
-	return nil, place{}, nil
+	return nil, segment.Place{}, nil
 }
 
 // segmentsFrom returns the segments from the one on that may hold offset.
-func (l *Log) segmentsFrom(offset int64) []*segment {
+func (l *Log) segmentsFrom(offset int64) []*segment.Segment {
 	segments := *l.segments.Load()
-	i, found := slices.BinarySearchFunc(segments, offset, func(s *segment, offset int64) int {
+	i, found := slices.BinarySearchFunc(segments, offset, func(s *segment.Segment, offset int64) int {
 		switch {
-		case s.base < offset:
+		case s.Base < offset:
 			return -1
-		case s.base > offset:
+		case s.Base > offset:
 			return 1
 		}
 		return 0
@@ -232,61 +233,61 @@ func (l *Log) segmentsFrom(offset int64) []*segment {
 }
 
 // readable is how many bytes of the segment the look under the mutex saw.
-func (s *segment) readable(v *view) int64 {
+func (v *view) readable(s *segment.Segment) int64 {
 	if s == v.end.seg {
 		return v.end.at
 	}
-	return s.size.Load()
+	return s.Size.Load()
 }
 
 // findLimit returns where the bytes below v.upTo end in this segment, and the offset there.
-func (s *segment) findLimit(v *view) (limit, next int64, err error) {
+func (l *Log) findLimit(s *segment.Segment, v *view) (limit, next int64, err error) {
 	if v.limit.seg == s {
 		return v.limit.at, v.limit.offset, nil
 	}
-	size := s.readable(v)
-	end := s.next.Load()
+	size := v.readable(s)
+	end := s.Next.Load()
 	if s == v.end.seg {
 		end = v.end.offset
 	}
 	if v.upTo >= end {
 		return size, end, nil
 	}
-	p, err := s.locate(v.upTo, size)
+	p, err := s.Locate(v.upTo, size)
 	switch {
-	case errors.Is(err, errFrame): // what lies before the damage may still be read
-		s.log.damaged(p.base, err)
+	case errors.Is(err, segment.ErrFrame): // what lies before the damage may still be read
+		l.damaged(p.Base, err)
 	case err != nil:
 		return 0, 0, err
-	case p.base < 0:
+	case p.Base < 0:
 		return size, v.upTo, nil
 	}
-	return p.at, min(p.base, v.upTo), nil
+	return p.At, min(p.Base, v.upTo), nil
 }
 
 // cutAt shortens a range that begins at start to the last batch that ends within maxBytes, or to its first batch.
-func (s *segment) cutAt(start place, maxBytes, limit int64, atLeastOne bool) (end, next int64, err error) {
-	p, err := s.boundary(start.at+maxBytes, limit)
-	if errors.Is(err, errFrame) {
-		s.log.damaged(p.base, err)
-		return p.at, p.base, nil
+func (l *Log) cutAt(s *segment.Segment, start segment.Place, maxBytes, limit int64, atLeastOne bool) (end, next int64, err error) {
+	p, err := s.Boundary(start.At+maxBytes, limit)
+	if errors.Is(err, segment.ErrFrame) {
+		l.damaged(p.Base, err)
+		return p.At, p.Base, nil
 	}
-	if err != nil || p.at > start.at || !atLeastOne {
-		return p.at, p.base, err
+	if err != nil || p.At > start.At || !atLeastOne {
+		return p.At, p.Base, err
 	}
 	// Not even the first one fits.
-	f, err := s.data.acquire(disk.Write)
+	f, err := s.Data.Acquire(disk.Write)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer f.release()
-	buf := takeBlock()
-	defer putBlock(buf)
-	w := walk(f, start.at, limit, buf[:])
-	h, _, err := w.next()
+	defer f.Release()
+	buf := segment.TakeBlock()
+	defer segment.PutBlock(buf)
+	w := segment.Walk(f, start.At, limit, buf[:])
+	h, _, err := w.Next()
 	if err != nil {
-		s.log.damaged(start.base, err)
+		l.damaged(start.Base, err)
 		return 0, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	return w.at, h.NextOffset(), nil
+	return w.At, h.NextOffset(), nil
 }

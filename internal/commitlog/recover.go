@@ -10,6 +10,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog/producer"
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -54,9 +55,9 @@ func (r *loader) load() error {
 		return err
 	}
 	l.segments.Store(&segments)
-	r.from.start = max(r.from.start, segments[0].base)
-	r.expected = segments[0].base
-	known, err := r.loadEpochs(segments[0].base)
+	r.from.start = max(r.from.start, segments[0].Base)
+	r.expected = segments[0].Base
+	known, err := r.loadEpochs(segments[0].Base)
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (r *loader) load() error {
 			return err
 		}
 	}
-	if err := r.loadProducers(segments, max(r.from.recoveryPoint, segments[0].base)); err != nil {
+	if err := r.loadProducers(segments, max(r.from.recoveryPoint, segments[0].Base)); err != nil {
 		return err
 	}
 	if segments, err = r.checkSegments(segments); err != nil {
@@ -76,12 +77,13 @@ func (r *loader) load() error {
 
 // findFiles makes the segments from a listing, takes note of snapshots and the topic id, and removes what an earlier
 // life left to be removed.
-func (r *loader) findFiles(entries []disk.Entry) (segments []*segment, err error) {
+func (r *loader) findFiles(entries []disk.Entry) (segments []*segment.Segment, err error) {
 	l := r.log
 	sizes := map[string]int64{}
+	var modified []int64
 	for _, e := range entries {
 		switch {
-		case strings.HasSuffix(e.Name, deletedSuffix), strings.HasSuffix(e.Name, tempSuffix):
+		case strings.HasSuffix(e.Name, segment.DeletedSuffix), strings.HasSuffix(e.Name, tempSuffix):
 			if err := l.dir.fs.Remove(l.path + "/" + e.Name); err != nil {
 				return nil, err
 			}
@@ -92,26 +94,19 @@ func (r *loader) findFiles(entries []disk.Entry) (segments []*segment, err error
 			}
 		}
 		sizes[e.Name] = e.Size
-		if at, ok := parseSegmentName(e.Name, snapshotSuffix); ok {
+		if at, ok := segment.ParseName(e.Name, segment.SnapshotSuffix); ok {
 			r.snapshots = append(r.snapshots, at)
 		}
-		if base, ok := parseSegmentName(e.Name, dataSuffix); ok && !e.Dir {
-			s := newSegment(l, base)
-			s.size.Store(e.Size)
-			s.createdMs = l.dir.now().UnixMilli()
-			s.modifiedMs.Store(e.ModTime.UnixMilli())
-			s.jitterMs = l.dir.jitter(min(r.cfg.SegmentJitterMs, r.cfg.SegmentMs))
-			segments = append(segments, s)
+		if base, ok := segment.ParseName(e.Name, segment.DataSuffix); ok && !e.Dir {
+			segments = append(segments, l.newSegment(base))
+			modified = append(modified, e.ModTime.UnixMilli())
 		}
 	}
 	for i, s := range segments {
 		if i+1 < len(segments) {
-			s.next.Store(segments[i+1].base)
+			s.Next.Store(segments[i+1].Base)
 		}
-		for _, x := range []*index{&s.offsets, &s.times, &s.aborted} {
-			size, ok := sizes[segmentName(s.base, x.suffix)]
-			x.exists, x.stored, x.ragged = ok, size/x.width, size%x.width != 0
-		}
+		s.Found(sizes, l.dir.now().UnixMilli(), modified[i], l.dir.jitter(min(r.cfg.SegmentJitterMs, r.cfg.SegmentMs)))
 	}
 	return segments, nil
 }
@@ -151,12 +146,12 @@ func (r *loader) loadEpochs(base int64) (known bool, err error) {
 }
 
 // rebuildEpochs reads the epochs below the recovery point from the batches' headers.
-func (r *loader) rebuildEpochs(segments []*segment) error {
+func (r *loader) rebuildEpochs(segments []*segment.Segment) error {
 	for _, s := range segments {
-		if s.base >= r.from.recoveryPoint {
+		if s.Base >= r.from.recoveryPoint {
 			break
 		}
-		err := s.headers(0, r.buf, func(h batch.Batch, _ int64) error {
+		err := s.Headers(0, r.buf, func(h batch.Batch, _ int64) error {
 			r.newEpochs = r.log.epochs.assign(h.LeaderEpoch(), h.BaseOffset()) || r.newEpochs
 			return nil
 		})
@@ -167,37 +162,16 @@ func (r *loader) rebuildEpochs(segments []*segment) error {
 	return nil
 }
 
-// headers walks a segment's batches from a position until the first that is none.
-func (s *segment) headers(at int64, buf []byte, visit func(h batch.Batch, at int64) error) error {
-	f, err := s.data.acquire(disk.Write)
-	if err != nil {
-		return err
-	}
-	defer f.release()
-	for w := walk(f, at, s.size.Load(), buf); ; {
-		h, at, err := w.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, errFrame) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := visit(h, at); err != nil {
-			return err
-		}
-	}
-}
-
 // loadProducers brings the producer state to offset upTo, from the newest usable snapshot and the batches since.
-func (r *loader) loadProducers(segments []*segment, upTo int64) error {
+func (r *loader) loadProducers(segments []*segment.Segment, upTo int64) error {
 	l := r.log
 	slices.Sort(r.snapshots)
-	l.producers.End = segments[0].base
+	l.producers.End = segments[0].Base
 	for _, at := range slices.Backward(r.snapshots) {
 		if at > upTo {
 			continue
 		}
-		path := l.path + "/" + segmentName(at, snapshotSuffix)
+		path := l.path + "/" + segment.Name(at, segment.SnapshotSuffix)
 		data, err := disk.ReadFile(l.dir.fs, path, producer.MaxSnapshotBytes)
 		if err != nil {
 			return err
@@ -221,31 +195,31 @@ func (r *loader) loadProducers(segments []*segment, upTo int64) error {
 
 // replay applies the batches from the end of the producer state up to offset upTo. Of all but control batches it reads the
 // header alone. The slot is held, or nobody else knows the log yet.
-func (l *Log) replay(segments []*segment, upTo int64, buf []byte) error {
+func (l *Log) replay(segments []*segment.Segment, upTo int64, buf []byte) error {
 	from := l.producers.End
 	for i, s := range segments {
-		if i+1 < len(segments) && segments[i+1].base <= from {
+		if i+1 < len(segments) && segments[i+1].Base <= from {
 			continue
 		}
-		if err := s.forgetAborted(from); err != nil {
+		if err := s.ForgetAborted(from); err != nil {
 			return err
 		}
-		if from >= upTo || s.base >= upTo {
+		if from >= upTo || s.Base >= upTo {
 			continue
 		}
 		at := int64(0)
-		if from > s.base {
-			p, err := s.locate(from, s.size.Load())
-			if err != nil && !errors.Is(err, errFrame) {
+		if from > s.Base {
+			p, err := s.Locate(from, s.Size.Load())
+			if err != nil && !errors.Is(err, segment.ErrFrame) {
 				return err
 			}
-			at = p.at
+			at = p.At
 		}
-		err := s.headers(at, buf, func(h batch.Batch, at int64) error {
+		err := s.Headers(at, buf, func(h batch.Batch, at int64) error {
 			if h.BaseOffset() < from || h.NextOffset() > upTo {
 				return nil
 			}
-			return s.applyFrom(h, at)
+			return l.applyFrom(s, h, at)
 		})
 		if err != nil {
 			return err
@@ -255,37 +229,24 @@ func (l *Log) replay(segments []*segment, upTo int64, buf []byte) error {
 	return nil
 }
 
-// forgetAborted drops the aborted transactions that ended at offset from or later: replaying finds them again. What a
-// crash left of them may be anything, so they are gone through one by one.
-func (s *segment) forgetAborted(from int64) error {
-	last := int64(-1)
-	return s.aborted.keep(func(e []byte) bool {
-		first, end := entryAbortedFirst(e), entryAbortedLast(e)
-		ok := entryVersion(e) == abortedVersion && first <= end && end > last && end < from
-		last = end
-		return ok
-	})
-}
-
 // applyFrom applies a batch of which only the header has been read.
-func (s *segment) applyFrom(h batch.Batch, at int64) error {
+func (l *Log) applyFrom(s *segment.Segment, h batch.Batch, at int64) error {
 	if h.IsControl() && h.ProducerID() >= 0 {
-		f, err := s.data.acquire(disk.Write)
+		f, err := s.Data.Acquire(disk.Write)
 		if err != nil {
 			return err
 		}
 		b := make(batch.Batch, h.Size())
-		if err := errors.Join(readFull(f, b, at), f.release()); err != nil {
+		if err := errors.Join(segment.ReadFull(f, b, at), f.Release()); err != nil {
 			return err
 		}
 		h = b
 	}
-	return s.apply(h)
+	return l.apply(s, h)
 }
 
 // apply brings the producer state past a batch that is in the segment.
-func (s *segment) apply(b batch.Batch) error {
-	l := s.log
+func (l *Log) apply(s *segment.Segment, b batch.Batch) error {
 	marker, err := l.parseMarker(b)
 	if err != nil {
 		return err
@@ -295,7 +256,7 @@ func (s *segment) apply(b batch.Batch) error {
 		return nil
 	}
 	if ended != nil && ended.Aborted {
-		s.noteAborted(ended)
+		l.noteAborted(s, ended)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -328,24 +289,24 @@ func (l *Log) reloadProducers(end int64) error {
 
 // checkSegments goes through the segments that reach past the recovery point, and makes indexes again that are missing
 // or make no sense. It returns the segments that remain.
-func (r *loader) checkSegments(segments []*segment) ([]*segment, error) {
+func (r *loader) checkSegments(segments []*segment.Segment) ([]*segment.Segment, error) {
 	for i, s := range segments {
 		last := i == len(segments)-1
-		if !last && s.next.Load() <= r.from.recoveryPoint {
-			r.expected = s.next.Load()
-			if !s.indexed() {
+		if !last && s.Next.Load() <= r.from.recoveryPoint {
+			r.expected = s.Next.Load()
+			if !s.Indexed() {
 				if err := r.rebuildIndex(s); err != nil {
 					return nil, err
 				}
 			}
 			continue
 		}
-		if s.base > r.expected && !r.log.gaps() && i > 0 {
-			r.cutLine(s, 0, r.total(segments[i:]), fmt.Errorf("%w: offset %d expected", errFrame, r.expected))
+		if s.Base > r.expected && !r.log.gaps() && i > 0 {
+			r.cutLine(s, 0, r.total(segments[i:]), fmt.Errorf("%w: offset %d expected", segment.ErrFrame, r.expected))
 			return segments[:i], r.log.discard(segments[i:], r.cfg.FileDeleteDelayMs)
 		}
-		r.expected = max(r.expected, s.base)
-		size := s.size.Load()
+		r.expected = max(r.expected, s.Base)
+		size := s.Size.Load()
 		whole, err := r.checkSegment(s, last)
 		if err != nil {
 			return nil, err
@@ -355,103 +316,63 @@ func (r *loader) checkSegments(segments []*segment) ([]*segment, error) {
 		}
 		if !last {
 			r.log.dir.logger.Error("later segments go with what was cut", "log", r.log.id.String(), "segments", len(segments)-i-1,
-				"bytes", r.total(segments[i+1:]), "from", segments[i+1].base, "cut", size-s.size.Load())
+				"bytes", r.total(segments[i+1:]), "from", segments[i+1].Base, "cut", size-s.Size.Load())
 		}
 		return segments[:i+1], r.log.discard(segments[i+1:], r.cfg.FileDeleteDelayMs)
 	}
 	return segments, nil
 }
 
-func (r *loader) total(segments []*segment) (bytes int64) {
+func (r *loader) total(segments []*segment.Segment) (bytes int64) {
 	for _, s := range segments {
-		bytes += s.size.Load()
+		bytes += s.Size.Load()
 	}
 	return bytes
 }
 
-// indexed tells whether both indexes are there and look like indexes of this segment.
-func (s *segment) indexed() bool {
-	if !s.offsets.exists || !s.times.exists || s.offsets.ragged || s.times.ragged {
-		return false
-	}
-	if s.offsets.stored == 0 {
-		return true
-	}
-	_, e, err := s.offsets.last()
-	return err == nil && entryOffset(e[:]) > 0 && entryPosition(e[:]) < s.size.Load()
-}
-
 // rebuildIndex makes the indexes again from the batches' headers.
-func (r *loader) rebuildIndex(s *segment) error {
-	r.log.dir.logger.Warn("indexes are missing or damaged and made again", "segment", s.path(dataSuffix))
-	return s.rebuildIndex(r.cfg, r.buf)
-}
-
-func (s *segment) rebuildIndex(cfg *Config, buf []byte) error {
-	if err := s.clearIndex(); err != nil {
-		return err
-	}
-	err := s.headers(0, buf, func(h batch.Batch, at int64) error {
-		s.note(h, at, cfg)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.mu.known = true
-	newest := s.mu.newest
-	s.mu.Unlock()
-	if newest.ms >= 0 && s != s.log.active() {
-		s.noteTime(newest)
-	}
-	return s.storeIndexes()
-}
-
-func (s *segment) clearIndex() error {
-	s.mu.Lock()
-	s.mu.newest, s.mu.known = timedOffset{-1, s.base}, false
-	s.mu.Unlock()
-	s.sinceEntry, s.lastTimeMs = 0, -1
-	return errors.Join(s.offsets.clear(), s.times.clear())
+func (r *loader) rebuildIndex(s *segment.Segment) error {
+	r.log.dir.logger.Warn("indexes are missing or damaged and made again", "segment", s.Path(segment.DataSuffix))
+	return s.RebuildIndex(int64(r.cfg.IndexIntervalBytes), s != r.log.active(), r.buf)
 }
 
 // checkSegment checks the batches past the recovery point. It returns false when it had to cut.
-func (r *loader) checkSegment(s *segment, last bool) (whole bool, err error) {
-	f, err := s.data.acquire(disk.Write)
+func (r *loader) checkSegment(s *segment.Segment, last bool) (whole bool, err error) {
+	f, err := s.Data.Acquire(disk.Write)
 	if err != nil {
 		return false, err
 	}
-	defer f.release()
+	defer f.Release()
 	start, entry, err := r.trustedEntry(s, f)
 	if err != nil {
 		return false, err
 	}
-	if last && start.at > 0 {
+	if last && start.At > 0 {
 		if done, err := r.nothingNew(s, f, start); done || err != nil {
 			return done, err
 		}
 	}
-	if err := r.openBooks(s, start, entry); err != nil {
+	r.expected = max(r.expected, start.Base)
+	if err := s.OpenBooks(start, entry); err != nil {
 		return false, err
 	}
-	for w := walk(f, start.at, s.size.Load(), r.buf); ; {
+	for w := segment.Walk(f, start.At, s.Size.Load(), r.buf); ; {
 		err := r.checkNext(s, &w)
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil && !errors.Is(err, errFrame) && !errors.Is(err, batch.ErrCorrupt) {
+		if err != nil && !errors.Is(err, segment.ErrFrame) && !errors.Is(err, batch.ErrCorrupt) {
 			return false, err
 		}
 		if err != nil {
-			return r.broken(s, f, w.at, last, err)
+			return r.broken(s, f, w.At, last, err)
 		}
 	}
-	s.mu.known = true
+	s.AllNoted()
 	if r.expected < r.from.recoveryPoint && (last || !r.log.gaps()) {
-		return r.broken(s, f, s.size.Load(), last, errMissing)
+		return r.broken(s, f, s.Size.Load(), last, errMissing)
 	}
-	s.next.Store(r.expected)
+	s.Next.Store(r.expected)
 	return true, nil
 }
 
@@ -460,21 +381,21 @@ var errMissing = errors.New("records are missing")
 
 // nothingNew walks from an index entry to the recovery point and tells whether the segment ends there, as it does
 // after a clean stop. Then nothing else need be looked at until the log is used.
-func (r *loader) nothingNew(s *segment, f *handle, start place) (bool, error) {
-	small := takeBlock()
-	defer putBlock(small)
-	next := start.base
-	for w := walk(f, start.at, s.size.Load(), small[:]); next < r.from.recoveryPoint; {
-		h, _, err := w.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, errFrame) {
+func (r *loader) nothingNew(s *segment.Segment, f *segment.Handle, start segment.Place) (bool, error) {
+	small := segment.TakeBlock()
+	defer segment.PutBlock(small)
+	next := start.Base
+	for w := segment.Walk(f, start.At, s.Size.Load(), small[:]); next < r.from.recoveryPoint; {
+		h, _, err := w.Next()
+		if errors.Is(err, io.EOF) || errors.Is(err, segment.ErrFrame) {
 			return false, nil
 		}
 		if err != nil {
 			return false, err
 		}
 		next = h.NextOffset()
-		if next == r.from.recoveryPoint && w.at == w.limit {
-			s.next.Store(next)
+		if next == r.from.recoveryPoint && w.At == w.Limit {
+			s.Next.Store(next)
 			r.expected = next
 			return true, nil
 		}
@@ -484,91 +405,39 @@ func (r *loader) nothingNew(s *segment, f *handle, start place) (bool, error) {
 
 // trustedEntry finds where to begin in a segment: at the batch of the last index entry below the recovery point, or at
 // the beginning (entry -1).
-func (r *loader) trustedEntry(s *segment, f *handle) (start place, entry int64, err error) {
-	start = place{0, s.base}
-	if r.from.recoveryPoint <= s.base {
+func (r *loader) trustedEntry(s *segment.Segment, f *segment.Handle) (start segment.Place, entry int64, err error) {
+	start = segment.Place{Base: s.Base}
+	if r.from.recoveryPoint <= s.Base {
 		return start, -1, nil
 	}
 	if r.log.dir.unclean {
-		if err := r.trim(s); err != nil {
+		if err := s.Trim(r.from.recoveryPoint); err != nil {
 			return start, -1, err
 		}
 	}
-	if !s.indexed() {
-		return start, -1, nil
+	start, entry, err = s.EntryBelow(r.from.recoveryPoint, f)
+	if errors.Is(err, segment.ErrAstray) {
+		r.log.dir.logger.Warn("offset index is wrong and made again", "file", s.Path(segment.IndexSuffix))
+		return segment.Place{Base: s.Base}, -1, nil
 	}
-	n, e, err := s.offsets.floor(entryOffset, r.from.recoveryPoint-1-s.base)
-	if err != nil || n < 0 {
-		return start, -1, err
-	}
-	small := takeBlock()
-	defer putBlock(small)
-	w := walk(f, entryPosition(e[:]), s.size.Load(), small[:])
-	h, at, err := w.next()
-	if err != nil || h.LastOffset() != s.base+entryOffset(e[:]) || h.BaseOffset() < s.base {
-		r.log.dir.logger.Warn("offset index is wrong and made again", "file", s.path(indexSuffix))
-		return start, -1, nil
-	}
-	return place{at, h.BaseOffset()}, n, nil
-}
-
-// trim keeps of the indexes what was durable: entries below the recovery point. What a crash left of later ones may be
-// anything.
-func (r *loader) trim(s *segment) error {
-	limit := r.from.recoveryPoint - s.base
-	var offset, at int64
-	err := s.offsets.keep(func(e []byte) bool {
-		ok := entryOffset(e) > offset && entryPosition(e) > at && entryOffset(e) < limit
-		offset, at = entryOffset(e), entryPosition(e)
-		return ok
-	})
-	if err != nil {
-		return err
-	}
-	ms, last := int64(-1), int64(-1)
-	return s.times.keep(func(e []byte) bool {
-		ok := entryTime(e) > ms && entryTimeOffset(e) > last && entryTimeOffset(e) < limit
-		ms, last = entryTime(e), entryTimeOffset(e)
-		return ok
-	})
-}
-
-// openBooks sets the indexes and what goes with them to how they were when the given entry had just been written.
-func (r *loader) openBooks(s *segment, start place, entry int64) error {
-	r.expected = max(r.expected, start.base)
-	if entry < 0 {
-		return s.clearIndex()
-	}
-	_, e, err := s.offsets.floor(entryPosition, start.at)
-	if err != nil {
-		return err
-	}
-	t, te, err := s.times.floor(entryTimeOffset, entryOffset(e[:]))
-	if err != nil {
-		return err
-	}
-	if t >= 0 {
-		s.mu.newest = timedOffset{entryTime(te[:]), s.base + entryTimeOffset(te[:])}
-		s.lastTimeMs = s.mu.newest.ms
-	}
-	return errors.Join(s.offsets.cut(entry+1), s.times.cut(t+1))
+	return start, entry, err
 }
 
 // checkNext takes one batch into the books.
-func (r *loader) checkNext(s *segment, w *walker) error {
-	h, at, err := w.next()
+func (r *loader) checkNext(s *segment.Segment, w *segment.Walker) error {
+	h, at, err := w.Next()
 	if err != nil {
 		return err
 	}
 	if h.BaseOffset() < r.expected || (h.BaseOffset() > r.expected && !r.log.gaps()) {
-		w.at = at
-		return fmt.Errorf("%w: offset %d, %d expected", errFrame, h.BaseOffset(), r.expected)
+		w.At = at
+		return fmt.Errorf("%w: offset %d, %d expected", segment.ErrFrame, h.BaseOffset(), r.expected)
 	}
 	if h.NextOffset() > r.from.recoveryPoint {
 		next, size := h.NextOffset(), h.Size()
-		b, err := w.verify(at, size)
+		b, err := w.Verify(at, size)
 		if err != nil {
-			w.at = at
+			w.At = at
 			return err
 		}
 		h = b
@@ -580,55 +449,55 @@ func (r *loader) checkNext(s *segment, w *walker) error {
 	} else {
 		r.expected = h.NextOffset()
 	}
-	s.note(h, at, r.cfg)
+	s.Note(h, at, int64(r.cfg.IndexIntervalBytes))
 	return nil
 }
 
-func (r *loader) applyChecked(s *segment, b batch.Batch, at, size int64) error {
+func (r *loader) applyChecked(s *segment.Segment, b batch.Batch, at, size int64) error {
 	if b.BaseOffset() < r.log.producers.End {
 		return nil
 	}
 	if int64(len(b)) < size {
-		return s.applyFrom(b, at)
+		return r.log.applyFrom(s, b, at)
 	}
-	return s.apply(b)
+	return r.log.apply(s, b)
 }
 
 // broken deals with bytes at a position that are not the batch that should follow. Past the recovery point they are what
 // a crash leaves, and are cut. Below it they had been durable: then nothing is destroyed, and the log stops there.
-func (r *loader) broken(s *segment, f *handle, at int64, last bool, cause error) (whole bool, err error) {
+func (r *loader) broken(s *segment.Segment, f *segment.Handle, at int64, last bool, cause error) (whole bool, err error) {
 	if r.expected < r.from.recoveryPoint {
 		r.log.damaged(r.expected, cause)
 		if last {
-			s.size.Store(at)
-			s.next.Store(r.from.recoveryPoint)
+			s.Size.Store(at)
+			s.Next.Store(r.from.recoveryPoint)
 		}
-		r.expected = max(r.expected, s.next.Load())
+		r.expected = max(r.expected, s.Next.Load())
 		return true, nil
 	}
-	r.cutLine(s, at, s.size.Load()-at, cause)
+	r.cutLine(s, at, s.Size.Load()-at, cause)
 	if err := f.Truncate(at); err != nil {
-		return false, fmt.Errorf("cut %s at %d: %w", s.path(dataSuffix), at, err)
+		return false, fmt.Errorf("cut %s at %d: %w", s.Path(segment.DataSuffix), at, err)
 	}
 	// The cut must be durable before anything is written behind it: were it lost, the junk would be back, in the midst.
-	s.unsynced.Store(true)
-	s.size.Store(at)
-	s.next.Store(r.expected)
+	s.Unsynced.Store(true)
+	s.Size.Store(at)
+	s.Next.Store(r.expected)
 	return false, nil
 }
 
 // cutLine says what was cut.
-func (r *loader) cutLine(s *segment, at, bytes int64, cause error) {
-	r.log.dir.logger.Warn("cut what a crash left unfinished", "log", r.log.id.String(), "file", s.path(dataSuffix),
+func (r *loader) cutLine(s *segment.Segment, at, bytes int64, cause error) {
+	r.log.dir.logger.Warn("cut what a crash left unfinished", "log", r.log.id.String(), "file", s.Path(segment.DataSuffix),
 		"position", at, "offset", r.expected, "bytes", bytes, "reason", cause)
 }
 
 // finish sets the log's positions. Everything counts as not flushed that lies past the recovery point.
-func (r *loader) finish(segments []*segment) error {
+func (r *loader) finish(segments []*segment.Segment) error {
 	l := r.log
 	for _, at := range r.snapshots {
 		if at > r.expected {
-			if err := l.dir.fs.Remove(l.path + "/" + segmentName(at, snapshotSuffix)); err != nil {
+			if err := l.dir.fs.Remove(l.path + "/" + segment.Name(at, segment.SnapshotSuffix)); err != nil {
 				return err
 			}
 		}
@@ -649,7 +518,7 @@ func (r *loader) finish(segments []*segment) error {
 	p.Start, p.End = r.from.start, r.expected
 	p.HighWatermark = min(max(r.from.highWatermark, p.Start), p.End)
 	p.Flushed = min(max(r.from.recoveryPoint, p.Start), p.End)
-	l.mu.end = spot{p.End, active, active.size.Load()}
+	l.mu.end = spot{p.End, active, active.Size.Load()}
 	l.mu.flushed, l.mu.committed = spot{offset: -1}, spot{offset: -1}
 	if p.Flushed == p.End {
 		l.mu.flushed = l.mu.end
@@ -661,10 +530,10 @@ func (r *loader) finish(segments []*segment) error {
 	l.stabilise()
 	l.recoveryPoint.Store(p.Flushed)
 	for _, s := range segments {
-		if s.next.Load() > p.Flushed {
-			s.unsynced.Store(true)
+		if s.Next.Load() > p.Flushed {
+			s.Unsynced.Store(true)
 		}
-		if err := s.shut(false); err != nil {
+		if err := s.Shut(false); err != nil {
 			return err
 		}
 	}

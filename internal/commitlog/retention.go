@@ -3,6 +3,8 @@ package commitlog
 import (
 	"errors"
 	"fmt"
+
+	"barnabas/internal/commitlog/segment"
 )
 
 // AdvanceStart makes offset to the first that may be read, as DeleteRecords does; what lies wholly below goes. It never
@@ -48,7 +50,7 @@ func (l *Log) moveStart(to int64) {
 func (l *Log) below(offset int64) int {
 	segments := *l.segments.Load()
 	n := 0
-	for n < len(segments)-1 && segments[n+1].base <= offset {
+	for n < len(segments)-1 && segments[n+1].Base <= offset {
 		n++
 	}
 	return n
@@ -72,14 +74,14 @@ func (l *Log) retain(nowMs int64) error {
 	if n == len(segments) {
 		// Everything has expired: begin anew, so that the log keeps its place.
 		active := segments[n-1]
-		if _, err := l.addSegment(active.next.Load(), cfg); err != nil {
+		if _, err := l.addSegment(active.Next.Load(), cfg); err != nil {
 			return err
 		}
-		l.takeSnapshot(active.next.Load())
+		l.takeSnapshot(active.Next.Load())
 		segments = *l.segments.Load()
 	}
-	l.dir.logger.Info("retention deletes segments", "log", l.id.String(), "segments", n, "start", segments[n].base)
-	l.moveStart(segments[n].base)
+	l.dir.logger.Info("retention deletes segments", "log", l.id.String(), "segments", n, "start", segments[n].Base)
+	l.moveStart(segments[n].Base)
 	return l.deleteSegments(n)
 }
 
@@ -92,22 +94,22 @@ func (l *Log) expired(nowMs int64, cfg *Config) (int, error) {
 		surplus = l.Size() - cfg.RetentionBytes
 	}
 	for n, s := range segments {
-		size, last := s.size.Load(), n == len(segments)-1
-		if s.next.Load() > p.HighWatermark || (last && size == 0) {
+		size, last := s.Size.Load(), n == len(segments)-1
+		if s.Next.Load() > p.HighWatermark || (last && size == 0) {
 			return n, nil
 		}
 		old := false
 		if cfg.Delete && cfg.RetentionMs >= 0 {
-			newest, err := s.newest()
+			newest, err := s.Newest()
 			if err != nil {
 				return 0, l.failed("read time index", err)
 			}
-			if newest.ms < 0 {
-				newest.ms = s.modifiedMs.Load()
+			if newest.Ms < 0 {
+				newest.Ms = s.ModifiedMs.Load()
 			}
-			old = nowMs-newest.ms > cfg.RetentionMs
+			old = nowMs-newest.Ms > cfg.RetentionMs
 		}
-		passed := !last && segments[n+1].base <= p.Start
+		passed := !last && segments[n+1].Base <= p.Start
 		if !old && !passed && surplus < size {
 			return n, nil
 		}
@@ -123,26 +125,23 @@ func (l *Log) deleteSegments(n int) error {
 		return nil
 	}
 	segments := *l.segments.Load()
-	kept := append([]*segment(nil), segments[n:]...)
+	kept := append([]*segment.Segment(nil), segments[n:]...)
 	l.segments.Store(&kept)
 	return l.discard(segments[:n], l.config.Load().FileDeleteDelayMs)
 }
 
 // discard gives up segments that are no longer in the list.
-func (l *Log) discard(segments []*segment, delayMs int64) error {
+func (l *Log) discard(segments []*segment.Segment, delayMs int64) error {
 	d := l.dir
 	var errs []error
 	for _, s := range segments {
-		exists := []bool{true, s.offsets.onDisk(), s.times.onDisk(), s.aborted.onDisk(), true}
-		for i, suffix := range []string{dataSuffix, indexSuffix, timeSuffix, abortedSuffix, snapshotSuffix} {
-			if suffix == snapshotSuffix && s.base == l.snapshotAt {
-				continue // still the newest
-			}
-			if exists[i] {
-				errs = append(errs, d.discardFile(s.path(suffix), delayMs))
-			}
+		for _, path := range s.Paths() {
+			errs = append(errs, d.discardFile(path, delayMs))
 		}
-		errs = append(errs, s.shut(true))
+		if s.Base != l.snapshotAt { // still the newest
+			errs = append(errs, d.discardFile(s.Path(segment.SnapshotSuffix), delayMs))
+		}
+		errs = append(errs, s.Shut(true))
 	}
 	l.forgetWarm()
 	l.entriesDirty.Store(true)
@@ -158,10 +157,4 @@ func (l *Log) forgetWarm() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.warm = nil
-}
-
-func (x *index) onDisk() bool {
-	x.lock.Lock()
-	defer x.lock.Unlock()
-	return x.exists
 }

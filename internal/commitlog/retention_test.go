@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -183,15 +184,15 @@ func TestDeletedSegmentsCanBeReadByWhoHoldsThem(t *testing.T) {
 		}
 		return n
 	}
-	if list(deletedSuffix) == 0 {
+	if list(segment.DeletedSuffix) == 0 {
 		t.Fatal("nothing waits to be removed")
 	}
 	d.keeper.bury(c.now().Add(59 * time.Second))
-	if list(deletedSuffix) == 0 {
+	if list(segment.DeletedSuffix) == 0 {
 		t.Fatal("removed before file.delete.delay.ms")
 	}
 	d.keeper.bury(c.now().Add(61 * time.Second))
-	if list(deletedSuffix) != 0 {
+	if list(segment.DeletedSuffix) != 0 {
 		t.Fatal("not removed")
 	}
 	if data, err := r.AppendTo(nil); err != nil || len(data) == 0 {

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -225,7 +226,7 @@ func TestWriteErrorThatIsNoFullDiskTakesTheDirectoryOffline(t *testing.T) {
 	l := mustLog(t, d, smallConfig())
 	mustAppend(t, l, records(0, 1, 50))
 	m.SetFault(func(op disk.Op) error {
-		if op.Kind == disk.OpWrite && strings.HasSuffix(op.Path, dataSuffix) {
+		if op.Kind == disk.OpWrite && strings.HasSuffix(op.Path, segment.DataSuffix) {
 			return disk.Short{N: 5, Err: syscall.EIO}
 		}
 		return nil

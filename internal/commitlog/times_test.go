@@ -128,7 +128,7 @@ func TestLastStableOffsetWaitsForTheMarkerAndItsCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	aborted, err := l.AbortedTransactions(0, 8)
-	if err != nil || len(aborted) != 1 || aborted[0] != (AbortedTransaction{2, 4, 6}) {
+	if err != nil || len(aborted) != 1 || aborted[0] != (AbortedTransaction{ProducerID: 2, First: 4, Last: 6}) {
 		t.Fatalf("%+v %v", aborted, err)
 	}
 	if aborted, _ := l.AbortedTransactions(0, 4); len(aborted) != 0 {
@@ -191,7 +191,7 @@ func TestTransactionsMatchAModelThroughCrashes(t *testing.T) {
 				if open && r.IntN(3) == 0 {
 					commit := r.IntN(2) == 0
 					a := mark(t, l, id, commit)
-					all = append(all, ended{AbortedTransaction{id, first, a.First}, !commit})
+					all = append(all, ended{AbortedTransaction{ProducerID: id, First: first, Last: a.First}, !commit})
 					delete(begun, id)
 					continue
 				}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -402,7 +403,7 @@ func TestTrap11CrashWhileLoadingCountsAsUnclean(t *testing.T) {
 		errStop := errors.New("stopped")
 		ops, loading := 0, false
 		m.SetFault(func(op disk.Op) error {
-			loading = loading || strings.HasSuffix(op.Path, dataSuffix)
+			loading = loading || strings.HasSuffix(op.Path, segment.DataSuffix)
 			if ops++; ops > n {
 				return errStop
 			}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"barnabas/internal/commitlog/producer"
-	"barnabas/internal/disk"
+	"barnabas/internal/commitlog/segment"
 )
 
 // Truncate cuts the log so that it ends at offset to, or before it if to lies inside a batch: that batch goes whole. It
@@ -35,38 +35,40 @@ func (l *Log) Truncate(to int64) error {
 func (l *Log) cutTo(to int64) error {
 	segments := *l.segments.Load()
 	n := len(segments)
-	for n > 1 && segments[n-1].base >= to {
+	for n > 1 && segments[n-1].Base >= to {
 		n--
 	}
 	if n == 0 {
 		return nil
 	}
 	s := segments[n-1]
-	p, err := s.locate(to, s.size.Load())
-	if err != nil && !errors.Is(err, errFrame) {
+	p, err := s.Locate(to, s.Size.Load())
+	if err != nil && !errors.Is(err, segment.ErrFrame) {
 		return err
 	}
-	end := p.base
+	end := p.Base
 	if end < 0 {
-		end = min(to, s.next.Load())
+		end = min(to, s.Next.Load())
 	}
 	// First of all the recovery point: a crash after new records were written here must find them unchecked.
 	if err := l.dir.lowerRecoveryPoint(l, end); err != nil {
 		return err
 	}
-	kept := append([]*segment(nil), segments[:n]...)
+	kept := append([]*segment.Segment(nil), segments[:n]...)
 	l.mu.Lock()
 	l.mu.generation++
 	l.mu.warm = nil
-	l.setEnd(end, spot{end, s, p.at})
+	l.setEnd(end, spot{end, s, p.At})
 	l.mu.Unlock()
-	s.size.Store(p.at)
-	s.next.Store(end)
+	s.Size.Store(p.At)
+	s.Next.Store(end)
 	l.segments.Store(&kept)
 	if err := l.discard(segments[n:], l.config.Load().FileDeleteDelayMs); err != nil {
 		return err
 	}
-	if err := s.cut(p.at, end); err != nil {
+	if err := s.Cut(p.At, end); errors.Is(err, segment.ErrFlush) {
+		return l.dir.fail(err)
+	} else if err != nil {
 		return err
 	}
 	if err := l.dropSnapshots(end); err != nil {
@@ -97,44 +99,6 @@ func (l *Log) setEnd(end int64, at spot) {
 	l.stabilise()
 }
 
-// cut shortens the files of a segment and flushes the batches that stay.
-func (s *segment) cut(size, end int64) error {
-	f, err := s.data.acquire(disk.Write)
-	if err != nil {
-		return err
-	}
-	if err = f.Truncate(size); err == nil {
-		if err = f.SyncData(); err != nil {
-			err = s.log.dir.fail(fmt.Errorf("flush %s: %w", s.path(dataSuffix), err))
-		}
-	}
-	if err = errors.Join(err, f.release()); err != nil {
-		return err
-	}
-	s.unsynced.Store(false)
-	s.ready = false
-	s.mu.Lock()
-	s.mu.known = false
-	s.mu.Unlock()
-	n, _, err := s.offsets.floor(entryPosition, size-1)
-	if err != nil {
-		return err
-	}
-	if err := s.offsets.cut(n + 1); err != nil {
-		return err
-	}
-	if n, _, err = s.times.floor(entryTimeOffset, end-1-s.base); err != nil {
-		return err
-	}
-	if err := s.times.cut(n + 1); err != nil {
-		return err
-	}
-	if n, _, err = s.aborted.floor(entryAbortedLast, end-1); err != nil {
-		return err
-	}
-	return s.aborted.cut(n + 1)
-}
-
 // dropSnapshots removes the producer snapshots of what has been cut: other records will get these offsets.
 func (l *Log) dropSnapshots(end int64) error {
 	offsets, err := l.listSnapshots()
@@ -143,7 +107,7 @@ func (l *Log) dropSnapshots(end int64) error {
 	}
 	for _, at := range offsets {
 		if at > end {
-			if err := l.dir.fs.Remove(l.path + "/" + segmentName(at, snapshotSuffix)); err != nil {
+			if err := l.dir.fs.Remove(l.path + "/" + segment.Name(at, segment.SnapshotSuffix)); err != nil {
 				return err
 			}
 		}
@@ -159,7 +123,7 @@ func (l *Log) listSnapshots() ([]int64, error) {
 	}
 	var offsets []int64
 	for _, e := range entries {
-		if at, ok := parseSegmentName(e.Name, snapshotSuffix); ok {
+		if at, ok := segment.ParseName(e.Name, segment.SnapshotSuffix); ok {
 			offsets = append(offsets, at)
 		}
 	}
@@ -190,7 +154,7 @@ func (l *Log) restart(at int64) error {
 	l.producers.Clear()
 	l.snapshotAt = -1
 	for _, s := range old { // at once: one of them may have the name of the new segment
-		if err := errors.Join(s.shut(true), s.remove()); err != nil {
+		if err := errors.Join(s.Shut(true), s.Remove()); err != nil {
 			return err
 		}
 	}
@@ -212,13 +176,4 @@ func (l *Log) restart(at int64) error {
 		return l.dir.fail(fmt.Errorf("flush %s: %w", l.path, err))
 	}
 	return nil
-}
-
-// remove deletes the segment's files.
-func (s *segment) remove() error {
-	var errs []error
-	for _, suffix := range []string{dataSuffix, indexSuffix, timeSuffix, abortedSuffix} {
-		errs = append(errs, s.log.dir.fs.Remove(s.path(suffix)))
-	}
-	return errors.Join(errs...)
 }

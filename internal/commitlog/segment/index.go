@@ -1,4 +1,4 @@
-package commitlog
+package segment
 
 import (
 	"encoding/binary"
@@ -16,7 +16,7 @@ import (
 //   - .timeindex: largest timestamp so far int64, relative last offset of the batch that had it int32.
 //   - .txnindex: aborted transactions whose markers are in the segment, see abortedEntry. Made with its first entry.
 //
-// Entries of the sparse ones are hints: where one leads, the batch's own header must agree (see segment.locate), and all three can be
+// Entries of the sparse ones are hints: where one leads, the batch's own header must agree (see Segment.Locate), and all three can be
 // made again from the segment. So they need no flush of their own before a record is acknowledged.
 const (
 	offsetEntryBytes = 8
@@ -50,7 +50,7 @@ func entryTimeOffset(e []byte) int64 { return int64(int32(binary.BigEndian.Uint3
 // index is a file of entries of equal width that only grows at its end. It is changed under the append slot and
 // searched by anybody.
 type index struct {
-	file
+	File
 	width int64
 
 	lock   sync.Mutex // short: guards what follows, never held during I/O
@@ -72,10 +72,10 @@ func (x *index) add(e indexEntry) {
 	x.tail = append(x.tail, e[:x.width]...)
 	full := len(x.tail) >= tailBytes
 	x.lock.Unlock()
-	x.seg.indexUnsynced.Store(true)
+	x.seg.IndexUnsynced.Store(true)
 	if full {
 		if err := x.store(); err != nil {
-			x.seg.log.tolerate(err)
+			x.seg.Host.Tolerate(err)
 		}
 	}
 }
@@ -88,19 +88,19 @@ func (x *index) store() error {
 	if len(tail) == 0 && exists {
 		return nil
 	}
-	h, err := x.acquire(disk.Create)
+	h, err := x.Acquire(disk.Create)
 	if err != nil {
 		return err
 	}
 	if !exists {
-		x.seg.log.entriesDirty.Store(true)
+		x.seg.Host.NamesChanged()
 	}
 	// The tail only grows under the append slot, which the caller holds.
 	if len(tail) > 0 {
 		_, err = h.WriteAt(tail, stored*x.width)
 	}
-	if err = errors.Join(err, h.release()); err != nil {
-		return fmt.Errorf("write %s: %w", x.path(), err)
+	if err = errors.Join(err, h.Release()); err != nil {
+		return fmt.Errorf("write %s: %w", x.Path(), err)
 	}
 	x.lock.Lock()
 	x.stored += int64(len(tail)) / x.width
@@ -120,6 +120,13 @@ func (x *index) storeSome() error {
 	return x.store()
 }
 
+// onDisk tells whether the file exists.
+func (x *index) onDisk() bool {
+	x.lock.Lock()
+	defer x.lock.Unlock()
+	return x.exists
+}
+
 // waiting tells whether entries wait to be written.
 func (x *index) waiting() bool {
 	x.lock.Lock()
@@ -134,6 +141,12 @@ func (x *index) forget() {
 	if len(x.tail) == 0 {
 		x.tail = nil
 	}
+}
+
+func (x *index) buffered() bool {
+	x.lock.Lock()
+	defer x.lock.Unlock()
+	return x.tail != nil
 }
 
 // cut keeps the first n entries.
@@ -163,12 +176,12 @@ func (x *index) keep(good func(e []byte) bool) error {
 		return x.cut(0)
 	}
 	data := make([]byte, x.stored*x.width)
-	h, err := x.acquire(disk.Write)
+	h, err := x.Acquire(disk.Write)
 	if err == nil {
-		err = errors.Join(readFull(h, data, 0), h.release())
+		err = errors.Join(ReadFull(h, data, 0), h.Release())
 	}
 	if err != nil {
-		return fmt.Errorf("read %s: %w", x.path(), err)
+		return fmt.Errorf("read %s: %w", x.Path(), err)
 	}
 	n := int64(0)
 	for n < x.stored && good(data[n*x.width:(n+1)*x.width]) {
@@ -190,13 +203,13 @@ func (x *index) clear() error {
 }
 
 func (x *index) truncate(n int64) error {
-	h, err := x.acquire(disk.Write)
+	h, err := x.Acquire(disk.Write)
 	if err != nil {
 		return err
 	}
-	x.seg.indexUnsynced.Store(true)
-	if err := errors.Join(h.Truncate(n*x.width), h.release()); err != nil {
-		return fmt.Errorf("cut %s: %w", x.path(), err)
+	x.seg.IndexUnsynced.Store(true)
+	if err := errors.Join(h.Truncate(n*x.width), h.Release()); err != nil {
+		return fmt.Errorf("cut %s: %w", x.Path(), err)
 	}
 	return nil
 }
@@ -232,17 +245,17 @@ func (x *index) floorStored(stored int64, key func([]byte) int64, target int64) 
 	if stored == 0 {
 		return -1, e, nil
 	}
-	h, err := x.acquire(disk.Write)
+	h, err := x.Acquire(disk.Write)
 	if err != nil {
 		return -1, e, err
 	}
-	buf := takeBlock()
-	defer putBlock(buf)
+	buf := TakeBlock()
+	defer PutBlock(buf)
 	number, err = x.searchFile(h, buf[:], stored, key, target)
 	if number >= 0 {
 		copy(e[:], buf[:x.width])
 	}
-	return number, e, errors.Join(err, h.release())
+	return number, e, errors.Join(err, h.Release())
 }
 
 // searchFile leaves the found entry at the beginning of buf.
@@ -250,8 +263,8 @@ func (x *index) searchFile(r io.ReaderAt, buf []byte, stored int64, key func([]b
 	lo, hi := int64(0), stored // the answer is below hi, and at lo or later if there is one
 	for perBlock := int64(len(buf)) / x.width; hi-lo > perBlock; {
 		mid := (lo + hi) / 2
-		if err := readFull(r, buf[:x.width], mid*x.width); err != nil {
-			return -1, fmt.Errorf("read %s: %w", x.path(), err)
+		if err := ReadFull(r, buf[:x.width], mid*x.width); err != nil {
+			return -1, fmt.Errorf("read %s: %w", x.Path(), err)
 		}
 		if key(buf) <= target {
 			lo = mid
@@ -260,8 +273,8 @@ func (x *index) searchFile(r io.ReaderAt, buf []byte, stored int64, key func([]b
 		}
 	}
 	entries := buf[:(hi-lo)*x.width]
-	if err := readFull(r, entries, lo*x.width); err != nil {
-		return -1, fmt.Errorf("read %s: %w", x.path(), err)
+	if err := ReadFull(r, entries, lo*x.width); err != nil {
+		return -1, fmt.Errorf("read %s: %w", x.Path(), err)
 	}
 	if key(entries) > target {
 		return -1, nil
@@ -282,19 +295,19 @@ func (x *index) last() (number int64, e indexEntry, err error) {
 	if n > 0 || stored == 0 {
 		return stored + n/x.width - 1, e, nil
 	}
-	h, err := x.acquire(disk.Write)
+	h, err := x.Acquire(disk.Write)
 	if err != nil {
 		return -1, e, err
 	}
-	err = readFull(h, e[:x.width], (stored-1)*x.width)
-	if err = errors.Join(err, h.release()); err != nil {
-		return -1, e, fmt.Errorf("read %s: %w", x.path(), err)
+	err = ReadFull(h, e[:x.width], (stored-1)*x.width)
+	if err = errors.Join(err, h.Release()); err != nil {
+		return -1, e, fmt.Errorf("read %s: %w", x.Path(), err)
 	}
 	return stored - 1, e, nil
 }
 
-// readFull reads all of p; a file that ends before is shorter than it was.
-func readFull(r io.ReaderAt, p []byte, off int64) error {
+// ReadFull reads all of p; a file that ends before is shorter than it was.
+func ReadFull(r io.ReaderAt, p []byte, off int64) error {
 	n, err := r.ReadAt(p, off)
 	if n == len(p) {
 		return nil

@@ -1,13 +1,11 @@
-package commitlog
+package segment
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 
-	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/disk"
 )
 
@@ -22,17 +20,23 @@ const (
 
 var errAborted = errors.New("malformed transaction index")
 
-type abortedEntry struct {
-	AbortedTransaction
-	lastStable int64
+// AbortedTransaction is what a read_committed reader has to skip: the producer's records from First on, up to its abort marker.
+type AbortedTransaction struct {
+	ProducerID, First, Last int64
 }
 
-func (a abortedEntry) entry() (e indexEntry) {
+// AbortedEntry is one in the index, with the last stable offset once its marker was written.
+type AbortedEntry struct {
+	AbortedTransaction
+	LastStable int64
+}
+
+func (a AbortedEntry) entry() (e indexEntry) {
 	binary.BigEndian.PutUint16(e[:], abortedVersion)
 	binary.BigEndian.PutUint64(e[2:], uint64(a.ProducerID))
 	binary.BigEndian.PutUint64(e[10:], uint64(a.First))
 	binary.BigEndian.PutUint64(e[18:], uint64(a.Last))
-	binary.BigEndian.PutUint64(e[26:], uint64(a.lastStable))
+	binary.BigEndian.PutUint64(e[26:], uint64(a.LastStable))
 	return e
 }
 
@@ -42,16 +46,16 @@ func entryAbortedFirst(e []byte) int64 { return int64(binary.BigEndian.Uint64(e[
 // entryAbortedLast is what a transaction index ascends by.
 func entryAbortedLast(e []byte) int64 { return int64(binary.BigEndian.Uint64(e[18:])) }
 
-func parseAborted(data []byte) ([]abortedEntry, error) {
+func parseAborted(data []byte) ([]AbortedEntry, error) {
 	if len(data)%abortedBytes != 0 {
 		return nil, fmt.Errorf("%w: %d bytes", errAborted, len(data))
 	}
-	entries := make([]abortedEntry, 0, len(data)/abortedBytes)
+	entries := make([]AbortedEntry, 0, len(data)/abortedBytes)
 	for ; len(data) > 0; data = data[abortedBytes:] {
 		if v := entryVersion(data); v != abortedVersion {
 			return nil, fmt.Errorf("%w: version %d", errAborted, v)
 		}
-		e := abortedEntry{AbortedTransaction{
+		e := AbortedEntry{AbortedTransaction{
 			ProducerID: int64(binary.BigEndian.Uint64(data[2:])), First: entryAbortedFirst(data), Last: entryAbortedLast(data),
 		}, int64(binary.BigEndian.Uint64(data[26:]))}
 		if e.First > e.Last || (len(entries) > 0 && e.Last <= entries[len(entries)-1].Last) {
@@ -62,47 +66,13 @@ func parseAborted(data []byte) ([]abortedEntry, error) {
 	return entries, nil
 }
 
-// noteAborted keeps an aborted transaction in the segment that holds its marker.
-func (s *segment) noteAborted(ended *producer.Transaction) {
-	l := s.log
-	l.mu.Lock()
-	stable := l.mu.transactions.StableAfter(ended)
-	l.mu.Unlock()
-	s.aborted.add(abortedEntry{AbortedTransaction{ended.Producer, ended.First, ended.Last}, stable}.entry())
+// AddAborted notes a transaction whose marker is in the segment, and how far the log was stable after it.
+func (s *Segment) AddAborted(a AbortedTransaction, lastStable int64) {
+	s.aborted.add(AbortedEntry{a, lastStable}.entry())
 }
 
-// AbortedTransactions lists what a read_committed reader of the offsets from up to upTo has to skip, sorted by first
-// offset: clients rely on the order.
-func (l *Log) AbortedTransactions(from, upTo int64) ([]AbortedTransaction, error) {
-	if err := l.usable(); err != nil {
-		return nil, err
-	}
-	var found []AbortedTransaction
-	for _, s := range l.segmentsFrom(from) {
-		entries, err := s.abortedEntries()
-		if errors.Is(err, errGone) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read transaction index of %s: %w", l.id, err)
-		}
-		complete := false
-		for _, e := range entries {
-			if e.Last >= from && e.First < upTo {
-				found = append(found, e.AbortedTransaction)
-			}
-			complete = complete || e.lastStable >= upTo // later entries begin after upTo
-		}
-		if complete {
-			break
-		}
-	}
-	slices.SortStableFunc(found, func(a, b AbortedTransaction) int { return cmp.Compare(a.First, b.First) })
-	return found, nil
-}
-
-// abortedEntries reads a segment's transaction index, in the file and in memory.
-func (s *segment) abortedEntries() ([]abortedEntry, error) {
+// AbortedEntries reads a segment's transaction index, in the file and in memory.
+func (s *Segment) AbortedEntries() ([]AbortedEntry, error) {
 	x := &s.aborted
 	x.lock.Lock()
 	stored, tail := x.stored, slices.Clone(x.tail)
@@ -115,13 +85,25 @@ func (s *segment) abortedEntries() ([]abortedEntry, error) {
 	}
 	data := make([]byte, stored*abortedBytes, stored*abortedBytes+int64(len(tail)))
 	if stored > 0 {
-		f, err := x.acquire(disk.Write)
+		f, err := x.Acquire(disk.Write)
 		if err != nil {
 			return nil, err
 		}
-		if err := errors.Join(readFull(f, data, 0), f.release()); err != nil {
+		if err := errors.Join(ReadFull(f, data, 0), f.Release()); err != nil {
 			return nil, err
 		}
 	}
 	return parseAborted(append(data, tail...))
+}
+
+// ForgetAborted drops the aborted transactions that ended at offset from or later: replaying finds them again. What a
+// crash left of them may be anything, so they are gone through one by one.
+func (s *Segment) ForgetAborted(from int64) error {
+	last := int64(-1)
+	return s.aborted.keep(func(e []byte) bool {
+		first, end := entryAbortedFirst(e), entryAbortedLast(e)
+		ok := entryVersion(e) == abortedVersion && first <= end && end > last && end < from
+		last = end
+		return ok
+	})
 }
