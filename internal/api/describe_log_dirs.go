@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -15,6 +16,7 @@ import (
 
 // DescribeLogDirs, key 35, versions 1 to 5 (KIP-113). Version 3 has an error for the whole answer, 4
 // the size of the file system (KIP-827), 5 says which directories take no new replicas (KIP-1066).
+// A directory that has failed, while the broker runs or before, is listed with KAFKA_STORAGE_ERROR.
 // A log's size is that of its segments, without indexes, as in Kafka.
 
 func describeLogDirs(ctx context.Context, c *call, q *kmsg.DescribeLogDirsRequest) (kmsg.Response, error) {
@@ -26,7 +28,7 @@ func describeLogDirs(ctx context.Context, c *call, q *kmsg.DescribeLogDirsReques
 			return nil, fmt.Errorf("describe log directories: %w", err)
 		}
 		dir := kmsg.NewDescribeLogDirsResponseDir()
-		dir.Dir = d.Path()
+		dir.Dir = absolute(d.Path())
 		if own != nil {
 			dir.IsCordoned = slices.Contains(own.Cordoned, metadata.UUID(d.ID()))
 		}
@@ -39,7 +41,22 @@ func describeLogDirs(ctx context.Context, c *call, q *kmsg.DescribeLogDirsReques
 		}
 		res.Dirs = append(res.Dirs, dir)
 	}
+	for _, path := range c.h.o.Replicas.LeftOut() {
+		dir := kmsg.NewDescribeLogDirsResponseDir()
+		dir.Dir, dir.ErrorCode = absolute(path), kerr.KafkaStorageError.Code
+		res.Dirs = append(res.Dirs, dir)
+	}
 	return res, nil
+}
+
+// absolute is how Kafka shows a directory, however the configuration has it: a tool that asks several
+// brokers must be able to tell their directories apart.
+func absolute(path string) string {
+	full, err := filepath.Abs(path)
+	if err != nil { // the working directory is gone
+		return path
+	}
+	return filepath.ToSlash(full)
 }
 
 func usageOf(d *commitlog.Dir) (commitlog.Usage, error) {

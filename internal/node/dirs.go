@@ -18,6 +18,7 @@ import (
 // be one of them.
 type dirs struct {
 	data      []*commitlog.Dir
+	leftOut   []string // paths of data directories that have failed
 	meta      *commitlog.Dir
 	clusterID string
 }
@@ -63,6 +64,7 @@ func openDirs(ctx context.Context, o *Options, observer commitlog.Observer, left
 			}
 			o.Logger.Error("data directory has failed and is left out; its partitions are unavailable", "dir", path, "err", err)
 			leftOut()
+			d.leftOut = append(d.leftOut, path)
 			continue
 		}
 		if path == metaPath {

@@ -102,7 +102,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 		return fmt.Errorf("the metadata log is in %s, not in %s: say so with the key metadata.log.dir, or put %s first in log.dirs",
 			path, n.dirs.meta.Path(), path)
 	}
-	n.replicas.Use(n.dirs.data)
+	n.replicas.Use(n.dirs.data, n.dirs.leftOut...)
 	if err = n.startMetadata(ctx); err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
 	"barnabas/internal/batch"
@@ -125,11 +127,33 @@ func TestUnreadableDirectoryIsRefusedOrLeftOut(t *testing.T) {
 		if !strings.Contains(n.Log(), "left out") || !strings.Contains(n.Log(), "/bad") {
 			w.Errorf("the log does not say that /bad is left out:\n%s", n.Log())
 		}
+		if got, want := logDirs(w.Context(), t, w.MustDial("client", n)), "/bad: KAFKA_STORAGE_ERROR /good: 1 topics"; got != want {
+			w.Errorf("described as %q, want %q", got, want)
+		}
 		mustStop(w, n)
 		n.Fault(nil)
 		n.MustStart()
 		check(w, n, "t", "a")
 	}, "log.dirs=/good,/bad")
+}
+
+// logDirs is what clients are told of the data directories.
+func logDirs(ctx context.Context, t *testing.T, c *clustertest.Client) string {
+	t.Helper()
+	res, err := clustertest.Call[*kmsg.DescribeLogDirsResponse](ctx, c, kmsg.NewPtrDescribeLogDirsRequest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, d := range res.Dirs {
+		state := fmt.Sprint(len(d.Topics), " topics")
+		if d.ErrorCode != 0 {
+			state = kerr.TypedErrorForCode(d.ErrorCode).Message
+		}
+		told = append(told, d.Dir+": "+state)
+	}
+	slices.Sort(told)
+	return strings.Join(told, " ")
 }
 
 func TestDirectoryOfAnotherNodeOrClusterIsRefused(t *testing.T) {
@@ -326,8 +350,9 @@ func TestCloseUnderLoad(t *testing.T) {
 // The real thing, small: files, sockets and the system's clock.
 func TestNodeOnFilesAndSockets(t *testing.T) {
 	dir := t.TempDir()
+	t.Chdir(dir)
 	set, warnings, err := config.Load(config.Sources{Flags: []config.Setting{
-		{Key: "log.dirs", Value: dir + "/one," + dir + "/two"}, {Key: "listeners", Value: "PLAINTEXT://127.0.0.1:0"},
+		{Key: "log.dirs", Value: dir + "/one,./two"}, {Key: "listeners", Value: "PLAINTEXT://127.0.0.1:0"},
 		{Key: "admin.listener", Value: "127.0.0.1:0"},
 	}})
 	if err != nil || len(warnings) > 0 {
@@ -358,6 +383,9 @@ func TestNodeOnFilesAndSockets(t *testing.T) {
 	c := dial(n)
 	if _, err := c.CreateTopic(t.Context(), "t", 4); err != nil {
 		t.Fatal(err)
+	}
+	if got, want := logDirs(t.Context(), t, c), dir+"/one: 1 topics "+dir+"/two: 1 topics"; got != want {
+		t.Errorf("described as %q, want %q", got, want)
 	}
 	var want []string
 	for i := range 40 {

@@ -38,6 +38,7 @@ type Manager struct {
 
 	settings atomic.Pointer[config.Set] // with the dynamic settings of the newest image
 	dirs     []*commitlog.Dir           // fixed before the first Publish
+	leftOut  []string                   // fixed likewise
 	started  bool                       // Publish's alone
 	ready    chan struct{}              // closed when the replicas of the first image are open
 
@@ -60,9 +61,10 @@ func NewManager(o Options) *Manager {
 	return m
 }
 
-// Use sets the data directories. It is called once, before the first Publish.
-func (m *Manager) Use(dirs []*commitlog.Dir) {
-	m.dirs = slices.Clone(dirs)
+// Use sets the data directories, and the paths of those that had failed before and are left out. It is
+// called once, before the first Publish.
+func (m *Manager) Use(dirs []*commitlog.Dir, leftOut ...string) {
+	m.dirs, m.leftOut = slices.Clone(dirs), leftOut
 	for _, d := range dirs {
 		for _, f := range d.Found() {
 			m.mu.found[f.TopicPartition] = d
@@ -75,6 +77,9 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 
 // Dirs returns the data directories.
 func (m *Manager) Dirs() []*commitlog.Dir { return m.dirs }
+
+// LeftOut returns the paths of the data directories that could not be opened.
+func (m *Manager) LeftOut() []string { return m.leftOut }
 
 // Settings returns the broker's settings as they are now, dynamic ones included.
 func (m *Manager) Settings() *config.Set { return m.settings.Load() }
