@@ -1,7 +1,7 @@
 package api
 
 // Operations of access control, by Kafka's numbers, each a bit of the authorized operations that
-// Metadata, DescribeCluster and DescribeTopicPartitions name when asked (KIP-430).
+// Metadata, DescribeCluster, DescribeGroups and DescribeTopicPartitions name when asked (KIP-430).
 const (
 	opRead            = 1 << 3
 	opWrite           = 1 << 4
@@ -18,5 +18,6 @@ const (
 // Without an authorizer everybody may do everything that there is to do to a resource of a kind.
 const (
 	topicOperations   int32 = opRead | opWrite | opCreate | opDelete | opAlter | opDescribe | opDescribeConfigs | opAlterConfigs
+	groupOperations   int32 = opRead | opDelete | opDescribe | opDescribeConfigs | opAlterConfigs
 	clusterOperations int32 = opCreate | opAlter | opDescribe | opClusterAction | opDescribeConfigs | opAlterConfigs | opIdempotentWrite
 )

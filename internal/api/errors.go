@@ -8,6 +8,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
+	"barnabas/internal/coordinator"
 	"barnabas/internal/replica"
 )
 
@@ -17,6 +18,9 @@ var codes = []struct {
 	is    error
 	kafka *kerr.Error
 }{
+	{coordinator.ErrLoading, kerr.CoordinatorLoadInProgress},
+	{coordinator.ErrBusy, kerr.CoordinatorLoadInProgress},
+	{coordinator.ErrNotCoordinator, kerr.NotCoordinator},
 	{replica.ErrUnknownPartition, kerr.UnknownTopicOrPartition},
 	{replica.ErrNotLeader, kerr.NotLeaderForPartition},
 	{replica.ErrFencedEpoch, kerr.FencedLeaderEpoch},

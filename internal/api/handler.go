@@ -12,6 +12,7 @@ import (
 
 	"barnabas/internal/config"
 	"barnabas/internal/controller"
+	"barnabas/internal/coordinator"
 	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
 	"barnabas/internal/replica"
@@ -42,15 +43,16 @@ type Images interface{ Image() *metadata.Image }
 
 // Options is what a Handler is made of. All fields are required unless they say otherwise.
 type Options struct {
-	NodeID     int32
-	Images     Images
-	Replicas   *replica.Manager
-	Controller Controller
-	Quorum     Quorum
-	Config     func() *config.Set // the broker's values as they are now, dynamic ones included
-	Logger     *slog.Logger
-	Now        func() time.Time
-	Rand       *rand.Rand // draws fetch session ids; used under a lock
+	NodeID      int32
+	Images      Images
+	Replicas    *replica.Manager
+	Controller  Controller
+	Quorum      Quorum
+	Coordinator *coordinator.Coordinator
+	Config      func() *config.Set // the broker's values as they are now, dynamic ones included
+	Logger      *slog.Logger
+	Now         func() time.Time
+	Rand        *rand.Rand // draws fetch session ids; used under a lock
 }
 
 // Handler answers requests. Its methods are safe for concurrent use.

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/controller"
 	"barnabas/internal/metadata"
 	"barnabas/internal/replica"
 	"barnabas/internal/wire"
@@ -17,6 +18,9 @@ import (
 // Produce, key 0, versions 3 to 13 (advertised from 0, or librdkafka switches compression off:
 // KAFKA-18659). Version 7 allows zstd, 8 has messages for single records (KIP-467), 10 names the
 // new leader (KIP-951), 12 adds partitions to transactions by itself (KIP-890), 13 names topics by id.
+
+// adminClient is the client id that may write to internal topics, as in Kafka.
+const adminClient = "__admin_client"
 
 // produced is what became of one partition's data.
 type produced struct {
@@ -137,6 +141,10 @@ func (h *Handler) appendOne(c *call, q *kmsg.ProduceRequest, topic *metadata.Top
 	}
 	if q.Acks < -1 || q.Acks > 1 {
 		done.err = fmt.Errorf("produce to %s-%d: acks=%d: %w", topic.Name, done.number, q.Acks, errInvalidAcks)
+		return
+	}
+	if controller.InternalTopic(topic.Name) && c.req.ClientID != adminClient {
+		done.err = fmt.Errorf("produce to %s-%d, where a coordinator keeps its state: %w", topic.Name, done.number, errInvalidTopic)
 		return
 	}
 	appended, err := done.partition.Append(b, q.Acks == -1, c.nowMs())

@@ -69,6 +69,22 @@ var shapes = map[kmsg.Key][]field{
 		structs(text.until(12), uuid.since(13), structs(int32s, int32s, int64s, int32s, int64s, int32s)),
 		structs(text.until(12), uuid.since(13), list(fixed4)), text,
 	},
+	kmsg.OffsetCommit: {
+		text, int32s, text, text.since(7), int64s.until(4), // the retention is gone before there are tags
+		structs(text.until(9), uuid.since(10), structs(int32s, int64s, int32s.since(6), text)),
+	},
+	kmsg.OffsetFetch: {
+		text.until(7), structs(text, list(fixed4)).until(7),
+		structs(text, text.since(9), int32s.since(9), structs(text.until(9), uuid.since(10), list(fixed4))).since(8), int8s.since(7),
+	},
+	kmsg.FindCoordinator:      {text.until(3), int8s, list(compact).since(4)},
+	kmsg.JoinGroup:            {text, int32s, int32s, text, text, text, structs(text, text), text.since(8)},
+	kmsg.Heartbeat:            {text, int32s, text, text},
+	kmsg.LeaveGroup:           {text, structs(text, text, text.since(5))},
+	kmsg.SyncGroup:            {text, int32s, text, text, text.since(5), text.since(5), structs(text, text)},
+	kmsg.DescribeGroups:       {list(compact), int8s},
+	kmsg.ListGroups:           {list(compact).since(4), list(compact).since(5)},
+	kmsg.DeleteGroups:         {list(compact)},
 	kmsg.ListOffsets:          {int32s, int8s, structs(text, structs(int32s, int32s, int64s)), int32s.since(10)},
 	kmsg.Metadata:             {structs(uuid.since(10), text), int8s, int8s.until(10), int8s},
 	kmsg.ApiVersions:          {text, text},

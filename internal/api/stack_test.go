@@ -21,6 +21,7 @@ import (
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/controller"
+	"barnabas/internal/coordinator"
 	"barnabas/internal/disk"
 	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
@@ -37,6 +38,7 @@ type stack struct {
 	dir        *commitlog.Dir
 	replicas   *replica.Manager
 	controller *controller.Controller
+	groups     *coordinator.Coordinator
 	log        *instantLog
 	handler    *Handler
 	logged     *logLines
@@ -193,9 +195,12 @@ func newStack(t testing.TB, lines ...string) *stack {
 	}
 	s.replicas.Use([]*commitlog.Dir{s.dir})
 	s.log = &instantLog{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s.groups = coordinator.New(ctx, coordinator.Options{
+		NodeID: 1, Replicas: s.replicas, Config: settings, Logger: logger, Now: time.Now, Random: rand.NewChaCha8([32]byte{3}),
+	})
 	s.controller = controller.New(ctx, controller.Options{
 		NodeID: 1, ClusterID: "test-cluster", Config: settings, Logger: logger,
-		Publishers: []metadata.Publisher{s.replicas}, Rand: rand.NewChaCha8([32]byte{2}),
+		Publishers: []metadata.Publisher{s.replicas, s.groups}, Rand: rand.NewChaCha8([32]byte{2}),
 	})
 	s.log.machine = s.controller
 	go s.log.run(ctx)
@@ -210,10 +215,11 @@ func newStack(t testing.TB, lines ...string) *stack {
 	}
 	<-s.replicas.Ready()
 	s.handler = New(Options{
-		NodeID: 1, Images: s.controller, Replicas: s.replicas, Controller: s.controller, Quorum: s.log,
+		NodeID: 1, Images: s.controller, Replicas: s.replicas, Controller: s.controller, Quorum: s.log, Coordinator: s.groups,
 		Config: s.replicas.Settings, Logger: logger, Now: time.Now, Rand: rand.New(rand.NewPCG(1, 2)),
 	})
 	t.Cleanup(func() {
+		s.groups.Close()
 		s.controller.Close()
 		cancel()
 		<-s.log.done

@@ -18,6 +18,7 @@ import (
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/controller"
+	"barnabas/internal/coordinator"
 	"barnabas/internal/metadata"
 	"barnabas/internal/metrics"
 	"barnabas/internal/quorum"
@@ -36,6 +37,7 @@ type Node struct {
 	replicas    *replica.Manager
 	dirs        *dirs
 	controller  *controller.Controller
+	coordinator *coordinator.Coordinator
 	leads       chan struct{} // has a value once the quorum has a leader
 	epoch       int64         // of this process's registration
 	quorum      *quorum.Quorum
@@ -124,9 +126,12 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 		return err
 	}
 	n.leads = make(chan struct{}, 1)
+	n.coordinator = coordinator.New(context.WithoutCancel(ctx), coordinator.Options{
+		NodeID: n.nodeID, Replicas: n.replicas, Config: n.o.Config, Logger: n.log, Now: n.o.Now, Random: n.o.Random, Metrics: n.metrics,
+	})
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{n.replicas, settingsFollower{n}}, Rand: n.o.Random,
+		Publishers: []metadata.Publisher{n.replicas, n.coordinator, settingsFollower{n}}, Rand: n.o.Random,
 	})
 	n.quorum, err = quorum.Open(ctx, quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
@@ -166,7 +171,7 @@ func (n *Node) serve(ctx context.Context) (err error) {
 	}
 	handler := api.New(api.Options{
 		NodeID: n.nodeID, Images: n.controller, Replicas: n.replicas, Controller: n.controller, Quorum: n.quorum,
-		Config: n.replicas.Settings, Logger: n.log, Now: n.o.Now, Rand: rand.New(rand.NewPCG(seed, 1)),
+		Coordinator: n.coordinator, Config: n.replicas.Settings, Logger: n.log, Now: n.o.Now, Rand: rand.New(rand.NewPCG(seed, 1)),
 	})
 	s, err := server.Listen(ctx, server.Options{
 		Network: n.bound, Listeners: n.bound.listeners, Handler: handler, Limits: limits(n.o.Config),
@@ -294,11 +299,14 @@ func (n *Node) Offline(d *commitlog.Dir, cause error) {
 	n.directoriesChanged()
 }
 
-// Close takes the node down in reverse: no more requests, then the metadata, then the logs, which
+// Close takes the node down in reverse: no more groups and requests, then the metadata, then the logs, which
 // are flushed and marked as cleanly closed. Replies under way may take server.shutdown.timeout.ms.
 // It is safe after a failed start.
 func (n *Node) Close(ctx context.Context) error {
 	var errs []error
+	if n.coordinator != nil {
+		n.coordinator.Close() // members that wait for others learn at once that they must look elsewhere
+	}
 	if s := n.server.Load(); s != nil {
 		patient, cancel := context.WithTimeout(ctx, n.o.Config.Millis("server.shutdown.timeout.ms"))
 		if err := s.Shutdown(patient); err != nil && ctx.Err() == nil {

@@ -83,17 +83,35 @@ func (p *Partition) LeaderEpoch(caller int32) (int32, error) {
 // When Append returns, the batch has its offsets and will reach the disk; whether it counts is
 // for Committed and AwaitCommitted to say.
 func (p *Partition) Append(b batch.Batch, requireAll bool, nowMs int64) (commitlog.Appended, error) {
+	return p.appendAs(b, requireAll, commitlog.AppendOptions{LeaderEpoch: anyEpoch, NowMs: nowMs})
+}
+
+// AppendOwn writes a batch of this broker's own, a coordinator's, which has read the log as its leader
+// in epoch: in any other epoch somebody else may have written since, and it is refused with
+// ErrNotLeader. The rest is as with Append and acks=all.
+func (p *Partition) AppendOwn(b batch.Batch, epoch int32, nowMs int64) (commitlog.Appended, error) {
+	return p.appendAs(b, true, commitlog.AppendOptions{LeaderEpoch: epoch, NowMs: nowMs, Origin: commitlog.Coordinator})
+}
+
+// anyEpoch stands for the epoch that this broker leads in, whichever that is.
+const anyEpoch int32 = -1
+
+func (p *Partition) appendAs(b batch.Batch, requireAll bool, o commitlog.AppendOptions) (commitlog.Appended, error) {
 	p.mu.Lock()
 	r, leads := p.mu.role.(leading)
 	p.mu.Unlock()
-	if !leads {
+	switch {
+	case !leads:
 		return commitlog.Appended{}, fmt.Errorf("append to %v: %w", p.id, ErrNotLeader)
+	case o.LeaderEpoch != anyEpoch && o.LeaderEpoch != r.epoch:
+		return commitlog.Appended{}, fmt.Errorf("append to %v in epoch %d, leader is at %d: %w", p.id, o.LeaderEpoch, r.epoch, ErrNotLeader)
 	}
 	if least := p.minInSync.Load(); requireAll && int32(len(r.inSync)) < least {
 		return commitlog.Appended{}, fmt.Errorf("append to %v: %d in sync, min.insync.replicas %d: %w",
 			p.id, len(r.inSync), least, ErrNotEnoughReplicas)
 	}
-	appended, err := p.log.Append(b, commitlog.AppendOptions{LeaderEpoch: r.epoch, NowMs: nowMs})
+	o.LeaderEpoch = r.epoch
+	appended, err := p.log.Append(b, o)
 	if err != nil {
 		return commitlog.Appended{}, fmt.Errorf("append to %v: %w", p.id, err)
 	}

@@ -1,0 +1,103 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/coordinator/group"
+	"barnabas/internal/replica"
+)
+
+// Call is one request on its way to a partition and back. It has taken effect, or will, whether
+// anybody waits for it or not.
+type Call struct {
+	from    group.Client
+	request kmsg.Request
+	bytes   int64
+	wait    time.Duration // for the commit of what the answer tells of
+
+	partition *partition // nil where the request was refused at once
+	token     group.Token
+
+	done chan struct{} // closed when what follows is known
+	// Written before done is closed.
+	answer group.Reply
+	needs  int64 // the answer holds once everything below this offset is committed; 0: at once
+	err    error
+}
+
+// refused is a call that was not let in.
+func refused(err error) *Call {
+	c := &Call{err: err, done: make(chan struct{})}
+	close(c.done)
+	return c
+}
+
+// complete lets a call's answer go. Only the partition's goroutine does.
+func (c *Call) complete(answer group.Reply, needs int64, err error) {
+	c.answer, c.needs, c.err = answer, needs, err
+	c.request = nil // the shard has copied what it keeps
+	close(c.done)
+}
+
+// Ready reports whether Await will not wait.
+func (c *Call) Ready() bool {
+	select {
+	case <-c.done:
+		return c.err != nil || c.needs == 0 || c.partition.replica.Committed(c.needs)
+	default:
+		return false
+	}
+}
+
+// Await waits for the answer, however long a group takes for it (a JoinGroup waits for the other
+// members), and then until what it tells of is committed; where that fails the answer says so. When
+// ctx ends first, nobody waits any more, and the shard is told.
+// Errors: ErrNotCoordinator, ErrLoading, ErrBusy: there is no answer; and ctx's.
+func (c *Call) Await(ctx context.Context) (kmsg.Response, error) {
+	select {
+	case <-c.done:
+	default:
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			c.partition.forget(c)
+			return nil, fmt.Errorf("wait for the coordinator %v: %w", c.partition, ctx.Err())
+		}
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	if c.needs == 0 {
+		return c.answer.Response, nil
+	}
+	err := c.awaitCommitted(ctx)
+	switch {
+	case err == nil:
+		return c.answer.Response, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("wait for the coordinator %v: %w", c.partition, ctx.Err())
+	}
+	return c.answer.Refused(failureCode(err)).Response, nil
+}
+
+// awaitCommitted waits for offsets.commit.timeout.ms at most. After an error the records may yet be committed.
+func (c *Call) awaitCommitted(ctx context.Context) error {
+	p := c.partition
+	if !p.replica.Committed(c.needs) {
+		limited, cancel := context.WithTimeout(ctx, c.wait)
+		err := p.replica.AwaitCommitted(limited, c.needs)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	// Committed by whom? In a later epoch the offsets may be another leader's records.
+	if epoch, err := p.replica.LeaderEpoch(-1); err != nil || epoch != p.epoch {
+		return fmt.Errorf("%v was lost while the answer waited: %w", p, replica.ErrNotLeader)
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/coordinator/group"
+)
+
+// load reads the partition from its beginning: what the shard knows afterwards is what whoever led
+// it before knew. Few partitions are read at one time (group.coordinator.threads), each in stretches of
+// offsets.load.buffer.size.
+func (p *partition) load(ctx context.Context) error {
+	progress := p.replica.Progress()
+	if progress.End > progress.Start {
+		select {
+		case p.c.loads <- struct{}{}:
+			defer func() { <-p.c.loads }()
+		case <-ctx.Done():
+			return errStopped
+		}
+		if err := p.read(ctx, progress.Start, progress.End); err != nil {
+			return err
+		}
+	}
+	p.end = progress.End
+	p.shard.Loaded(p.c.o.Now())
+	return nil
+}
+
+// read replays the records from one offset of the log up to another.
+func (p *partition) read(ctx context.Context, from, end int64) error {
+	began := p.c.o.Now()
+	var records, unknown int64
+	var buf []byte
+	size := p.c.o.Config.Int("offsets.load.buffer.size")
+	for first := from; first < end; {
+		if ctx.Err() != nil {
+			return errStopped
+		}
+		r, err := p.replica.Log().Read(first, size, end, true)
+		if err == nil {
+			if cap(buf) < int(r.Len()) {
+				buf = make([]byte, 0, r.Len())
+			}
+			buf, err = r.AppendTo(buf[:0])
+			err = errors.Join(err, r.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("from offset %d: %w", first, err)
+		}
+		if r.Next <= first {
+			break // nothing is left below the end
+		}
+		n, skipped, err := p.replay(buf, began)
+		if err != nil {
+			return err
+		}
+		p.shard.Appended() // it is in the log: nothing of it will be undone
+		records, unknown, first = records+n, unknown+skipped, r.Next
+	}
+	took := p.c.o.Now().Sub(began)
+	p.c.stats.loads.Observe(took.Seconds())
+	p.c.stats.loaded.Add(records)
+	p.c.log.Info("groups loaded", "partition", p.String(), "records", records, "took", took.Round(time.Millisecond))
+	if unknown > 0 {
+		p.c.log.Warn("records of groups that are not understood are left out", "partition", p.String(), "records", unknown)
+	}
+	return nil
+}
+
+// replay hands the records in a stretch of the log to the shard. What cannot be understood, or belongs
+// to a kind of group that is not kept here, changes nothing.
+func (p *partition) replay(data []byte, now time.Time) (records, unknown int64, err error) {
+	for len(data) > 0 {
+		b, rest, err := batch.Next(data)
+		if err != nil {
+			return records, unknown, err // the range has been checked
+		}
+		data = rest
+		if b.IsControl() {
+			continue
+		}
+		for r, err := range p.c.checker.Records(b) {
+			if err != nil {
+				return records, unknown, fmt.Errorf("batch at offset %d: %w", b.BaseOffset(), err)
+			}
+			records++
+			if err := p.shard.Replay(group.Record{Key: r.Key, Value: r.Value}, now); err != nil {
+				unknown++
+				p.c.log.Debug("a record of groups is left out", "partition", p.String(), "offset", b.OffsetOf(&r), "err", err)
+			}
+		}
+	}
+	return records, unknown, nil
+}
