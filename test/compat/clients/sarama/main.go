@@ -53,7 +53,6 @@ func (client) Produce(ctx context.Context, p program.Production) error {
 		return err
 	}
 	go func() {
-		defer producer.AsyncClose()
 		for i := p.First; i < p.Past; i++ {
 			m := &sarama.ProducerMessage{
 				Topic: p.Topic, Key: sarama.StringEncoder(program.Key(i)), Value: sarama.StringEncoder(program.Value(i, p.Size)),
@@ -69,41 +68,31 @@ func (client) Produce(ctx context.Context, p program.Production) error {
 			}
 		}
 	}()
-	return collect(ctx, producer, p)
+	// Closed only when all is acknowledged: a producer that closes refuses what it would have to send again.
+	if err := collect(ctx, producer, p); err != nil {
+		return err // the process ends with it, and the sender too
+	}
+	return producer.Close()
 }
 
-// collect prints acknowledgements until the producer has closed, and returns what failed first.
+// collect prints acknowledgements until every record has one.
 func collect(ctx context.Context, producer sarama.AsyncProducer, p program.Production) error {
-	var failed error
-	acked := 0
-	successes, failures := producer.Successes(), producer.Errors()
-	for successes != nil || failures != nil {
+	for acked := 0; acked < p.Past-p.First; {
 		select {
-		case m, open := <-successes:
-			switch {
-			case !open:
-				successes = nil
-			case p.Acks == "0":
-				acked++
-				program.Acked(m.Metadata.(int), m.Partition, -1)
-			default:
-				acked++
-				program.Acked(m.Metadata.(int), m.Partition, m.Offset)
+		case m := <-producer.Successes():
+			acked++
+			offset := m.Offset
+			if p.Acks == "0" {
+				offset = -1
 			}
-		case e, open := <-failures:
-			if !open {
-				failures = nil
-			} else if failed == nil {
-				failed = e.Err
-			}
+			program.Acked(m.Metadata.(int), m.Partition, offset)
+		case failed := <-producer.Errors():
+			return fmt.Errorf("record %v: %w", failed.Msg.Metadata, failed.Err)
 		case <-ctx.Done():
-			return errors.Join(failed, ctx.Err())
+			return fmt.Errorf("after %d acknowledgements: %w", acked, ctx.Err())
 		}
 	}
-	if failed == nil && acked != p.Past-p.First {
-		return fmt.Errorf("%d of %d records were acknowledged", acked, p.Past-p.First)
-	}
-	return failed
+	return nil
 }
 
 func (client) Consume(ctx context.Context, r program.Reading) error {

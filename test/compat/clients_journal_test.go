@@ -1,0 +1,277 @@
+//go:build compat
+
+package compat
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"barnabas/test/compat/rig"
+)
+
+// journal follows the members of one group by the lines that they print, and holds them to what a
+// group promises: a member reads only what it was given, without a gap, never from before an offset
+// that was committed when it was given the partition; and all of them together read everything.
+//
+// Lines of one member are in order. Those of several are in the order of arrival, which may be later
+// than the truth by a moment; so nothing is concluded from a line that is not there yet.
+type journal struct {
+	t      *testing.T
+	broker *rig.Broker
+	topic  string
+	group  string
+
+	mu        sync.Mutex
+	members   []*groupMember
+	committed map[int32]int64              // the highest that was acknowledged
+	seen      map[int32]map[int64]struct{} // every offset that some member has read
+	resumes   map[int32]int64              // where the next period of a partition has to begin exactly
+	wrongs    []string
+	changed   chan struct{} // closed and replaced at every line
+}
+
+type groupMember struct {
+	*rig.Program
+	library *library
+
+	// Guarded by the journal.
+	holds    map[int32]bool
+	next     map[int32]int64 // within a period: what has to come next
+	assigned int             // lines of assignment
+	revoked  int             // lines of revocation that took something
+	read     int
+	left     bool
+}
+
+func newJournal(t *testing.T, b *rig.Broker, topic, group string) *journal {
+	return &journal{
+		t: t, broker: b, topic: topic, group: group, committed: map[int32]int64{}, seen: map[int32]map[int64]struct{}{},
+		resumes: map[int32]int64{}, changed: make(chan struct{}),
+	}
+}
+
+// join starts a member.
+func (j *journal) join(l *library, name string, flags ...string) *groupMember {
+	j.t.Helper()
+	m := &groupMember{library: l, holds: map[int32]bool{}, next: map[int32]int64{}}
+	j.mu.Lock()
+	j.members = append(j.members, m)
+	j.mu.Unlock()
+	flags = append([]string{"--brokers", j.broker.Addr, "--topic", j.topic, "--group", j.group}, flags...)
+	m.Program = l.launch(j.t, name, func(line printed) { j.note(m, name, line) }, "group", flags...)
+	return m
+}
+
+func (j *journal) note(m *groupMember, name string, line printed) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case line.Assigned != nil:
+		m.assigned++
+		for _, p := range *line.Assigned {
+			m.holds[p] = true
+			delete(m.next, p)
+		}
+	case line.Revoked != nil:
+		if len(*line.Revoked) > 0 {
+			m.revoked++
+		}
+		for _, p := range *line.Revoked {
+			delete(m.holds, p)
+		}
+	case line.Record != nil:
+		j.noteRecord(m, name, line.Record.Partition, line.Record.Offset)
+	case line.Committed != nil:
+		for p, o := range line.Committed {
+			j.committed[p] = max(j.committed[p], o)
+		}
+	case line.Left:
+		m.left = true
+	}
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+func (j *journal) noteRecord(m *groupMember, name string, p int32, o int64) {
+	m.read++
+	next, within := m.next[p]
+	m.next[p] = o + 1
+	exact, known := j.resumes[p]
+	switch {
+	case !m.holds[p]:
+		j.wrong("%s read offset %d of partition %d, which it does not have", name, o, p)
+	case within && o != next:
+		j.wrong("%s read offset %d of partition %d, where %d has its turn", name, o, p, next)
+	case !within && known && o != exact:
+		j.wrong("%s began at offset %d of partition %d; the group stands at %d", name, o, p, exact)
+	case !within && o < j.committed[p]:
+		j.wrong("%s began at offset %d of partition %d; %d is committed", name, o, p, j.committed[p])
+	}
+	if !within {
+		delete(j.resumes, p)
+	}
+	if j.seen[p] == nil {
+		j.seen[p] = map[int64]struct{}{}
+	}
+	j.seen[p][o] = struct{}{}
+}
+
+func (j *journal) wrong(format string, args ...any) {
+	if len(j.wrongs) < 20 {
+		j.wrongs = append(j.wrongs, fmt.Sprintf(format, args...))
+	}
+}
+
+// await waits until something holds that the members' lines bring about.
+func (j *journal) await(what string, holds func() bool) {
+	j.t.Helper()
+	deadline := time.After(patience)
+	for {
+		j.mu.Lock()
+		done, changed, wrongs := holds(), j.changed, j.wrongs
+		j.mu.Unlock()
+		if len(wrongs) > 0 {
+			j.t.Fatalf("before %s:\n%s\n%s", what, strings.Join(wrongs, "\n"), j.state())
+		}
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			j.t.Fatalf("not within %v: %s\n%s", patience, what, j.state())
+		}
+	}
+}
+
+// state is what a failure shows: each member's partitions and last words, and the broker's.
+func (j *journal) state() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var text strings.Builder
+	for p, seen := range j.seen {
+		fmt.Fprintf(&text, "partition %d: %d offsets read, %d committed\n", p, len(seen), j.committed[p])
+	}
+	for _, m := range j.members {
+		fmt.Fprintf(&text, "%s has %v, has read %d records. ", m.Name, sortedPartitions(m.holds), m.read)
+		if !m.left {
+			text.WriteString(m.Said())
+		}
+		text.WriteString("\n")
+	}
+	log := j.broker.Log()
+	fmt.Fprintf(&text, "the broker said last:\n%s", log[max(0, len(log)-3000):])
+	return text.String()
+}
+
+// awaitShared waits until these members, and no others, have all partitions among them, and each has some.
+func (j *journal) awaitShared(partitions int, members ...*groupMember) {
+	j.t.Helper()
+	var names []string
+	for _, m := range members {
+		names = append(names, m.Name)
+	}
+	j.await(strings.Join(names, ", ")+" share the partitions", func() bool {
+		owned := map[int32]int{}
+		for _, m := range members {
+			if len(m.holds) == 0 && len(members) <= partitions {
+				return false
+			}
+			for p := range m.holds {
+				owned[p]++
+			}
+		}
+		return len(owned) == partitions && !slices.ContainsFunc(slices.Collect(maps.Values(owned)), func(n int) bool { return n > 1 })
+	})
+}
+
+// awaitReading waits until each of these has read something since now.
+func (j *journal) awaitReading(members ...*groupMember) {
+	j.t.Helper()
+	j.mu.Lock()
+	before := map[*groupMember]int{}
+	for _, m := range members {
+		before[m] = m.read
+	}
+	j.mu.Unlock()
+	for _, m := range members {
+		j.await(m.Name+" reads", func() bool { return m.read > before[m] })
+	}
+}
+
+// awaitAllRead waits until every offset below the ends has been read by some member.
+func (j *journal) awaitAllRead(ends map[int32]int64) {
+	j.t.Helper()
+	j.await(fmt.Sprintf("everything up to %v is read", ends), func() bool {
+		for p, end := range ends {
+			if int64(len(j.seen[p])) < end {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// kill ends a member with SIGKILL, and demands that whoever gets its partitions begins exactly where
+// the group stands, as the broker tells it.
+func (j *journal) kill(m *groupMember) {
+	j.t.Helper()
+	m.Kill()
+	j.mu.Lock()
+	held := sortedPartitions(m.holds)
+	clear(m.holds)
+	j.mu.Unlock()
+	j.demandExact(held)
+}
+
+// demandExact sets where the next period of these partitions begins. Nobody may commit for them meanwhile.
+func (j *journal) demandExact(partitions []int32) {
+	j.t.Helper()
+	var now map[int32]int64
+	rig.Eventually(j.t, patience, "a killed member's last commit has arrived", func() bool {
+		before := now
+		now = committedOffsets(j.t, j.broker.Addr, j.group, j.topic)
+		return before != nil && maps.Equal(before, now)
+	})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, p := range partitions {
+		if now[p] < j.committed[p] {
+			j.wrong("partition %d stands at %d; a commit of %d was acknowledged", p, now[p], j.committed[p])
+		}
+		j.resumes[p] = max(now[p], 0) // nothing committed: from the beginning
+	}
+}
+
+// leave asks members to end and waits for it. What they had read is committed, where they commit at all.
+func (j *journal) leave(members ...*groupMember) {
+	j.t.Helper()
+	for _, m := range members {
+		m.Terminate()
+	}
+	for _, m := range members {
+		m.Succeeds(patience)
+		j.mu.Lock()
+		if !m.left {
+			j.wrong("%s ended without saying that it left", m.Name)
+		}
+		clear(m.holds)
+		j.mu.Unlock()
+	}
+}
+
+// check reports what went wrong.
+func (j *journal) check() {
+	j.t.Helper()
+	j.mu.Lock()
+	wrongs := j.wrongs
+	j.mu.Unlock()
+	if len(wrongs) > 0 {
+		j.t.Errorf("%s\n%s", strings.Join(wrongs, "\n"), j.state())
+	}
+}

@@ -1,0 +1,32 @@
+//go:build compat
+
+package compat
+
+import (
+	"sync"
+	"testing"
+)
+
+// table collects how each scenario went, for docs/compat.md.
+type table struct {
+	libraries []*library
+
+	mu     sync.Mutex
+	passed map[string]bool     // by library and scenario
+	absent map[string][]string // what a library does not offer, by library and scenario
+}
+
+func newTable(l []*library) *table {
+	return &table{libraries: l, passed: map[string]bool{}, absent: map[string][]string{}}
+}
+
+// run runs a scenario as a subtest and keeps its verdict.
+func (v *table) run(t *testing.T, l *library, scenario string, test func(t *testing.T) (absent []string)) {
+	var absent []string
+	passed := t.Run(scenario, func(t *testing.T) { absent = test(t) })
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.passed[l.name+" "+scenario], v.absent[l.name+" "+scenario] = passed, absent
+}
+
+func (v *table) finish(t *testing.T) {}
