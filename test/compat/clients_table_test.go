@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// table collects how each scenario went, for docs/compat.md.
-type table struct {
+// compatibility collects how each scenario went, for docs/compat.md.
+type compatibility struct {
 	libraries []*library
 
 	mu     sync.Mutex
@@ -16,12 +16,12 @@ type table struct {
 	absent map[string][]string // what a library does not offer, by library and scenario
 }
 
-func newTable(l []*library) *table {
-	return &table{libraries: l, passed: map[string]bool{}, absent: map[string][]string{}}
+func newCompatibility(l []*library) *compatibility {
+	return &compatibility{libraries: l, passed: map[string]bool{}, absent: map[string][]string{}}
 }
 
 // run runs a scenario as a subtest and keeps its verdict.
-func (v *table) run(t *testing.T, l *library, scenario string, test func(t *testing.T) (absent []string)) {
+func (v *compatibility) run(t *testing.T, l *library, scenario string, test func(t *testing.T) (absent []string)) {
 	var absent []string
 	passed := t.Run(scenario, func(t *testing.T) { absent = test(t) })
 	v.mu.Lock()
@@ -29,4 +29,4 @@ func (v *table) run(t *testing.T, l *library, scenario string, test func(t *test
 	v.passed[l.name+" "+scenario], v.absent[l.name+" "+scenario] = passed, absent
 }
 
-func (v *table) finish(t *testing.T) {}
+func (v *compatibility) finish(t *testing.T) {}

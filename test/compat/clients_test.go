@@ -33,7 +33,7 @@ func TestClients(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(cache), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	verdicts := newTable(libraries())
+	verdicts := newCompatibility(libraries())
 	scenarios := make(chan func())
 	var workers sync.WaitGroup
 	for range lanes {
@@ -58,7 +58,7 @@ func TestClients(t *testing.T) {
 }
 
 // singly is what a library does by itself.
-func singly(t *testing.T, l *library, v *table) {
+func singly(t *testing.T, l *library, v *compatibility) {
 	b := rig.Start(t, groupSettings...)
 	v.run(t, l, "produce", func(t *testing.T) []string { produces(t, l, b); return nil })
 	if l.about.Idempotent {
@@ -71,7 +71,7 @@ func singly(t *testing.T, l *library, v *table) {
 }
 
 // together is what its members do in groups, over which brokers are killed.
-func together(t *testing.T, l *library, v *table) {
+func together(t *testing.T, l *library, v *compatibility) {
 	b := rig.Start(t, groupSettings...)
 	v.run(t, l, "group", func(t *testing.T) []string { groups(t, l, b); return nil })
 	if l.about.Static {
