@@ -11,7 +11,7 @@ import (
 )
 
 // classicType is what ListGroups calls the groups of this package.
-const classicType = "Classic"
+const classicType = "classic"
 
 // firstDescribeNotFound is the first version of DescribeGroups in which a group that does not exist
 // is an error; before, it is Dead.
@@ -118,16 +118,9 @@ func (s *Shard) deleteGroup(g *group) {
 
 func (s *Shard) offsetDelete(t Token, topics Topics, req *kmsg.OffsetDeleteRequest) {
 	resp := req.ResponseKind().(*kmsg.OffsetDeleteResponse)
-	known, anyKnown := make([]named, len(req.Topics)), false
-	for i := range req.Topics {
-		known[i] = resolve(topics, false, req.Topics[i].Topic, [16]byte{})
-		anyKnown = anyKnown || known[i].code == 0
-	}
-	if anyKnown || len(req.Topics) == 0 {
-		if resp.ErrorCode = s.mayDeleteOffsets(req.Group); resp.ErrorCode != 0 {
-			s.answer(t, resp)
-			return
-		}
+	if resp.ErrorCode = s.mayDeleteOffsets(req.Group); resp.ErrorCode != 0 {
+		s.answer(t, resp)
+		return
 	}
 	g := s.groups[req.Group]
 	resp.Topics = make([]kmsg.OffsetDeleteResponseTopic, len(req.Topics))
@@ -135,12 +128,15 @@ func (s *Shard) offsetDelete(t Token, topics Topics, req *kmsg.OffsetDeleteReque
 		rt, out := &req.Topics[i], &resp.Topics[i]
 		out.Topic = rt.Topic
 		out.Partitions = make([]kmsg.OffsetDeleteResponseTopicPartition, len(rt.Partitions))
-		code := known[i].code
-		if code == 0 && g.subscribedTo(rt.Topic) {
-			code = kerr.GroupSubscribedToTopic.Code
-		}
+		topic := resolve(topics, false, rt.Topic, [16]byte{})
 		for j := range rt.Partitions {
-			p := rt.Partitions[j].Partition
+			p, code := rt.Partitions[j].Partition, topic.code
+			switch {
+			case code == 0 && !topic.has(p):
+				code = kerr.UnknownTopicOrPartition.Code
+			case code == 0 && g.subscribedTo(rt.Topic):
+				code = kerr.GroupSubscribedToTopic.Code
+			}
 			out.Partitions[j] = kmsg.OffsetDeleteResponseTopicPartition{Partition: p, ErrorCode: code}
 			if code == 0 && (g.committed(rt.Topic, p) != nil || s.isUnstable(g.id, rt.Topic, p)) {
 				s.w.forget(g.id, rt.Topic, p)

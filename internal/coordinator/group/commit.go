@@ -14,20 +14,24 @@ const (
 
 // named is a topic of a request as the image knows it.
 type named struct {
-	name string
-	id   [16]byte
-	code int16 // why it is not known
+	name       string
+	id         [16]byte
+	partitions int32
+	code       int16 // why it is not known
 }
+
+// has reports whether the topic has the partition.
+func (n *named) has(partition int32) bool { return partition >= 0 && partition < n.partitions }
 
 func resolve(topics Topics, byID bool, name string, id [16]byte) named {
 	if byID {
-		if name, ok := topics.Name(id); ok {
-			return named{name: name, id: id}
+		known := false
+		if name, known = topics.Name(id); !known {
+			return named{id: id, code: kerr.UnknownTopicID.Code}
 		}
-		return named{id: id, code: kerr.UnknownTopicID.Code}
 	}
-	if id, _, ok := topics.Topic(name); ok {
-		return named{name: name, id: id}
+	if id, partitions, ok := topics.Topic(name); ok {
+		return named{name: name, id: id, partitions: partitions}
 	}
 	return named{name: name, code: kerr.UnknownTopicOrPartition.Code}
 }
@@ -127,7 +131,7 @@ func (s *Shard) commitOne(req *kmsg.OffsetCommitRequest, topic named, p *kmsg.Of
 		offset: p.Offset, at: s.now.UnixMilli(), expires: never,
 		topicID: topic.id, partition: p.Partition, epoch: p.LeaderEpoch,
 	}
-	if p.Partition < 0 {
+	if !topic.has(p.Partition) {
 		return kerr.UnknownTopicOrPartition.Code
 	}
 	if p.Metadata != nil {

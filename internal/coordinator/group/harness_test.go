@@ -221,6 +221,8 @@ const codeMemberIDRequired = 79 // Kafka's number
 func syncing(group, member string, generation int32, assignments ...string) *kmsg.SyncGroupRequest {
 	r := kmsg.NewPtrSyncGroupRequest()
 	r.Version, r.Group, r.MemberID, r.Generation = 5, group, member, generation
+	protocolType, protocol := consumerType, "range"
+	r.ProtocolType, r.Protocol = &protocolType, &protocol
 	for i := 0; i+1 < len(assignments); i += 2 {
 		r.GroupAssignment = append(r.GroupAssignment, kmsg.SyncGroupRequestGroupAssignment{
 			MemberID: assignments[i], MemberAssignment: []byte(assignments[i+1]),

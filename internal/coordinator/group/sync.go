@@ -5,6 +5,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// firstSyncProtocol is the first version of SyncGroup that has to name the protocol (KIP-559).
+const firstSyncProtocol = 5
+
 func (s *Shard) syncGroup(t Token, req *kmsg.SyncGroupRequest) {
 	code := s.maySync(req)
 	g := s.groups[req.Group]
@@ -31,6 +34,9 @@ func (s *Shard) syncGroup(t Token, req *kmsg.SyncGroupRequest) {
 func (s *Shard) maySync(req *kmsg.SyncGroupRequest) int16 {
 	if req.Group == "" {
 		return kerr.InvalidGroupID.Code
+	}
+	if req.Version >= firstSyncProtocol && (req.ProtocolType == nil || req.Protocol == nil) {
+		return kerr.InconsistentGroupProtocol.Code
 	}
 	g := s.groups[req.Group]
 	if g == nil || g.state == Empty {
