@@ -64,11 +64,14 @@ func (r *readyLine) String() string {
 	return r.text.String()
 }
 
+// bothHave is the one setting that is not the default of either: members of a new group do not wait for each other.
+const bothHave = "group.initial.rebalance.delay.ms=0"
+
 func newOurs(o options, dir string, set ...string) *broker {
 	b := &broker{name: "ours", addr: fmt.Sprintf("127.0.0.1:%d", o.ourPort), dir: dir}
 	b.command = func() *exec.Cmd {
 		args := []string{"serve", "--data", dir, "--listen", b.addr}
-		for _, s := range set {
+		for _, s := range append(set, bothHave) {
 			args = append(args, "--set", s)
 		}
 		return exec.Command(o.binary, args...)
@@ -77,7 +80,7 @@ func newOurs(o options, dir string, set ...string) *broker {
 }
 
 // newKafka formats a directory for one combined node with Apache Kafka's defaults.
-func newKafka(o options, dir string) (*broker, error) {
+func newKafka(o options, dir string, set ...string) (*broker, error) {
 	peer := filepath.Join(o.shared, "peers", "kafka")
 	if out, err := exec.Command(peer, "install").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("install Apache Kafka: %w\n%s", err, out)
@@ -93,8 +96,8 @@ func newKafka(o options, dir string) (*broker, error) {
 		"listeners=PLAINTEXT://" + b.addr + ",CONTROLLER://" + controller, "advertised.listeners=PLAINTEXT://" + b.addr,
 		"controller.listener.names=CONTROLLER", "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
 		"log.dirs=" + b.dir, "offsets.topic.replication.factor=1", "transaction.state.log.replication.factor=1",
-		"transaction.state.log.min.isr=1", "share.coordinator.state.topic.replication.factor=1", "share.coordinator.state.topic.min.isr=1", "",
-	}, "\n")
+		"transaction.state.log.min.isr=1", "share.coordinator.state.topic.replication.factor=1", "share.coordinator.state.topic.min.isr=1",
+	}, "\n") + "\n" + strings.Join(append(set, bothHave), "\n") + "\n"
 	if err := os.WriteFile(properties, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

@@ -195,7 +195,9 @@ func rows(o options) []row {
 		}
 	}
 	all = append(all, consumeRow(124, 6_000_000), consumeRow(1024, 1_200_000), syncRow(), latencyRow(), manyPartitionsRow())
-	return append(all, startRows(o)...)
+	all = append(all, groupRows()...)
+	all = append(all, startRows(o)...)
+	return append(all, storedRows()...)
 }
 
 func produceRow(codec string, size, partitions int) row {

@@ -44,13 +44,13 @@ func startRows(o options) []row {
 	}
 }
 
-// own makes a broker on a fresh directory that is removed afterwards.
-func (l *lab) own(name string) (b *broker, remove func(), err error) {
+// own makes a broker on a fresh directory that is removed afterwards, with these settings (key=value).
+func (l *lab) own(name string, set ...string) (b *broker, remove func(), err error) {
 	dir := l.fresh(name)
 	if name == kafka {
-		b, err = newKafka(l.o, dir)
+		b, err = newKafka(l.o, dir, set...)
 	} else {
-		b = newOurs(l.o, dir)
+		b = newOurs(l.o, dir, set...)
 	}
 	return b, func() {
 		if b != nil {

@@ -164,20 +164,14 @@ func latency(ctx context.Context, v variant, topic string, partitions, rate, siz
 	var mu sync.Mutex
 	acks := make([]int64, 0, total-skipped)
 	value := make([]byte, size)
-	tick := time.Second / time.Duration(rate)
-	next, cpu := time.Now(), 0.0
-	for i := range total {
+	cpu := 0.0
+	pace(total, time.Second/time.Duration(rate), func(i int, due time.Time) {
 		if i == skipped {
 			cpu = v.broker.cpuSeconds()
 		}
-		if wait := time.Until(next); wait > 0 {
-			time.Sleep(wait)
-		}
-		at := next
-		next = next.Add(tick)
-		key := binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano()))
+		key := binary.BigEndian.AppendUint64(nil, uint64(due.UnixNano()))
 		prod.Produce(ctx, &kgo.Record{Key: key, Value: value, Partition: int32(i % partitions)}, func(_ *kgo.Record, err error) {
-			took := int64(time.Since(at))
+			took := int64(time.Since(due))
 			failed.note(err)
 			if i >= skipped {
 				mu.Lock()
@@ -185,7 +179,7 @@ func latency(ctx context.Context, v variant, topic string, partitions, rate, siz
 				mu.Unlock()
 			}
 		})
-	}
+	})
 	if err := prod.Flush(ctx); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,27 @@
+package main
+
+import (
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pace calls do n times, tick apart, with the instant at which each was due. It sleeps in the kernel on a thread of its
+// own: the runtime's timers round a sleep of less than a millisecond up to one, and half a millisecond of the driver's own
+// lateness would drown what is measured.
+func pace(n int, tick time.Duration, do func(i int, due time.Time)) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
+		for due, i := time.Now(), 0; i < n; i, due = i+1, due.Add(tick) {
+			for wait := time.Until(due); wait > 0; wait = time.Until(due) { // a signal ends a sleep early
+				ts := unix.NsecToTimespec(int64(wait))
+				_ = unix.Nanosleep(&ts, nil)
+			}
+			do(i, due)
+		}
+	}()
+	<-done
+}
