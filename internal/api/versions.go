@@ -36,7 +36,7 @@ var routes = [...]*route{
 	{key: kmsg.CreatePartitions, min: 0, max: 3, handle: decided(Controller.CreatePartitions)},
 	{key: kmsg.DeleteGroups, min: 0, max: 2, handle: onHandler((*Handler).deleteGroups)},
 	{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, handle: decided(Controller.IncrementalAlterConfigs)},
-	{key: kmsg.OffsetDelete, min: 0, max: 0, handle: offsetDelete.handle},
+	{key: kmsg.OffsetDelete, min: 0, max: 0, handle: onHandler((*Handler).offsetDelete)},
 	{key: kmsg.DescribeQuorum, min: 0, max: 2, handle: answered(describeQuorum)},
 	{key: kmsg.UpdateFeatures, min: 0, max: 2, handle: decided(Controller.UpdateFeatures)},
 	{key: kmsg.DescribeCluster, min: 0, max: 2, handle: answered(describeCluster)},

@@ -21,7 +21,9 @@ type Client struct {
 }
 
 // namedVersions are the newest versions that still call topics by their names.
-var namedVersions = map[int16]int16{kmsg.Produce.Int16(): 12, kmsg.Fetch.Int16(): 12}
+var namedVersions = map[int16]int16{
+	kmsg.Produce.Int16(): 12, kmsg.Fetch.Int16(): 12, kmsg.OffsetCommit.Int16(): 9, kmsg.OffsetFetch.Int16(): 9,
+}
 
 // Dial connects a host of the world with a node.
 func (w *World) Dial(ctx context.Context, host string, to *Node) (*Client, error) {

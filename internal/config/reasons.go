@@ -3,7 +3,8 @@ package config
 // Why keys have no effect here, in words for warnings and documentation.
 const (
 	oneNode            = "there is one broker: nothing is replicated, elected or moved yet"
-	noGroups           = "there are no consumer groups yet"
+	noConsumerGroups   = "there are only classic groups yet, none of the consumer protocol (KIP-848)"
+	lentBuffers        = "groups that have nothing to write keep no buffer; memory for writing is lent to those that do"
 	noStreamsGroups    = "there are no streams groups yet"
 	noShareGroups      = "there are no share groups yet"
 	noTransactions     = "there are no transactions yet"
