@@ -283,7 +283,7 @@ func (b *bench) stable(group string, n int, topics ...string) []string {
 	for i := range ids {
 		ids[i], tokens[i] = b.enter(group, topics...)
 	}
-	b.pass(b.s.config.GroupInitialRebalanceDelay * 3)
+	b.pass(b.s.config.GroupInitialRebalanceDelay * 2) // once more, because another one came
 	b.syncAll(group, ids, tokens)
 	return ids
 }
