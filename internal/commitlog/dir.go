@@ -372,10 +372,20 @@ func (d *Dir) Log(tp TopicPartition, topicID [16]byte, cfg Config) (*Log, error)
 //
 // Errors: ErrNoSpace, after which the file is as it was; ErrOffline.
 func (d *Dir) WriteFile(name string, data []byte) error {
+	return d.writeFile(name, data, disk.WriteFileAtomic)
+}
+
+// WriteReservedFile is WriteFile for a file of up to 4 KiB that has to be replaced on a full disk too; see
+// disk.WriteFileReserved.
+func (d *Dir) WriteReservedFile(name string, data []byte) error {
+	return d.writeFile(name, data, disk.WriteFileReserved)
+}
+
+func (d *Dir) writeFile(name string, data []byte, write func(disk.FS, string, []byte) error) error {
 	if err := d.Offline(); err != nil {
 		return err
 	}
-	err := disk.WriteFileAtomic(d.fs, d.join(name), data)
+	err := write(d.fs, d.join(name), data)
 	switch {
 	case err == nil:
 		return d.Offline() // another flush may have failed meanwhile: then this one means nothing

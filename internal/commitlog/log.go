@@ -168,9 +168,10 @@ type Log struct {
 	}
 
 	// Guarded by slot.
-	producers  producer.Table
-	snapshotAt int64   // offset of the newest producer snapshot, -1 without
-	loose      []int64 // snapshots that go when a newer one is durable
+	epochsUnstored bool // the file lacks epochs, for want of space, of which there is no record yet
+	producers      producer.Table
+	snapshotAt     int64   // offset of the newest producer snapshot, -1 without
+	loose          []int64 // snapshots that go when a newer one is durable
 
 	recoveryPoint atomic.Int64 // what the recovery point checkpoint says: written by the one who writes that file
 }
@@ -402,22 +403,28 @@ func (l *Log) EpochAt(offset int64) int32 { return l.epochs.at(offset) }
 func (l *Log) LatestEpoch() int32 { return l.epochs.latest() }
 
 // AssignEpoch notes that a leader epoch begins at an offset. Appends do so by themselves; a new leader does it before,
-// at the log's end.
+// at the log's end. On a full disk it is noted in memory, so that the log can be read; the next append stores it first.
 func (l *Log) AssignEpoch(epoch int32, start int64) error {
 	if err := l.take(); err != nil {
 		return err
 	}
 	defer l.give()
-	return l.assignEpoch(epoch, start)
+	err := l.assignEpoch(epoch, start)
+	if errors.Is(err, ErrNoSpace) {
+		l.epochs.assign(epoch, start)
+		l.epochsUnstored = true
+		return nil
+	}
+	return err
 }
 
 // assignEpoch needs the slot.
 func (l *Log) assignEpoch(epoch int32, start int64) error {
-	if epoch == l.epochs.latest() { // every append but the first of a leader
+	if epoch == l.epochs.latest() && !l.epochsUnstored { // every append but the first of a leader
 		return nil
 	}
 	before := l.epochs.all()
-	if !l.epochs.assign(epoch, start) {
+	if !l.epochs.assign(epoch, start) && !l.epochsUnstored {
 		return nil
 	}
 	if err := l.storeEpochs(); err != nil {
@@ -433,7 +440,18 @@ func (l *Log) storeEpochs() error {
 	if len(*l.segments.Load()) == 0 {
 		return nil
 	}
-	return l.writeState(epochFile, formatEpochs(l.epochs.all()))
+	text := formatEpochs(l.epochs.all())
+	var err error
+	if l.config.Load().ReserveBytes > 0 { // this file is part of the reserve: every start writes it
+		err = l.failed("write "+epochFile, disk.WriteFileReserved(l.dir.fs, l.path+"/"+epochFile, text))
+	} else {
+		err = l.writeState(epochFile, text)
+	}
+	if err != nil {
+		return err
+	}
+	l.epochsUnstored = false
+	return nil
 }
 
 // writeState replaces a small file of the log's directory; the next flush makes it durable before it reports anything.

@@ -160,15 +160,49 @@ func (d *Dir) Close() error {
 	return nil
 }
 
-// closeClean flushes everything and leaves the mark. Nobody else is at work any more.
+// closeClean flushes everything and leaves the mark. Nobody else is at work any more. On a full disk everything is
+// flushed all the same; what has no room are indexes and producer states, which the next start makes again, so that it
+// is one as after a crash.
 func (d *Dir) closeClean(logs []*Log) error {
+	full, err := d.completeAll(logs)
+	if err != nil {
+		return err
+	}
+	if full == nil {
+		full, err = ifFull(d.points.store(d, logs))
+	}
+	d.keeper.removeAll()
+	if full == nil && err == nil {
+		full, err = ifFull(disk.WriteFileAtomic(d.fs, d.join(cleanFile), []byte(cleanContent)))
+	}
+	if full != nil {
+		d.logger.Warn("the disk is full: everything is flushed, but the next start has to look through what was written last",
+			"dir", d.path, "error", full)
+	}
+	return err
+}
+
+// ifFull tells a full disk from other failures.
+func ifFull(err error) (full, other error) {
+	if disk.IsNoSpace(err) {
+		return err, nil
+	}
+	return nil, err
+}
+
+// completeAll writes what the logs hold in memory only, and flushes all that is not flushed. full says what had no room.
+func (d *Dir) completeAll(logs []*Log) (full, err error) {
 	var items []syncItem
 	for _, l := range logs {
 		if len(*l.segments.Load()) == 0 {
 			continue
 		}
-		if err := l.complete(); err != nil {
-			return err
+		noRoom, err := ifFull(l.complete())
+		if err != nil {
+			return nil, err
+		}
+		if noRoom != nil {
+			full = noRoom
 		}
 		items = l.unsynced(items, 0)
 		items = l.unsyncedIndexes(items)
@@ -177,18 +211,14 @@ func (d *Dir) closeClean(logs []*Log) error {
 		}
 	}
 	if err := d.sync(items); err != nil {
-		return err
+		return nil, err
 	}
 	for _, l := range logs {
 		l.mu.Lock()
 		l.mu.progress.Flushed = l.mu.progress.End
 		l.mu.Unlock()
 	}
-	if err := d.points.store(d, logs); err != nil {
-		return err
-	}
-	d.keeper.removeAll()
-	return disk.WriteFileAtomic(d.fs, d.join(cleanFile), []byte(cleanContent))
+	return full, nil
 }
 
 // complete writes what a log holds in memory only.

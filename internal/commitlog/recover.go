@@ -510,7 +510,10 @@ func (r *loader) finish(segments []*segment.Segment) error {
 	}
 	atEnd, atStart := l.epochs.cutEnd(r.expected), l.epochs.cutStart(r.from.start)
 	if atEnd || atStart || r.newEpochs {
-		if err := l.storeEpochs(); err != nil {
+		switch err := l.storeEpochs(); {
+		case errors.Is(err, ErrNoSpace): // they were read from the batches, and will be again
+			l.epochsUnstored = true
+		case err != nil:
 			return err
 		}
 	}

@@ -245,3 +245,120 @@ func TestWriteErrorThatIsNoFullDiskTakesTheDirectoryOffline(t *testing.T) {
 		t.Fatal("a failed directory is marked as cleanly stopped")
 	}
 }
+
+// TestStopAndStartOnAFullDisk: a full disk is stopped on without an error, also twice, and started on again: everything
+// is there to be read, the log with a reserve takes records in new epochs, and the others do once there is space.
+func TestStopAndStartOnAFullDisk(t *testing.T) {
+	for seed := range uint64(80) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		w := &fullDisk{t: t, seed: seed, m: disk.NewMem(), plain: &history{}, reserved: &history{}}
+		w.open()
+		w.append(0)
+		flush(t, w.withReserve)
+		w.m.SetCapacity(int64(10+r.IntN(60)) * 4096)
+		for i := 1; w.append(i); i++ {
+		}
+		flush(t, w.log)
+		for epoch := range int32(4) {
+			w.m.SetCapacity(1)
+			how := r.IntN(3)
+			if how == 0 {
+				if err := w.d.Close(); err != nil {
+					t.Fatalf("seed %d: stop %d on a full disk: %v", seed, epoch, err)
+				}
+			}
+			if how == 1 {
+				w.m = w.m.Crash(seed)
+				abandon(w.d)
+			} else {
+				w.m = w.m.Kill()
+				abandon(w.d)
+			}
+			w.open()
+			w.check(epoch + 1)
+		}
+		w.m.SetCapacity(0)
+		w.end()
+	}
+}
+
+// fullDisk is a directory with two logs, of which one keeps a reserve.
+type fullDisk struct {
+	t               *testing.T
+	seed            uint64
+	m               *disk.Mem
+	d               *Dir
+	log             *Log
+	withReserve     *Log
+	plain, reserved *history
+	epoch           int32
+}
+
+func (w *fullDisk) open() {
+	w.t.Helper()
+	w.d = mustOpen(w.t, testOptions(w.m))
+	w.log = mustLog(w.t, w.d, smallConfig())
+	cfg := smallConfig()
+	cfg.SegmentBytes, cfg.Preallocate, cfg.ReserveBytes = 16<<10, true, 16<<10
+	var err error
+	if w.withReserve, err = w.d.Log(TopicPartition{"reserved", 0}, [16]byte{}, cfg); err != nil {
+		w.t.Fatalf("seed %d: %v", w.seed, err)
+	}
+}
+
+// append writes to both logs, to the one with the reserve rarely, and tells whether the other took it.
+func (w *fullDisk) append(i int) bool {
+	w.t.Helper()
+	o := AppendOptions{NowMs: testNow, LeaderEpoch: w.epoch}
+	if i%20 == 0 {
+		a, err := w.withReserve.Append(records(i, 1, 50), o)
+		if err != nil {
+			w.t.Fatalf("seed %d: the log with a reserve: %v", w.seed, err)
+		}
+		w.reserved.add(a, i, 1, 50)
+	}
+	a, err := w.log.Append(records(i, 1, 300), o)
+	switch {
+	case err == nil:
+		w.plain.add(a, i, 1, 300)
+	case !errors.Is(err, ErrNoSpace):
+		w.t.Fatalf("seed %d: %v", w.seed, err)
+	}
+	return err == nil
+}
+
+func (w *fullDisk) check(epoch int32) {
+	w.t.Helper()
+	w.epoch = epoch
+	for _, l := range []*Log{w.log, w.withReserve} {
+		if err := l.AssignEpoch(epoch, l.Progress().End); err != nil {
+			w.t.Fatalf("seed %d: epoch %d: %v", w.seed, epoch, err)
+		}
+	}
+	if w.append(0) {
+		w.t.Fatalf("seed %d: the disk is not full", w.seed)
+	}
+	flush(w.t, w.withReserve)
+	checkSurvivors(w.t, w.log, w.plain, int64(len(w.plain.values)))
+	checkSurvivors(w.t, w.withReserve, w.reserved, int64(len(w.reserved.values)))
+}
+
+// end: there is space again.
+func (w *fullDisk) end() {
+	w.t.Helper()
+	if !w.append(0) {
+		w.t.Fatalf("seed %d: no space yet", w.seed)
+	}
+	if err := w.d.Close(); err != nil {
+		w.t.Fatalf("seed %d: %v", w.seed, err)
+	}
+	if _, err := w.m.Stat("/data/" + cleanFile); err != nil {
+		w.t.Fatalf("seed %d: not marked as cleanly stopped: %v", w.seed, err)
+	}
+	w.open()
+	checkSurvivors(w.t, w.log, w.plain, int64(len(w.plain.values)))
+	if got, want := w.log.LatestEpoch(), w.epoch; got != want {
+		w.t.Fatalf("seed %d: in epoch %d, want %d", w.seed, got, want)
+	}
+	_ = w.d.Close()
+}

@@ -27,7 +27,8 @@ const (
 	maxStateBytes    = 4 << 10
 )
 
-// saveState makes term and vote durable, by a file that replaces the one before whole.
+// saveState makes term and vote durable, by a file that replaces the one before whole. Its space is
+// kept: every start takes a new term, and must not need room on a full disk for it.
 func saveState(d *commitlog.Dir, h *pb.HardState) error {
 	text, err := json.Marshal(quorumState{
 		LeaderID: -1, LeaderEpoch: h.GetTerm(), VotedVoter: h.GetVote(), DataVersion: stateFileVersion,
@@ -35,7 +36,7 @@ func saveState(d *commitlog.Dir, h *pb.HardState) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", stateFile, err)
 	}
-	if err := d.WriteFile(logName+"/"+stateFile, append(text, '\n')); err != nil {
+	if err := d.WriteReservedFile(logName+"/"+stateFile, append(text, '\n')); err != nil {
 		return fmt.Errorf("save term and vote: %w", err)
 	}
 	return nil
