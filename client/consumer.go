@@ -48,18 +48,20 @@ type cursor struct {
 	leader  int32 // -1: none known
 	epoch   int32 // of the leader, as the metadata has it
 
-	start    Position // to be resolved by asking the leader; positionNone once it has been
-	next     int64    // offset to fetch
-	position int64    // offset that Poll returns next; -1 until known
-	chunks   []chunk  // fetched and decoded
-	pending  int      // bytes fetched and not yet returned by Poll, decoded or not
-	waiting  bool     // in Consumer.ready
-	busy     bool     // in a request
-	paused   bool
-	stopped  bool // an error was reported; Seek or Assign starts it again
-	dropped  bool // not assigned any more
-	failures int
-	notUntil time.Time
+	start     Position // to be resolved by asking the leader; positionNone once it has been
+	next      int64    // offset to fetch
+	position  int64    // offset that Poll returns next; -1 until known
+	lastRead  int32    // leader epoch of the record before position; -1 unknown
+	committed int64    // position as last committed by a group; -1 unknown
+	chunks    []chunk  // fetched and decoded
+	pending   int      // bytes fetched and not yet returned by Poll, decoded or not
+	waiting   bool     // in Consumer.ready
+	busy      bool     // in a request
+	paused    bool
+	stopped   bool // an error was reported; Seek or Assign starts it again
+	dropped   bool // not assigned any more
+	failures  int
+	notUntil  time.Time
 
 	logStart      int64
 	highWatermark int64
@@ -133,6 +135,31 @@ func (k *Consumer) AssignTopic(ctx context.Context, topic string, at Position) e
 	return k.Assign(all)
 }
 
+// own adds partitions to what is read, from where the group has committed.
+func (k *Consumer) own(partitions []TopicPartition) {
+	k.mu.Lock()
+	for _, tp := range partitions {
+		if k.mu.cursors[tp] == nil {
+			k.mu.cursors[tp] = newCursor(tp, Position{kind: positionCommitted})
+		}
+	}
+	k.mu.Unlock()
+	k.route()
+}
+
+// disown takes partitions out of what is read.
+func (k *Consumer) disown(partitions []TopicPartition) {
+	k.mu.Lock()
+	for _, tp := range partitions {
+		if cur := k.mu.cursors[tp]; cur != nil {
+			k.dropLocked(cur)
+			delete(k.mu.cursors, tp)
+		}
+	}
+	k.wakeFetchersLocked()
+	k.mu.Unlock()
+}
+
 func (p Position) check(tp TopicPartition) error {
 	if p.kind == positionNone || p.kind == positionOffset && p.number < 0 {
 		return &PartitionError{tp, fmt.Errorf("cannot start at %v: %w", p, ErrOffsetOutOfRange)}
@@ -141,7 +168,7 @@ func (p Position) check(tp TopicPartition) error {
 }
 
 func newCursor(tp TopicPartition, at Position) *cursor {
-	cur := &cursor{tp: tp, leader: -1, epoch: -1, position: -1, start: at, logStart: -1, highWatermark: -1}
+	cur := &cursor{tp: tp, leader: -1, epoch: -1, position: -1, lastRead: -1, committed: -1, start: at, logStart: -1, highWatermark: -1}
 	if at.kind == positionOffset {
 		cur.start = Position{}
 		cur.next, cur.position = at.number, at.number
@@ -239,18 +266,11 @@ func (k *Consumer) Watermarks(tp TopicPartition) (low, high int64, known bool) {
 // NoAutoOffsetReset: it is returned once and the partition stands still until Seek or Assign,
 // while the others go on. Whatever may pass is retried and not returned.
 func (k *Consumer) Poll(ctx context.Context) ([]Record, error) {
-	k.mu.Lock()
-	if k.mu.polling {
-		k.mu.Unlock()
-		return nil, fmt.Errorf("poll: %w", ErrConcurrentPoll)
+	end, err := k.beginPoll()
+	if err != nil {
+		return nil, err
 	}
-	k.mu.polling = true
-	k.mu.Unlock()
-	defer func() {
-		k.mu.Lock()
-		k.mu.polling = false
-		k.mu.Unlock()
-	}()
+	defer end()
 	for {
 		records, err := k.takeReady()
 		if records != nil || err != nil {
@@ -264,6 +284,21 @@ func (k *Consumer) Poll(ctx context.Context) ([]Record, error) {
 			return nil, fmt.Errorf("poll: %w", ErrClosed)
 		}
 	}
+}
+
+// beginPoll keeps other calls of Poll out until end is called.
+func (k *Consumer) beginPoll() (end func(), err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.mu.polling {
+		return nil, fmt.Errorf("poll: %w", ErrConcurrentPoll)
+	}
+	k.mu.polling = true
+	return func() {
+		k.mu.Lock()
+		k.mu.polling = false
+		k.mu.Unlock()
+	}, nil
 }
 
 // takeReady gives what there is, without waiting.
@@ -297,7 +332,7 @@ func (k *Consumer) takeLocked(cur *cursor) ([]Record, error) {
 	records := first.records[:n:n]
 	first.records = first.records[n:]
 	if n > 0 {
-		cur.position = records[n-1].Offset + 1
+		cur.position, cur.lastRead = records[n-1].Offset+1, records[n-1].LeaderEpoch
 	}
 	if len(first.records) > 0 {
 		return records, nil
@@ -355,14 +390,14 @@ func (k *Consumer) Close() error {
 }
 
 // wantedTopics keeps the assigned topics in the metadata. Reading never creates one.
-func (k *Consumer) wantedTopics(time.Time) ([]string, bool) {
+func (k *Consumer) wantedTopics(time.Time) cluster.Wanted {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	names := make([]string, 0, len(k.mu.cursors))
 	for tp := range k.mu.cursors {
 		names = append(names, tp.Topic)
 	}
-	return names, false
+	return cluster.Wanted{Names: names}
 }
 
 func (k *Consumer) metadataChanged(*cluster.Snapshot) { k.route() }

@@ -20,6 +20,7 @@ const (
 	positionLatest
 	positionOffset
 	positionTime
+	positionCommitted // where the group has committed; its consumer finds out
 )
 
 var (
@@ -65,7 +66,7 @@ const (
 type ConsumerOption func(*consumerConfig) error
 
 type consumerConfig struct {
-	reset        Position // positionNone: report
+	reset        resetTo
 	minBytes     int32
 	maxBytes     int32
 	maxWait      time.Duration
@@ -77,7 +78,7 @@ type consumerConfig struct {
 
 func defaultConsumerConfig() consumerConfig {
 	return consumerConfig{
-		reset:        Latest,
+		reset:        resetTo{to: Latest},
 		minBytes:     1,
 		maxBytes:     50 << 20,
 		maxWait:      500 * time.Millisecond,
@@ -87,22 +88,51 @@ func defaultConsumerConfig() consumerConfig {
 	}
 }
 
+// resetTo is auto.offset.reset.
+type resetTo struct {
+	to   Position // positionNone: report, or back is set
+	back time.Duration
+}
+
+func (r resetTo) report() bool { return r.to.kind == positionNone && r.back == 0 }
+
+func (r resetTo) position(now time.Time) Position {
+	if r.back > 0 {
+		return AtTime(now.Add(-r.back))
+	}
+	return r.to
+}
+
 // AutoOffsetReset says where to go on when a position lies outside what the partition has, for
-// instance because it has expired: Earliest or Latest. Default Latest. Kafka: auto.offset.reset.
+// instance because it has expired, and where a group begins that has committed nothing: Earliest
+// or Latest. Default Latest. Kafka: auto.offset.reset.
 func AutoOffsetReset(to Position) ConsumerOption {
 	return func(c *consumerConfig) error {
 		if to.kind != positionEarliest && to.kind != positionLatest {
 			return fmt.Errorf("auto.offset.reset: %v is neither earliest nor latest", to)
 		}
-		c.reset = to
+		c.reset = resetTo{to: to}
+		return nil
+	}
+}
+
+// AutoOffsetResetBack is AutoOffsetReset to the first record that is at most as old as d.
+// Kafka: auto.offset.reset=by_duration:… (KIP-1106).
+func AutoOffsetResetBack(d time.Duration) ConsumerOption {
+	return func(c *consumerConfig) error {
+		if d <= 0 {
+			return fmt.Errorf("auto.offset.reset: a duration of %v is not above 0", d)
+		}
+		c.reset = resetTo{back: d}
 		return nil
 	}
 }
 
 // NoAutoOffsetReset lets Poll return ErrOffsetOutOfRange for a partition whose position lies
-// outside what it has. Kafka: auto.offset.reset=none.
+// outside what it has, and ErrNoOffset for one of which a group has committed nothing.
+// Kafka: auto.offset.reset=none.
 func NoAutoOffsetReset() ConsumerOption {
-	return func(c *consumerConfig) error { c.reset = Position{}; return nil }
+	return func(c *consumerConfig) error { c.reset = resetTo{}; return nil }
 }
 
 // FetchMinBytes is how much a broker gathers before it answers, as long as FetchMaxWait allows.

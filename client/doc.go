@@ -7,6 +7,13 @@
 //	err = p.Send(ctx, client.ProducerRecord{Topic: "orders", Key: key, Value: value},
 //		func(m client.RecordMetadata, err error) { … })
 //
+//	g, err := c.NewGroupConsumer("billing")
+//	err = g.Subscribe("orders")
+//	records, err := g.Poll(ctx)
+//
+// A Consumer reads the partitions that it is told to; a GroupConsumer shares topics with the other
+// members of a group.
+//
 // It decides how records become batches and batches requests, which broker gets them, and what is
 // tried again; it is for programs and for the command line. It refuses to know what records mean,
 // and nothing of how a broker works inside: whatever it learns comes over Kafka's protocol.

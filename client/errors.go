@@ -71,6 +71,17 @@ var (
 	// has other records, so the offsets of the old one mean nothing in it.
 	ErrTopicRecreated = errors.New("the topic was deleted and made again")
 
+	// ErrNoOffset answers a group's consumer that is to begin where the group has committed, and it
+	// has committed nothing (NoAutoOffsetReset).
+	ErrNoOffset = errors.New("the group has committed no offset of the partition")
+
+	// ErrLogTruncated answers a consumer that has read records which the partition no longer has: an
+	// unclean election lost them (NoAutoOffsetReset; otherwise reading goes on where the log parts).
+	ErrLogTruncated = errors.New("the log was cut below the position")
+
+	// ErrTooManyCommits answers CommitAsync while as many commits wait as the consumer keeps.
+	ErrTooManyCommits = errors.New("too many commits are waiting")
+
 	// ErrConcurrentPoll answers a Poll while another one of the same consumer is under way.
 	ErrConcurrentPoll = errors.New("another Poll of this consumer is under way")
 )

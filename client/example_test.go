@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"os"
+	"os/signal"
+	"regexp"
 	"time"
 
 	"barnabas/client"
@@ -133,4 +136,84 @@ func ExampleError() {
 	var code client.Error
 	fmt.Println(errors.Is(err, client.ErrTopicAlreadyExists), errors.As(err, &code), code.Name(), code.Retriable())
 	// Output: true true TOPIC_ALREADY_EXISTS false
+}
+
+// ExampleClient_NewGroupConsumer reads orders together with the other members of a group, and
+// commits each lot once it is done with.
+func ExampleClient_NewGroupConsumer() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	c, err := client.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	g, err := c.NewGroupConsumer("billing",
+		client.NoAutoCommit(),
+		client.AutoOffsetReset(client.Earliest),
+		client.Assignors(client.CooperativeStickyAssignor))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := g.Subscribe("orders", "refunds"); err != nil {
+		log.Fatal(err)
+	}
+	for {
+		records, err := g.Poll(ctx)
+		if err != nil {
+			log.Print(err)
+			break
+		}
+		for _, r := range records {
+			fmt.Printf("%v@%d %s\n", r.TopicPartition(), r.Offset, r.Value)
+		}
+		if err := g.Commit(ctx); err != nil {
+			log.Print(err) // the partitions are somebody else's now: these records come again there
+		}
+	}
+	leave, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := g.Close(leave); err != nil {
+		log.Print(err)
+	}
+}
+
+// ExampleOnRevoked keeps sums of what it reads, and stores them before somebody else goes on.
+func ExampleOnRevoked() {
+	c, err := client.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	sums := map[client.TopicPartition]int{}
+	g, err := c.NewGroupConsumer("sums", client.NoAutoCommit(),
+		client.OnRevoked(func(ctx context.Context, g *client.GroupConsumer, partitions []client.TopicPartition) {
+			for _, tp := range partitions {
+				fmt.Println("store", tp, sums[tp])
+				delete(sums, tp)
+			}
+			if err := g.Commit(ctx); err != nil {
+				log.Print(err)
+			}
+		}),
+		client.OnLost(func(_ context.Context, _ *client.GroupConsumer, partitions []client.TopicPartition) {
+			for _, tp := range partitions {
+				delete(sums, tp) // somebody else has gone on from the latest commit
+			}
+		}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := g.SubscribeMatching(regexp.MustCompile(`orders\..*`)); err != nil {
+		log.Fatal(err)
+	}
+	for {
+		records, err := g.Poll(context.Background())
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, r := range records {
+			sums[r.TopicPartition()] += len(r.Value)
+		}
+	}
 }

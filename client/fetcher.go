@@ -117,6 +117,7 @@ func (f *fetcher) claim(now time.Time) fetchWork {
 			continue
 		}
 		switch {
+		case cur.start.kind == positionCommitted:
 		case cur.start.kind != positionNone:
 			w.resolve = append(w.resolve, cur)
 		case cur.paused:
@@ -319,13 +320,13 @@ func (f *fetcher) advanceLocked(cur *cursor, from int64, part *kmsg.FetchRespons
 func (f *fetcher) refusedLocked(cur *cursor, err error, part *kmsg.FetchResponseTopicPartition, answer *kmsg.FetchResponse) bool {
 	switch {
 	case errors.Is(err, ErrOffsetOutOfRange):
-		if f.k.cfg.reset.kind == positionNone {
+		if f.k.cfg.reset.report() {
 			f.k.stopLocked(cur, fmt.Errorf("offset %d: %w", cur.next, err))
 			f.k.tell()
 			return false
 		}
-		f.k.c.log.Info("offset out of range", "partition", cur.tp.String(), "offset", cur.next, "reset", f.k.cfg.reset.String())
-		cur.start = f.k.cfg.reset
+		cur.start = f.k.cfg.reset.position(time.Now())
+		f.k.c.log.Info("offset out of range", "partition", cur.tp.String(), "offset", cur.next, "reset", cur.start.String())
 		return false
 	case staleMetadata(err):
 		hint := cluster.Hint{Topic: cur.tp.Topic, Partition: cur.tp.Partition, Leader: part.CurrentLeader.LeaderID, LeaderEpoch: part.CurrentLeader.LeaderEpoch}

@@ -254,14 +254,14 @@ func (p *Producer) eachQueue(visit func(*queue)) {
 }
 
 // wantedTopics keeps the topics in use in the metadata (metadata.max.idle.ms).
-func (p *Producer) wantedTopics(now time.Time) ([]string, bool) {
+func (p *Producer) wantedTopics(now time.Time) cluster.Wanted {
 	var names []string
 	for name, t := range *p.topics.byName.Load() {
 		if now.UnixMilli()-t.lastUse.Load() <= p.c.cfg.metadataMaxIdle.Milliseconds() || t.busy() {
 			names = append(names, name)
 		}
 	}
-	return names, p.c.cfg.allowAutoCreation
+	return cluster.Wanted{Names: names, MayCreate: p.c.cfg.allowAutoCreation}
 }
 
 func (t *producerTopic) busy() bool {

@@ -15,18 +15,21 @@ type Random struct {
 	rng *rand.Rand
 }
 
+// NewRandom seeds a source.
 func NewRandom() *Random {
 	var seed [32]byte
 	crand.Read(seed[:])
 	return &Random{rng: rand.New(rand.NewChaCha8(seed))}
 }
 
-func (r *Random) float() float64 {
+// Float gives a number in [0, 1).
+func (r *Random) Float() float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.rng.Float64()
 }
 
+// Uint32 gives any number.
 func (r *Random) Uint32() uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -52,7 +55,7 @@ func (b Backoff) After(failures int, r *Random) time.Duration {
 	if shift := failures - 1; shift < 20 && b.First<<max(shift, 0) < b.Most {
 		d = b.First << max(shift, 0)
 	}
-	return time.Duration(float64(d) * (1 - jitter + 2*jitter*r.float()))
+	return time.Duration(float64(d) * (1 - jitter + 2*jitter*r.Float()))
 }
 
 // Sleep waits for d or for the end of ctx, whose error it returns then.

@@ -348,6 +348,21 @@ func (l *Link) Request(ctx context.Context, req kmsg.Request) (kmsg.Response, er
 	return conn.Ask(ctx, req, -1)
 }
 
+// RequestWithin is Request with a time limit of its own in place of request.timeout.ms: some
+// requests wait on purpose.
+func (l *Link) RequestWithin(ctx context.Context, req kmsg.Request, limit time.Duration) (kmsg.Response, error) {
+	conn, err := l.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := conn.Start(ctx, req, -1)
+	if err != nil {
+		return nil, err
+	}
+	p.Extra = limit - conn.timeout
+	return p.Wait(ctx)
+}
+
 // Call is a request on its way.
 type Call struct {
 	conn    *Connection

@@ -39,13 +39,20 @@ type Metadata struct {
 // User is a producer or consumer: it names the topics that it wants to know about, and is told
 // when there is something new. Both are called without locks held.
 type User struct {
-	Wanted  func(now time.Time) (names []string, mayCreate bool)
+	Wanted  func(now time.Time) Wanted
 	Changed func(s *Snapshot)
+}
+
+// Wanted are topics that somebody wants to know about.
+type Wanted struct {
+	Names     []string
+	MayCreate bool // where one does not exist, and the brokers allow it
+	All       bool // all that there are, beside those named
 }
 
 // Snapshot is the cluster as some broker saw it. Nobody changes it.
 type Snapshot struct {
-	at         time.Time // zero: nothing is known yet
+	At         time.Time // zero: nothing is known yet
 	ClusterID  string
 	Controller int32 // -1: unknown
 	Brokers    map[int32]Broker
@@ -153,10 +160,10 @@ func (m *Metadata) run(ctx context.Context) {
 // needs it asks.
 func (m *Metadata) untilOld() time.Duration {
 	s := m.Snapshot()
-	if s.at.IsZero() {
+	if s.At.IsZero() {
 		return m.c.cfg.MetadataMaxAge
 	}
-	return time.Until(s.at.Add(m.c.cfg.MetadataMaxAge))
+	return time.Until(s.At.Add(m.c.cfg.MetadataMaxAge))
 }
 
 // ended lets everybody look again.
@@ -178,10 +185,12 @@ func (m *Metadata) refresh(ctx context.Context) error {
 	m.mu.Unlock()
 	known := m.Snapshot()
 	var create, ask []string
+	all := false
 	for _, u := range users {
-		names, mayCreate := u.Wanted(now)
-		for _, name := range names {
-			if t := known.Topics[name]; mayCreate && (t == nil || errors.Is(t.Err, errcode.UnknownTopicOrPartition)) {
+		wanted := u.Wanted(now)
+		all = all || wanted.All
+		for _, name := range wanted.Names {
+			if t := known.Topics[name]; wanted.MayCreate && (t == nil || errors.Is(t.Err, errcode.UnknownTopicOrPartition)) {
 				create = append(create, name)
 			} else {
 				ask = append(ask, name)
@@ -199,14 +208,22 @@ func (m *Metadata) refresh(ctx context.Context) error {
 		}
 		next.Take(known, resp)
 	}
-	if len(ask) > 0 || len(create) == 0 {
+	if all {
+		resp, err := m.askAll(ctx)
+		if err != nil {
+			return err
+		}
+		next.Take(known, resp)
+		ask = slices.DeleteFunc(ask, func(n string) bool { return next.Topics[n] != nil })
+	}
+	if len(ask) > 0 || len(create) == 0 && !all {
 		resp, err := m.Ask(ctx, ask, false)
 		if err != nil {
 			return err
 		}
 		next.Take(known, resp)
 	}
-	next.at = time.Now()
+	next.At = time.Now()
 	m.publish(known, next, users)
 	return nil
 }
@@ -239,6 +256,17 @@ func (m *Metadata) Ask(ctx context.Context, names []string, mayCreate bool) (*km
 		t.Topic = kmsg.StringPtr(name)
 		req.Topics = append(req.Topics, t)
 	}
+	return m.send(ctx, req)
+}
+
+// askAll asks for every topic that there is.
+func (m *Metadata) askAll(ctx context.Context) (*kmsg.MetadataResponse, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = nil
+	return m.send(ctx, req)
+}
+
+func (m *Metadata) send(ctx context.Context, req *kmsg.MetadataRequest) (*kmsg.MetadataResponse, error) {
 	resp, err := m.c.RequestAny(ctx, req)
 	if err != nil {
 		return nil, err
@@ -252,6 +280,25 @@ func (m *Metadata) Ask(ctx context.Context, names []string, mayCreate bool) (*km
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
 	return answer, nil
+}
+
+// AddBroker takes in a broker that another request told of.
+func (m *Metadata) AddBroker(b Broker) {
+	for {
+		s := m.Snapshot()
+		if s.Brokers[b.ID] == b {
+			return
+		}
+		next := *s
+		next.Brokers = maps.Clone(s.Brokers)
+		if next.Brokers == nil {
+			next.Brokers = map[int32]Broker{}
+		}
+		next.Brokers[b.ID] = b
+		if m.current.CompareAndSwap(s, &next) {
+			return
+		}
+	}
 }
 
 // forgetBrokers goes back to the addresses that the client was given.

@@ -20,8 +20,16 @@ var Newest = map[int16]int16{
 	1:  17, // Fetch: topic ids; 18 is for replicas
 	2:  10, // ListOffsets
 	3:  13, // Metadata: REBOOTSTRAP_REQUIRED
+	8:  10, // OffsetCommit: topic ids
+	9:  10, // OffsetFetch: topic ids
+	10: 6,  // FindCoordinator
+	11: 9,  // JoinGroup
+	12: 4,  // Heartbeat
+	13: 5,  // LeaveGroup
+	14: 5,  // SyncGroup
 	18: 4,  // ApiVersions
 	22: 5,  // InitProducerId; 6 is not stable
+	23: 4,  // OffsetForLeaderEpoch
 }
 
 // choose gives the newest version of the request that both ends know, at most limit (-1: no limit).

@@ -1,0 +1,277 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/client/internal/assignor"
+	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/errcode"
+	"barnabas/client/internal/membership"
+)
+
+// This file runs the membership's state machine: events go in under the lock, and what it wants
+// done is started there and waited for elsewhere.
+
+// event lets the machine take something in, and starts what it wants done.
+func (g *GroupConsumer) event(tell func(m *membership.Machine, now time.Time)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mu.ended {
+		return
+	}
+	m := g.mu.machine
+	tell(m, time.Now())
+	for _, a := range m.Actions() {
+		g.performLocked(a)
+	}
+	close(g.mu.changed)
+	g.mu.changed = make(chan struct{})
+	g.armLocked(m.Deadline())
+}
+
+// armLocked lets the time tick when the machine wants it.
+func (g *GroupConsumer) armLocked(at time.Time, wanted bool) {
+	if !wanted {
+		if g.mu.timer != nil {
+			g.mu.timer.Stop()
+		}
+		return
+	}
+	wait := max(time.Until(at), 0)
+	if g.mu.timer == nil {
+		g.mu.timer = time.AfterFunc(wait, func() {
+			g.event(func(m *membership.Machine, now time.Time) { m.Tick(now) })
+		})
+		return
+	}
+	g.mu.timer.Reset(wait)
+}
+
+// spareForRebalance is how much longer than a rebalance may take a broker has for its answer.
+const spareForRebalance = 5 * time.Second
+
+func (g *GroupConsumer) performLocked(a membership.Action) {
+	rebalance := max(g.c.cfg.RequestTimeout, g.cfg.maxPollInterval+spareForRebalance)
+	switch a := a.(type) {
+	case membership.FindCoordinator:
+		g.wg.Go(func() {
+			node, err := g.findCoordinator()
+			g.event(func(m *membership.Machine, now time.Time) { m.Found(now, a.Flight, node, err) })
+		})
+	case membership.Join:
+		g.wg.Go(func() {
+			resp, err := g.ask(g.joins, a.To, a.Request, rebalance)
+			joined, _ := resp.(*kmsg.JoinGroupResponse)
+			g.event(func(m *membership.Machine, now time.Time) { m.Joined(now, a.Flight, joined, err) })
+		})
+	case membership.Learn:
+		g.mu.learning = a.Topics
+		g.wg.Go(func() {
+			topics := g.describe(a.Topics)
+			g.event(func(m *membership.Machine, now time.Time) { m.Learned(now, a.Flight, topics) })
+		})
+	case membership.Sync:
+		g.wg.Go(func() {
+			resp, err := g.ask(g.joins, a.To, a.Request, rebalance)
+			synced, _ := resp.(*kmsg.SyncGroupResponse)
+			g.event(func(m *membership.Machine, now time.Time) { m.Synced(now, a.Flight, synced, err) })
+		})
+	case membership.Heartbeat:
+		g.wg.Go(func() {
+			resp, err := g.ask(g.links, a.To, a.Request, min(g.c.cfg.RequestTimeout, g.cfg.sessionTimeout))
+			beaten, _ := resp.(*kmsg.HeartbeatResponse)
+			g.event(func(m *membership.Machine, now time.Time) { m.Beaten(now, a.Flight, beaten, err) })
+		})
+	case membership.Leave:
+		g.wg.Go(func() {
+			if _, err := g.ask(g.links, a.To, a.Request, g.c.cfg.RequestTimeout); err != nil {
+				g.c.log.Info("group could not be told that a member leaves", "group", g.group, "error", err)
+			}
+			g.event(func(m *membership.Machine, now time.Time) { m.Left(now, a.Flight) })
+		})
+	case membership.Call:
+		g.mu.calls = append(g.mu.calls, a)
+		g.k.tell()
+	case membership.Fail:
+		g.mu.failed = a.Err
+		g.k.tell()
+	case membership.Gone:
+		close(g.gone)
+	}
+}
+
+// ask sends a request to the coordinator.
+func (g *GroupConsumer) ask(links *cluster.Links, node int32, req kmsg.Request, limit time.Duration) (kmsg.Response, error) {
+	l, err := links.Node(node)
+	if err != nil {
+		g.c.meta.Update()
+		return nil, err
+	}
+	resp, err := l.RequestWithin(g.ctx, req, limit)
+	return resp, unsupported(err)
+}
+
+// unsupported gives the error that no retry mends where a broker does not know a request.
+func unsupported(err error) error {
+	if errors.Is(err, ErrUnsupported) {
+		return fmt.Errorf("%w: %w", ErrUnsupportedVersion, err)
+	}
+	return err
+}
+
+// findCoordinator asks any broker who coordinates the group.
+func (g *GroupConsumer) findCoordinator() (int32, error) {
+	req := kmsg.NewPtrFindCoordinatorRequest()
+	req.CoordinatorKey, req.CoordinatorKeys = g.group, []string{g.group}
+	resp, err := g.c.cluster.RequestAny(g.ctx, req)
+	if err != nil {
+		return -1, unsupported(err)
+	}
+	answer := resp.(*kmsg.FindCoordinatorResponse)
+	found := kmsg.FindCoordinatorResponseCoordinator{
+		NodeID: answer.NodeID, Host: answer.Host, Port: answer.Port, ErrorCode: answer.ErrorCode, ErrorMessage: answer.ErrorMessage,
+	}
+	if answer.Version >= firstFindCoordinatorOfMany {
+		if len(answer.Coordinators) != 1 {
+			return -1, fmt.Errorf("%w: the answer names %d coordinators", ErrCoordinatorNotAvailable, len(answer.Coordinators))
+		}
+		found = answer.Coordinators[0]
+	}
+	if err := CodeError(found.ErrorCode, found.ErrorMessage); err != nil {
+		return -1, err
+	}
+	g.c.meta.AddBroker(cluster.Broker{ID: found.NodeID, Address: cluster.JoinHostPort(found.Host, found.Port)})
+	return found.NodeID, nil
+}
+
+// firstFindCoordinatorOfMany is the version of FindCoordinator from which it asks for several.
+const firstFindCoordinatorOfMany = 4
+
+// describe asks for the metadata of topics as it is now, and falls back on what is known.
+func (g *GroupConsumer) describe(topics []string) map[string]assignor.Topic {
+	ctx, cancel := context.WithTimeout(g.ctx, g.c.cfg.RequestTimeout)
+	defer cancel()
+	s, err := g.c.meta.Renew(ctx)
+	if err != nil {
+		g.c.log.Warn("metadata for an assignment may be old", "group", g.group, "error", err)
+		s = g.c.meta.Snapshot()
+	}
+	return describeTopics(s, topics)
+}
+
+// describeTopics gives what an assignment needs to know of those topics that exist.
+func describeTopics(s *cluster.Snapshot, topics []string) map[string]assignor.Topic {
+	out := make(map[string]assignor.Topic, len(topics))
+	for _, name := range topics {
+		t := s.Topics[name]
+		if t == nil || len(t.Partitions) == 0 {
+			continue
+		}
+		d := assignor.Topic{ID: t.ID, Partitions: int32(len(t.Partitions)), Racks: make([][]string, len(t.Partitions))}
+		for p := range t.Partitions {
+			for _, node := range t.Partitions[p].Replicas {
+				if rack := s.Brokers[node].Rack; rack != "" {
+					d.Racks[p] = append(d.Racks[p], rack)
+				}
+			}
+		}
+		out[name] = d
+	}
+	return out
+}
+
+// wantedTopics keeps in the metadata what the machine watches. Groups never create a topic.
+func (g *GroupConsumer) wantedTopics(time.Time) cluster.Wanted {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	names := slices.Concat(g.mu.machine.Watched(), g.mu.names, g.mu.learning)
+	return cluster.Wanted{Names: names, All: g.mu.pattern != nil}
+}
+
+// learn takes in the metadata: which topics a pattern stands for, and whether numbers of
+// partitions have changed.
+func (g *GroupConsumer) learn() {
+	s := g.c.meta.Snapshot()
+	g.event(func(m *membership.Machine, now time.Time) {
+		topics := g.mu.names
+		if g.mu.pattern != nil {
+			topics = nil
+			for name, t := range s.Topics {
+				if t.Err == nil && (!t.Internal || g.cfg.internalTopics) && g.mu.pattern.MatchString(name) {
+					topics = append(topics, name)
+				}
+			}
+		}
+		g.lookOutLocked(s)
+		m.Subscribe(now, topics)
+		m.Metadata(now, describeTopics(s, m.Watched()))
+	})
+}
+
+// lookOutLocked asks for metadata again soon while a topic does not exist: that it is made is not to
+// go unnoticed for metadata.max.age.ms.
+func (g *GroupConsumer) lookOutLocked(s *cluster.Snapshot) {
+	missing := slices.ContainsFunc(g.mu.names, func(name string) bool {
+		t := s.Topics[name]
+		return t == nil || t.Err != nil
+	})
+	if !missing || g.mu.looking {
+		return
+	}
+	g.mu.looking = true
+	time.AfterFunc(g.c.cfg.RetryBackoff.Most, func() {
+		g.mu.Lock()
+		g.mu.looking = false
+		g.mu.Unlock()
+		g.c.meta.Update()
+	})
+}
+
+// awaitCoordinator gives the coordinator's node, having one found where none is known.
+func (g *GroupConsumer) awaitCoordinator(ctx context.Context) (int32, error) {
+	for {
+		g.event(func(m *membership.Machine, now time.Time) { m.WantCoordinator(now) })
+		g.mu.Lock()
+		node, changed, failed, ended := g.mu.machine.Coordinator(), g.mu.changed, g.mu.failed, g.mu.ended
+		g.mu.Unlock()
+		switch {
+		case ended:
+			return -1, ErrClosed
+		case node >= 0:
+			return node, nil
+		case failed != nil:
+			return -1, failed
+		}
+		again := time.NewTimer(g.c.cfg.RetryBackoff.First)
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return -1, context.Cause(ctx)
+		case <-g.ctx.Done():
+			again.Stop()
+			return -1, ErrClosed
+		}
+		again.Stop()
+	}
+}
+
+// lostCoordinator tells whether an error means that another broker is to be asked.
+func lostCoordinator(err error) bool {
+	var code Error
+	if !errors.As(err, &code) {
+		return true
+	}
+	switch code {
+	case errcode.NotCoordinator, errcode.CoordinatorNotAvailable, errcode.Network:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,543 @@
+// Package membership is one consumer's part in a group of the classic protocol: when it joins,
+// syncs, beats, gives partitions up, rejoins and leaves. Machine is a pure state machine: events
+// and the time go in, actions come out, and a seed replays any run. Package client runs it, with
+// the connections, timers and callbacks around it.
+//
+// It decides what a member owns and in which generation. It knows nothing of records or offsets,
+// and never waits.
+package membership
+
+import (
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/client/internal/assignor"
+)
+
+// Config is what does not change during a membership. All durations are above 0.
+type Config struct {
+	Group, InstanceID, Rack string
+	Assignors               []assignor.Assignor // in the order of preference, at least one
+
+	SessionTimeout    time.Duration
+	HeartbeatInterval time.Duration
+	MaxPollInterval   time.Duration // also how long a rebalance waits for this member
+	RetryBackoff      time.Duration // after the first failure, doubled with every further one
+	RetryBackoffMax   time.Duration
+	Jitter            func() float64 // uniform in [0, 1)
+}
+
+// cooperative tells whether partitions are kept during a rebalance: only where all assignors can,
+// since the group's choice among them is not known before.
+func (c *Config) cooperative() bool {
+	return !slices.ContainsFunc(c.Assignors, func(a assignor.Assignor) bool { return !a.Cooperative() })
+}
+
+// Action is something that the machine wants done.
+type Action interface{ action() }
+
+// Flight numbers a request, so that the answer to an earlier one is recognised and dropped.
+type Flight uint64
+
+type (
+	// FindCoordinator is answered with Found.
+	FindCoordinator struct{ Flight Flight }
+	// Join is answered with Joined. The broker answers only when all have joined, which may take
+	// MaxPollInterval.
+	Join struct {
+		Flight  Flight
+		To      int32
+		Request *kmsg.JoinGroupRequest
+	}
+	// Learn wants the metadata of topics as it is now, for an assignment. Answered with Learned.
+	Learn struct {
+		Flight Flight
+		Topics []string
+	}
+	// Sync is answered with Synced; the broker waits for the leader's assignment.
+	Sync struct {
+		Flight  Flight
+		To      int32
+		Request *kmsg.SyncGroupRequest
+	}
+	// Heartbeat is answered with Beaten.
+	Heartbeat struct {
+		Flight  Flight
+		To      int32
+		Request *kmsg.HeartbeatRequest
+	}
+	// Leave is answered with Left, whatever becomes of it.
+	Leave struct {
+		Flight  Flight
+		To      int32
+		Request *kmsg.LeaveGroupRequest
+	}
+	// Call wants the program to be told of a change in what it owns; then CallDone. There is one at
+	// a time.
+	Call struct {
+		Kind       CallKind
+		Partitions []assignor.TopicPartition // sorted; may be empty with Assigned
+	}
+	// Fail says that the membership has ended for good: nothing mends Err. Lost partitions have
+	// been reported before.
+	Fail struct{ Err error }
+	// Gone says that the member has left, after Close.
+	Gone struct{}
+)
+
+func (FindCoordinator) action() {}
+func (Join) action()            {}
+func (Learn) action()           {}
+func (Sync) action()            {}
+func (Heartbeat) action()       {}
+func (Leave) action()           {}
+func (Call) action()            {}
+func (Fail) action()            {}
+func (Gone) action()            {}
+
+// CallKind says how what is owned changes.
+type CallKind int8
+
+// The three callbacks. Before Revoked returns the member owns the partitions still and can commit;
+// with Lost it has ceased to own them, and somebody else may.
+const (
+	Assigned CallKind = iota
+	Revoked
+	Lost
+)
+
+// String is the name in logs.
+func (k CallKind) String() string { return [...]string{"assigned", "revoked", "lost"}[k] }
+
+type state int8
+
+const (
+	out       state = iota // no member, and does not want to be
+	unjoined               // wants to be
+	joining                // Join is under way
+	assigning              // the leader waits for metadata
+	syncing                // Sync is under way
+	member                 // has an assignment; perhaps about to rejoin
+	leaving                // Leave is under way
+	ended                  // Fail or Gone
+)
+
+// Machine is the state of one member. It is not safe for concurrent use. After each event the
+// caller takes the actions, and sees to it that Tick comes at the Deadline.
+type Machine struct {
+	cfg     Config
+	state   state
+	actions []Action
+	flights Flight
+
+	subscribed []string // sorted; what the program wants now
+	joinedWith []string // what the latest Join told
+	closing    bool
+	reason     string // why to rejoin, for the broker's log; "" does not want to
+
+	coordinator int32 // -1: unknown
+	finding     Flight
+	request     Flight // Join, Learn, Sync or Leave under way
+	beat        Flight // Heartbeat under way
+	nextBeat    time.Time
+	beatAt      time.Time
+	failures    int
+	notBefore   time.Time // of the next FindCoordinator or Join
+
+	memberID   string
+	generation int32
+	protocol   assignor.Assignor
+	owned      []assignor.TopicPartition // sorted
+	had        []assignor.TopicPartition // what an eager member gave up last, and in which generation
+	hadIn      int32
+
+	leads   bool
+	members []assignor.Member
+	basis   map[string]assignor.Topic // what the leader's latest assignment rests on
+
+	call   *Call  // that the program is being told of
+	then   []Call // to follow it
+	polled pollTimer
+}
+
+// pollTimer is max.poll.interval.ms: a program that does not come back to Poll gives up what it owns.
+type pollTimer struct {
+	inside  bool
+	last    time.Time
+	expired bool
+}
+
+// New makes a machine that waits for Subscribe.
+func New(cfg Config) *Machine {
+	return &Machine{cfg: cfg, coordinator: -1, generation: assignor.NoGeneration, hadIn: assignor.NoGeneration}
+}
+
+// Actions gives what is to be done since the last call, in order.
+func (m *Machine) Actions() []Action {
+	a := m.actions
+	m.actions = nil
+	return a
+}
+
+// Owned gives the partitions that the member owns, sorted. It must not be changed.
+func (m *Machine) Owned() []assignor.TopicPartition { return m.owned }
+
+// Generation gives the identity to commit under; false where there is none.
+func (m *Machine) Generation() (id string, generation int32, ok bool) {
+	return m.memberID, m.generation, m.generation != assignor.NoGeneration
+}
+
+// Coordinator gives the group's coordinator, -1 while it is not known.
+func (m *Machine) Coordinator() int32 { return m.coordinator }
+
+// Settled tells whether the member has an assignment and no reason to rejoin.
+func (m *Machine) Settled() bool {
+	return m.state == member && m.reason == "" && m.call == nil && len(m.then) == 0
+}
+
+// Watched gives the topics whose metadata matters: the program's, and for a leader everybody's.
+func (m *Machine) Watched() []string {
+	topics := slices.Clone(m.subscribed)
+	if m.leads {
+		for topic := range m.basis {
+			topics = append(topics, topic)
+		}
+	}
+	slices.Sort(topics)
+	return slices.Compact(topics)
+}
+
+// Deadline gives when Tick is wanted next; false where only other events matter.
+func (m *Machine) Deadline() (at time.Time, ok bool) {
+	least := func(t time.Time) {
+		if !ok || t.Before(at) {
+			at, ok = t, true
+		}
+	}
+	switch m.state {
+	case unjoined:
+		if m.call == nil && m.finding == 0 {
+			least(m.notBefore)
+		}
+	case member:
+		if m.coordinator < 0 && m.finding == 0 {
+			least(m.notBefore)
+		}
+		if m.coordinator >= 0 && m.beat == 0 {
+			least(m.nextBeat)
+		}
+		if m.beat != 0 {
+			least(m.beatAt.Add(m.cfg.SessionTimeout))
+		}
+	}
+	if m.pollMatters() {
+		least(m.polled.last.Add(m.cfg.MaxPollInterval))
+	}
+	return at, ok
+}
+
+func (m *Machine) pollMatters() bool {
+	return !m.polled.inside && !m.polled.expired && !m.closing && m.state != out && m.state != leaving && m.state != ended
+}
+
+func (m *Machine) emit(a Action) { m.actions = append(m.actions, a) }
+
+func (m *Machine) flight() Flight {
+	m.flights++
+	return m.flights
+}
+
+// Subscribe says which topics the program wants; none means that it wants to be no member.
+func (m *Machine) Subscribe(now time.Time, topics []string) {
+	if m.closing || m.state == ended {
+		return
+	}
+	topics = slices.Compact(slices.Sorted(slices.Values(topics)))
+	if slices.Equal(topics, m.subscribed) {
+		return
+	}
+	m.subscribed = topics
+	switch {
+	case len(topics) > 0 && m.state == out:
+		m.state = unjoined
+		m.polled.last = now
+	case !slices.Equal(topics, m.joinedWith):
+		m.rejoin("the subscription has changed")
+	}
+	m.advance(now)
+}
+
+// PollBegan says that the program waits for records. PollEnded that it works on some.
+func (m *Machine) PollBegan(now time.Time) {
+	m.polled.inside, m.polled.last = true, now
+	m.polled.expired = false
+	m.advance(now)
+}
+
+// PollEnded starts max.poll.interval.ms anew.
+func (m *Machine) PollEnded(now time.Time) {
+	m.polled.inside, m.polled.last = false, now
+}
+
+// Close ends the membership: what is owned is given up, and a dynamic member leaves. Gone follows.
+func (m *Machine) Close(now time.Time) {
+	if m.closing || m.state == ended {
+		return
+	}
+	m.closing = true
+	m.subscribed = nil
+	m.advance(now)
+}
+
+// Metadata says what is known of topics now, all of the Watched ones that exist. A leader whose
+// assignment rests on other numbers of partitions lets the group rebalance.
+func (m *Machine) Metadata(now time.Time, topics map[string]assignor.Topic) {
+	if m.state != member || !m.leads {
+		return
+	}
+	for name, was := range m.basis {
+		is := topics[name]
+		// A topic that is not there just now may be one that a broker has not heard of yet.
+		if is.Partitions > 0 && (is.Partitions != was.Partitions || was.Partitions > 0 && is.ID != was.ID) {
+			m.rejoin("the partitions of topic " + name + " have changed")
+			m.advance(now)
+			return
+		}
+	}
+}
+
+// Tick does what is due.
+func (m *Machine) Tick(now time.Time) {
+	if m.pollMatters() && !now.Before(m.polled.last.Add(m.cfg.MaxPollInterval)) {
+		m.polled.expired = true
+	}
+	if m.state == member && m.beat != 0 && !now.Before(m.beatAt.Add(m.cfg.SessionTimeout)) {
+		m.beat = 0
+		m.forgetCoordinator(now)
+	}
+	m.advance(now)
+}
+
+// rejoin wants another rebalance.
+func (m *Machine) rejoin(reason string) {
+	if m.reason == "" {
+		m.reason = reason
+	}
+}
+
+// wants tells whether the program wants to be a member.
+func (m *Machine) wants() bool { return len(m.subscribed) > 0 && !m.closing && !m.polled.expired }
+
+// advance takes every step that can be taken now.
+func (m *Machine) advance(now time.Time) {
+	for m.step(now) {
+	}
+}
+
+// step takes one step; false where there is none.
+func (m *Machine) step(now time.Time) bool {
+	if m.state == ended || m.state == leaving {
+		return false
+	}
+	if !m.wants() {
+		return m.stepOut(now)
+	}
+	if m.call == nil && len(m.then) > 0 {
+		m.next()
+		return true
+	}
+	switch m.state {
+	case out:
+		m.state = unjoined
+		return true
+	case unjoined:
+		return m.call == nil && m.stepIn(now)
+	case member:
+		return m.stepMember(now)
+	}
+	return false
+}
+
+// next tells the program the next thing that it is to be told.
+func (m *Machine) next() {
+	c := m.then[0]
+	m.then = m.then[1:]
+	m.call = &c
+	if c.Kind == Assigned {
+		m.owned = slices.SortedFunc(slices.Values(slices.Concat(m.owned, c.Partitions)), assignor.Compare)
+	}
+	m.emit(c)
+}
+
+// stepIn finds the coordinator and joins.
+func (m *Machine) stepIn(now time.Time) bool {
+	if now.Before(m.notBefore) {
+		return false
+	}
+	if m.coordinator < 0 {
+		return m.find()
+	}
+	m.state = joining
+	m.request = m.flight()
+	m.joinedWith = m.subscribed
+	reason := m.reason
+	m.reason = ""
+	m.emit(Join{m.request, m.coordinator, m.joinRequest(reason)})
+	return true
+}
+
+func (m *Machine) find() bool {
+	if m.finding != 0 {
+		return false
+	}
+	m.finding = m.flight()
+	m.emit(FindCoordinator{m.finding})
+	return true
+}
+
+// stepMember beats, and gives up what must be given up before a rebalance.
+func (m *Machine) stepMember(now time.Time) bool {
+	if m.call == nil && len(m.then) == 0 && m.reason != "" {
+		give := m.owned
+		if m.cfg.cooperative() {
+			give = nil
+			for _, tp := range m.owned {
+				if !slices.Contains(m.subscribed, tp.Topic) {
+					give = append(give, tp)
+				}
+			}
+		}
+		if len(give) > 0 {
+			m.then = append(m.then, Call{Revoked, give})
+			return true
+		}
+		m.state, m.beat = unjoined, 0
+		return true
+	}
+	switch {
+	case m.coordinator < 0:
+		return !now.Before(m.notBefore) && m.find()
+	default:
+		return m.stepBeat(now)
+	}
+}
+
+// stepBeat keeps the session alive.
+func (m *Machine) stepBeat(now time.Time) bool {
+	if m.coordinator < 0 || m.beat != 0 || now.Before(m.nextBeat) {
+		return false
+	}
+	m.beat, m.beatAt = m.flight(), now
+	m.nextBeat = now.Add(m.cfg.HeartbeatInterval)
+	m.emit(Heartbeat{m.beat, m.coordinator, m.heartbeatRequest()})
+	return true
+}
+
+// stepOut gives everything up and leaves. A program that does not poll loses its partitions at
+// once: nobody is there to hear of it before.
+func (m *Machine) stepOut(now time.Time) bool {
+	if m.polled.expired && !m.closing {
+		if m.state == out {
+			return false
+		}
+		m.leave("max.poll.interval.ms has passed without a poll")
+		m.lose()
+		m.state = out
+		return true
+	}
+	if m.call != nil {
+		return m.state == member && m.stepBeat(now) // the program finishes its work
+	}
+	if len(m.then) > 0 {
+		m.next()
+		return true
+	}
+	if len(m.owned) > 0 {
+		m.then = append(m.then, Call{Revoked, m.owned})
+		return true
+	}
+	if m.state != out {
+		m.state = out
+		if m.leave("the consumer unsubscribed or was closed") && m.closing {
+			m.state = leaving
+			return false
+		}
+		return true
+	}
+	if m.closing {
+		m.state = ended
+		m.emit(Gone{})
+		return true
+	}
+	return false
+}
+
+// leave tells the coordinator, unless the member is static and may come back, and forgets who we
+// were; true where a Leave is under way.
+func (m *Machine) leave(reason string) bool {
+	sent := false
+	if m.cfg.InstanceID == "" && m.memberID != "" && m.coordinator >= 0 {
+		m.request = m.flight()
+		m.emit(Leave{m.request, m.coordinator, m.leaveRequest(reason)})
+		sent = true
+	}
+	m.forgetIdentity()
+	m.reason = ""
+	m.joinedWith = nil
+	return sent
+}
+
+// forgetIdentity begins anew, as a member that nobody knows.
+func (m *Machine) forgetIdentity() {
+	m.memberID, m.generation, m.leads, m.members, m.beat = "", assignor.NoGeneration, false, nil, 0
+}
+
+// lose reports what is owned as lost, and whatever the program was to be told is void. What it is
+// being told of is not: it hears of the loss when that has returned.
+func (m *Machine) lose() {
+	m.then = nil
+	if len(m.owned) > 0 {
+		m.then = append(m.then, Call{Lost, m.owned})
+	}
+}
+
+// CallDone says that the program has been told.
+func (m *Machine) CallDone(now time.Time) {
+	c := m.call
+	if c == nil {
+		return
+	}
+	m.call = nil
+	switch c.Kind {
+	case Revoked, Lost:
+		if !m.cfg.cooperative() {
+			m.had, m.hadIn = m.owned, m.generation
+		}
+		m.owned = without(m.owned, c.Partitions)
+		// What was revoked cannot be lost any more.
+		for i := range m.then {
+			if m.then[i].Kind == Lost {
+				m.then[i].Partitions = m.owned
+			}
+		}
+		m.then = slices.DeleteFunc(m.then, func(t Call) bool { return t.Kind == Lost && len(t.Partitions) == 0 })
+	}
+	m.advance(now)
+}
+
+// without gives what is in list and not in gone.
+func without(list, gone []assignor.TopicPartition) []assignor.TopicPartition {
+	set := make(map[assignor.TopicPartition]bool, len(gone))
+	for _, tp := range gone {
+		set[tp] = true
+	}
+	var left []assignor.TopicPartition
+	for _, tp := range list {
+		if !set[tp] {
+			left = append(left, tp)
+		}
+	}
+	return left
+}
