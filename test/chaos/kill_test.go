@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -278,8 +280,26 @@ func storageErrorWithin(t *testing.T, cl *kgo.Client, topic string, most int) (t
 	return nil
 }
 
+// fillUp takes what a producer of large records has left of a disk, to the last byte, and returns the file
+// that has it.
+func fillUp(t *testing.T, dir string) (name string) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err = nil; err == nil; {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("fill the disk: %v", err)
+	}
+	return f.Name()
+}
+
 // TestFullDisk fills a small disk of its own: producers hear KAFKA_STORAGE_ERROR, readers read on,
-// nobody exits, retention still runs, and then writes go on.
+// nobody exits, a stop is clean and a start serves readers, retention still runs, and then writes go on.
 func TestFullDisk(t *testing.T) {
 	if rig.System() != "barnabas" {
 		t.Log("Apache Kafka halts on a full disk; ours does not")
@@ -301,16 +321,34 @@ func TestFullDisk(t *testing.T) {
 	if len(taken) < 100 {
 		t.Errorf("the disk was full after %d records of 64 KiB", len(taken))
 	}
-	got := read(t, b.Addr, "fills")[0]
-	for offset, value := range taken {
-		if got[offset] != value {
-			t.Fatalf("offset %d: %.20q was acknowledged, %.20q is there", offset, value, got[offset])
+	same := func() {
+		t.Helper()
+		got := read(t, b.Addr, "fills")[0]
+		for offset, value := range taken {
+			if got[offset] != value {
+				t.Fatalf("offset %d: %.20q was acknowledged, %.20q is there", offset, value, got[offset])
+			}
 		}
 	}
+	same()
 	select {
 	case <-b.Gone():
 		t.Fatalf("a full disk ended the broker:\n%s", b.Log())
 	default:
+	}
+	filler := fillUp(t, mount)
+	for range 2 {
+		if code := b.Stop(); code != 0 {
+			t.Errorf("a stop on a full disk ends with exit code %d:\n%s", code, b.Log())
+		}
+		b.Restart()
+		same()
+		b.Kill()
+		b.Restart()
+		same()
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
 	}
 
 	// The way out: what is retained gets less, which is a change of metadata on the same full disk.
