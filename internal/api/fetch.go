@@ -56,7 +56,7 @@ func (h *Handler) fetch(_ context.Context, c *call) (wire.Reply, bool, error) {
 	if isFollower(q) {
 		return f.refuse(q, errFollower), true, nil
 	}
-	h.joinSession(f, q)
+	h.joinSession(f, q, c.peer.ID)
 	if f.code != 0 {
 		return f.failed, true, nil
 	}

@@ -24,7 +24,10 @@ type session struct {
 	id    int32
 	epoch int32 // that the next request must carry; guarded by sessions.mu, as are used and charged
 	used  time.Time
-	// charged is what the session takes of maxSessionBytes: its highest bytes since it has a slot, for
+	// peer is the connection that used it last, 0 once that has ended: then it keeps its slot only as long as there is room.
+	// Guarded like used.
+	peer uint64
+	// charged is what the session takes of sessions.maxBytes: its highest bytes since it has a slot, for
 	// maps and slices do not shrink when partitions are forgotten.
 	charged int64
 
@@ -291,30 +294,32 @@ func (s *session) hasNews(h *Handler, f *fetchRequest) bool {
 // sessions is the cache of all sessions.
 type sessions struct {
 	slots    int   // max.incremental.fetch.session.cache.slots: with all taken by others in use, readers go without
-	maxBytes int64 // maxSessionBytes, less in tests
+	maxBytes int64 // that all take together
 	mu       sync.Mutex
 	rand     *rand.Rand
 	byID     map[int32]*session
 	bytes    int64 // what the sessions in byID are charged with
 }
 
-// sessionIdle is how long a session that is not used keeps its slot against a newcomer (KIP-227).
+// sessionIdle is how long a session that is not used keeps its slot against a newcomer (KIP-227), while its connection
+// lasts.
 const sessionIdle = 2 * time.Minute
 
-// maxSessionBytes bounds the partitions of all sessions together, those that do not exist included:
-// some 300,000 on a node with names of 40 characters. Past it, and with no session idle for so long
+// LeastFetchSessionBytes is the least that bounds the partitions of all sessions together, those that do
+// not exist included: some 300,000 on a node with names of 40 characters. Where the process has much
+// memory the bound is higher (Options.FetchSessionBytes). Past it, and with no session idle for so long
 // that it may be ended, readers go without a session: a new one is not kept, and one that grows ends
 // with the response (KIP-227: id 0 in it), so that the client names all its partitions in each
 // request. Such a request holds its partitions only until it is answered, and no more of them than
 // its frame has room for: 16 bytes each.
-const maxSessionBytes = 128 << 20
+const LeastFetchSessionBytes = 128 << 20
 
-func newSessions(slots int, r *rand.Rand) *sessions {
-	return &sessions{slots: slots, maxBytes: maxSessionBytes, rand: r, byID: map[int32]*session{}}
+func newSessions(slots int, bytes int64, r *rand.Rand) *sessions {
+	return &sessions{slots: slots, maxBytes: bytes, rand: r, byID: map[int32]*session{}}
 }
 
 // joinSession gives f the session that the request belongs to, or the error that there is none.
-func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest) {
+func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest, peer uint64) {
 	now := h.o.Now()
 	const initial, final = 0, -1
 	f.full = q.Version < 7 || q.SessionEpoch == initial || q.SessionEpoch == final
@@ -328,11 +333,11 @@ func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest) {
 		f.session.update(q)
 		f.toRead = len(f.session.newsOrder)
 		if q.Version >= 7 && q.SessionEpoch == initial {
-			f.known = h.sessions.add(f.session, now)
+			f.known = h.sessions.add(f.session, peer, now)
 		}
 		return
 	}
-	s, refused := h.sessions.next(q, now)
+	s, refused := h.sessions.next(q, peer, now)
 	if refused != nil {
 		f.code = refused.Code
 		return
@@ -353,14 +358,14 @@ func (h *Handler) joinSession(f *fetchRequest, q *kmsg.FetchRequest) {
 }
 
 // add gives s a slot and an id, if there is room: free, or of sessions that nobody uses.
-func (c *sessions) add(s *session, now time.Time) bool {
+func (c *sessions) add(s *session, peer uint64, now time.Time) bool {
 	c.mu.Lock()
 	evicted, ok := c.makeRoomLocked(s, 1, s.bytes, now)
 	if ok {
 		for s.id == 0 || c.byID[s.id] != nil {
 			s.id = c.rand.Int32()
 		}
-		s.epoch, s.used, s.charged = 1, now, s.bytes
+		s.epoch, s.used, s.peer, s.charged = 1, now, peer, s.bytes
 		c.byID[s.id] = s
 		c.bytes += s.charged
 	}
@@ -392,7 +397,7 @@ func (c *sessions) charge(s *session, now time.Time) bool {
 }
 
 // makeRoomLocked makes room for slots and bytes more, by ending as many sessions besides s as it
-// takes that were idle for sessionIdle, the longest idle first. The caller retires them.
+// takes that were idle for sessionIdle or lost their connection, the longest idle first. The caller retires them.
 func (c *sessions) makeRoomLocked(s *session, slots int, bytes int64, now time.Time) (evicted []*session, ok bool) {
 	fits := func() bool { return len(c.byID)+slots <= c.slots && c.bytes+bytes <= c.maxBytes }
 	if fits() {
@@ -403,7 +408,7 @@ func (c *sessions) makeRoomLocked(s *session, slots int, bytes int64, now time.T
 	}
 	var idle []*session
 	for _, other := range c.byID { // rare: only at the limit
-		if other != s && now.Sub(other.used) >= sessionIdle {
+		if other != s && (other.peer == 0 || now.Sub(other.used) >= sessionIdle) {
 			idle = append(idle, other)
 		}
 	}
@@ -424,7 +429,7 @@ func (c *sessions) forgetLocked(s *session) {
 }
 
 // next finds the session of an incremental request and checks that none was left out or doubled.
-func (c *sessions) next(q *kmsg.FetchRequest, now time.Time) (*session, *kerr.Error) {
+func (c *sessions) next(q *kmsg.FetchRequest, peer uint64, now time.Time) (*session, *kerr.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, ok := c.byID[q.SessionID]
@@ -439,8 +444,19 @@ func (c *sessions) next(q *kmsg.FetchRequest, now time.Time) (*session, *kerr.Er
 	if s.epoch++; s.epoch < 0 {
 		s.epoch = 1
 	}
-	s.used = now
+	s.used, s.peer = now, peer
 	return s, nil
+}
+
+// abandon notes that a connection has ended: whoever needs room may end the sessions that it used last.
+func (c *sessions) abandon(peer uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.byID { // at most slots, once for each connection
+		if s.peer == peer {
+			s.peer = 0
+		}
+	}
 }
 
 func (c *sessions) remove(id int32) {

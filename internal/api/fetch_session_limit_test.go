@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/metadata"
+	"barnabas/internal/wire"
 )
 
 // heapBytes is what is in use once garbage is gone.
@@ -103,7 +104,7 @@ func TestFetchSessionPartitionBytesOfTheExisting(t *testing.T) {
 // a few requests could otherwise fill the memory for good.
 func TestFetchSessionsOfTheUnknownAreBounded(t *testing.T) {
 	s := newStack(t)
-	s.handler.sessions.maxBytes = maxSessionBytes / 16 // a sixteenth of everything
+	s.handler.sessions.maxBytes = LeastFetchSessionBytes / 16 // a sixteenth of everything
 	before := heapBytes()
 	kept := 0
 	for range 12 {
@@ -248,4 +249,38 @@ func TestPipelinedFetchGrowsPastTheLimit(t *testing.T) {
 			s.wantWatches(0)
 		})
 	}
+}
+
+// TestFetchSessionOutlivesItsConnectionWhileThereIsRoom: a session whose connection has ended goes on where its client
+// comes back, and gives way to a newcomer where it does not.
+func TestFetchSessionOutlivesItsConnectionWhileThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t)
+		s.handler.sessions.slots = 1
+		const name = "orders"
+		id := s.createTopic(name, 1)
+		open := func() *reader {
+			r := &reader{s: s, version: 12, topic: name, topicID: id}
+			r.ask(openingFetch(name, 1))
+			return r
+		}
+		a := open()
+		s.handler.Disconnected(s.peer())
+		a.ask(a.request()) // on its new connection
+		if b := open(); a.id == 0 || b.id != 0 {
+			t.Fatalf("sessions %d and %d share one slot", a.id, b.id)
+		}
+		s.handler.Disconnected(&wire.Peer{ID: s.peer().ID + 1})
+		if b := open(); b.id != 0 {
+			t.Fatal("another connection's end has ended the session")
+		}
+		s.handler.Disconnected(s.peer())
+		if b := open(); b.id == 0 {
+			t.Fatal("the session of an ended connection stands in the way")
+		}
+		if res := ask[*kmsg.FetchResponse](s, a.request()); res.ErrorCode != kerr.FetchSessionIDNotFound.Code {
+			t.Fatalf("the ended session answers %d", res.ErrorCode)
+		}
+		s.wantWatches(1)
+	})
 }

@@ -53,6 +53,8 @@ type Options struct {
 	Logger      *slog.Logger
 	Now         func() time.Time
 	Rand        *rand.Rand // draws fetch session ids; used under a lock
+	// FetchSessionBytes bounds what all fetch sessions hold together; 0, the default, is LeastFetchSessionBytes.
+	FetchSessionBytes int64
 }
 
 // Handler answers requests. Its methods are safe for concurrent use.
@@ -69,7 +71,7 @@ type Handler struct {
 func New(o Options) *Handler {
 	h := &Handler{
 		o: o, log: o.Logger, served: servedKeys(),
-		sessions: newSessions(o.Config().Int("max.incremental.fetch.session.cache.slots"), o.Rand),
+		sessions: newSessions(o.Config().Int("max.incremental.fetch.session.cache.slots"), max(o.FetchSessionBytes, LeastFetchSessionBytes), o.Rand),
 	}
 	h.ids = controller.NewProducerIDAllocator(h.allocateProducerIDs)
 	return h
@@ -104,8 +106,9 @@ func (h *Handler) Handle(ctx context.Context, peer *wire.Peer, req *wire.Request
 	return r.handle(ctx, c)
 }
 
-// Disconnected is told when a connection has ended. Fetch sessions outlive connections (KIP-227).
-func (h *Handler) Disconnected(*wire.Peer) {}
+// Disconnected is told when a connection has ended. Its fetch sessions outlive it (KIP-227), as long as nobody else wants
+// their room.
+func (h *Handler) Disconnected(peer *wire.Peer) { h.sessions.abandon(peer.ID) }
 
 // route is one row of the table of versions.
 type route struct {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -34,6 +35,9 @@ type serveFlags struct {
 	insecure   bool
 	logLevel   string
 }
+
+// fetchSessionsOf is the part of the machine's memory, one in so many, that clients' fetch sessions may take.
+const fetchSessionsOf = 16
 
 const serveHelp = `Start a broker, and with it the controller, on this machine.
 
@@ -148,12 +152,17 @@ func serve(ctx context.Context, p *program, f serveFlags) error {
 		return err
 	}
 	// Where a container limits memory, the collector works harder before the kernel kills.
-	if _, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
+	memory, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
 		logger.Debug("no memory limit was found to respect", "err", err)
+		if total, err := memlimit.FromSystem(); err == nil {
+			memory = int64(min(total, math.MaxInt64))
+		}
 	}
 	n, err := node.Start(ctx, node.Options{
 		Config: set, FS: disk.OS, Network: netx.TCP, Logger: logger, Now: time.Now, Random: rand.Reader,
 		Version: Version(), OpenFiles: disk.OpenFileLimit(), Insecure: f.insecure,
+		FetchSessionBytes: memory / fetchSessionsOf,
 	})
 	if err != nil {
 		if ctx.Err() != nil {

@@ -61,7 +61,7 @@ var networkKeys = []row{
 	{"fetch.max.bytes", Int, "57671680", atLeast(1024), Medium, ReadOnly, effective,
 		"The most bytes that one fetch is answered with, whatever it asks for. A first batch that is longer is sent all the same."},
 	{"max.incremental.fetch.session.cache.slots", Int, "1000", atLeast(0), Medium, ReadOnly, effective,
-		"How many fetch sessions are kept. Past it a new one replaces one that is idle, or is refused and fetches without a session."},
+		"How many fetch sessions are kept. Past it a new one replaces one that is idle or whose connection has ended, or is refused and fetches without a session. All together take at most a sixteenth of the memory, and 128 MiB where that is less."},
 	{"max.request.partition.size.limit", Int, "2000", atLeast(1), Medium, ReadOnly, effective,
 		"The most partitions in one answer to DescribeTopicPartitions; the rest is told by a cursor."},
 	{"fetch.purgatory.purge.interval.requests", Int, "1000", anything, Medium, ReadOnly, no(noPurgatory),

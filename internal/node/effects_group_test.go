@@ -169,7 +169,7 @@ func commitWithNote(p *probe) string {
 func commitOnSlowDisk(p *probe) string {
 	p.startGroups()
 	p.n.Fault(func(op disk.Op) error {
-		if op.Kind == disk.OpSync && strings.Contains(op.Path, offsetsTopic) {
+		if op.Kind == disk.OpSync && strings.Contains(op.Path, offsetsTopic) || op.Kind == disk.OpSyncFS {
 			time.Sleep(10 * time.Second)
 		}
 		return nil

@@ -235,7 +235,7 @@ func readAhead(p *probe) string {
 	p.mustProduce("t", 0, "a")
 	before := p.size("/data/t-0/00000000000000000000.log")
 	p.n.Fault(func(op disk.Op) error {
-		if op.Kind == disk.OpSync && strings.HasPrefix(op.Path, "/data/t-0") {
+		if op.Kind == disk.OpSync && strings.HasPrefix(op.Path, "/data/t-0") || op.Kind == disk.OpSyncFS {
 			time.Sleep(10 * time.Second)
 		}
 		return nil

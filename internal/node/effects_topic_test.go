@@ -34,6 +34,7 @@ var topicEffects = map[string]effect{
 	"retention.ms":                    {see: retained(1), cases: []string{"-1", "all", "1u", "some"}},
 	"segment.index.bytes":             {see: segmentsByIndex, cases: []string{"16", "*", "10485760", "*"}},
 	"segment.ms":                      {see: segmentsByTime, cases: []string{"1u", "2", "100u", "1"}},
+	"unclean.leader.election.enable":  {see: ledWithoutDirectory, cases: []string{"true", "led", "false", "waiting"}, running: true},
 	"segment.jitter.ms":               {see: segmentsByJitter, cases: []string{"0", "in step", "2u", "spread"}},
 }
 
@@ -99,7 +100,7 @@ func acksWithoutFlush(p *probe) string {
 	p.start()
 	p.topic("t", 1)
 	p.n.Fault(func(op disk.Op) error {
-		if op.Kind == disk.OpSync && strings.HasPrefix(op.Path, "/data/t-0") || op.Kind == disk.OpSyncDir && op.Path == "/data" {
+		if op.Kind == disk.OpSync && strings.HasPrefix(op.Path, "/data/t-0") || op.Kind == disk.OpSyncDir && op.Path == "/data" || op.Kind == disk.OpSyncFS {
 			time.Sleep(time.Minute)
 		}
 		return nil
@@ -111,7 +112,8 @@ func acksWithoutFlush(p *probe) string {
 }
 
 func flushedLog(p *probe) string {
-	return yes(count(p.n.Record(), disk.OpSync, "/data/t-0/0000") > 0, "flushed", "not flushed")
+	ops := p.n.Record()
+	return yes(count(ops, disk.OpSync, "/data/t-0/0000")+count(ops, disk.OpSyncFS, "") > 0, "flushed", "not flushed")
 }
 
 func flushedAfterThree(p *probe) string {

@@ -172,6 +172,7 @@ func (n *Node) serve(ctx context.Context) (err error) {
 	handler := api.New(api.Options{
 		NodeID: n.nodeID, Images: n.controller, Replicas: n.replicas, Controller: n.controller, Quorum: n.quorum,
 		Coordinator: n.coordinator, Config: n.replicas.Settings, Logger: n.log, Now: n.o.Now, Rand: rand.New(rand.NewPCG(seed, 1)),
+		FetchSessionBytes: n.o.FetchSessionBytes,
 	})
 	s, err := server.Listen(ctx, server.Options{
 		Network: n.bound, Listeners: n.bound.listeners, Handler: handler, Limits: limits(n.o.Config),

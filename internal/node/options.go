@@ -26,6 +26,8 @@ type Options struct {
 	// OpenFiles is how many descriptors the process may have, which connections and files share; 0 is
 	// no limit.
 	OpenFiles int
+	// FetchSessionBytes bounds what clients' fetch sessions hold together; below api.LeastFetchSessionBytes it is that.
+	FetchSessionBytes int64
 	// Insecure is the operator's word that clients may be served without authentication on an
 	// address that other machines reach.
 	Insecure bool
