@@ -21,9 +21,42 @@ func (r Reply) Refused(code int16) Reply {
 		}
 	case *kmsg.OffsetFetchResponse:
 		refuseFetch(resp, code)
+	case *kmsg.OffsetDeleteResponse:
+		resp.ErrorCode, resp.Topics = code, nil
+	case *kmsg.JoinGroupResponse:
+		refused := joinResponse(resp.Version, "")
+		refused.ErrorCode = code
+		r.Response = refused
+	case *kmsg.SyncGroupResponse:
+		r.Response = syncResponse(resp.Version, code)
+	case *kmsg.LeaveGroupResponse:
+		resp.ErrorCode, resp.Members = code, nil
+	default:
+		refuseAdministration(resp, code)
 	}
 	r.Committed = false
 	return r
+}
+
+func refuseAdministration(resp kmsg.Response, code int16) {
+	switch resp := resp.(type) {
+	case *kmsg.DescribeGroupsResponse:
+		for i := range resp.Groups {
+			id := resp.Groups[i].Group
+			resp.Groups[i] = kmsg.NewDescribeGroupsResponseGroup()
+			resp.Groups[i].Group, resp.Groups[i].ErrorCode = id, code
+		}
+	case *kmsg.ListGroupsResponse:
+		resp.ErrorCode, resp.Groups = code, nil
+	case *kmsg.DeleteGroupsResponse:
+		for i := range resp.Groups {
+			if g := &resp.Groups[i]; g.ErrorCode == 0 {
+				g.ErrorCode = code
+			}
+		}
+	default:
+		panic("BUG: not a response that the shard promises")
+	}
 }
 
 // coordinatorCode is what a coordinator's client is told of a failed append.
