@@ -117,17 +117,20 @@ var ipLimits = rule{"a list of HOST:COUNT with COUNT at least 0", func(v any) bo
 
 var hostPort = rule{"HOST:PORT", func(v any) bool { _, _, ok := splitHostPort(v.(string)); return ok }}
 
-// throttled is * for all replicas, or PARTITION:BROKER,…
+// throttled is * for all replicas, or PARTITION:BROKER,… As in Kafka empty elements do not count, and a number may be
+// of a partition or broker that cannot exist.
 var throttled = rule{"* or a list of PARTITION:BROKER", func(v any) bool {
-	list := v.([]string)
+	list := slices.DeleteFunc(slices.Clone(v.([]string)), func(s string) bool { return s == "" })
 	if slices.Equal(list, []string{"*"}) {
 		return true
 	}
 	return !slices.ContainsFunc(list, func(s string) bool {
 		partition, broker, ok := strings.Cut(s, ":")
-		return !ok || !isNumber(partition) || !isNumber(broker)
+		return !ok || !isDigits(partition) || !isDigits(broker)
 	})
 }}
+
+func isDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 func isNumber(s string) bool {
 	n, err := strconv.ParseInt(s, 10, 32)

@@ -3,6 +3,7 @@ package config
 // Why keys have no effect here, in words for warnings and documentation.
 const (
 	oneNode            = "there is one broker: nothing is replicated, elected or moved yet"
+	noThrottle         = "only copying between brokers is throttled, and there is one broker; the value is checked as Kafka does, kept and shown"
 	noConsumerGroups   = "there are only classic groups yet, none of the consumer protocol (KIP-848)"
 	lentBuffers        = "groups that have nothing to write keep no buffer; memory for writing is lent to those that do"
 	noStreamsGroups    = "there are no streams groups yet"

@@ -109,6 +109,22 @@ func TestCheckTopic(t *testing.T) {
 	}
 }
 
+// TestThrottledReplicasAsInKafka: what Apache Kafka 4.3.1 takes for both keys, and what it refuses.
+func TestThrottledReplicasAsInKafka(t *testing.T) {
+	for value, taken := range map[string]bool{
+		"": true, "*": true, " * ": true, ",*": true, "0:1": true, "0:1,1:2": true, " 0:1 , 1:2 ": true, "0:1,": true,
+		",0:1": true, ",": true, ",,": true, "0:1,,1:2": true, "0:1,0:1": true, "0:1, ,1:2": true, "99999999999:1": true, " ": true,
+		"*,x": false, "*,0:1": false, "0:1,*": false, "*,*": false, "**": false, "x,*": false, "0-1": false, "0:1:2": false, "a:b": false,
+		"-1:1": false, "+1:1": false, "0: 1": false, "all": false, "*:*": false, "0:*": false, "٠:1": false, "0:": false, ":1": false,
+	} {
+		for _, key := range []string{"leader.replication.throttled.replicas", "follower.replication.throttled.replicas"} {
+			if err := CheckTopic(map[string]string{key: value}); (err == nil) != taken {
+				t.Errorf("%s=%q: %v", key, value, err)
+			}
+		}
+	}
+}
+
 func TestCheckDynamicBroker(t *testing.T) {
 	for _, c := range []struct {
 		key, value string

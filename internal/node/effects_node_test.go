@@ -26,6 +26,7 @@ var nodeEffects = map[string]effect{
 	"metadata.log.dir":                                {see: metadataLog, cases: []string{"/meta", "/meta", "/data", "/data"}},
 	"metadata.log.segment.bytes":                      {see: metadataSegment, cases: []string{"8388608", "8388608", "16777216", "16777216"}},
 	"internal.metadata.log.segment.bytes":             {see: metadataSegment, cases: []string{"20000", "20000", "30000", "30000"}},
+	"unclean.leader.election.interval.ms":             {see: ledWithoutDirectory, cases: []string{"1u", "led", "100u", "waiting"}},
 	"metadata.log.segment.ms":                         {see: metadataSegmentsByTime, cases: []string{"1u", "2", "100u", "1"}},
 	"metadata.log.max.record.bytes.between.snapshots": {see: snapshotBySize, cases: []string{"1000", "written", "20971520", "not written"}},
 	"metadata.log.max.snapshot.interval.ms":           {see: snapshotByTime, cases: []string{"1u", "written", "100u", "not written", "0", "not written"}},
@@ -160,4 +161,52 @@ func snapshotByTime(p *probe) string {
 	p.topic("t", 1)
 	time.Sleep(p.unit + p.unit/10)
 	return snapshots(p)
+}
+
+// ledWithoutDirectory is what becomes of partitions whose data directory has been replaced by an empty one.
+func ledWithoutDirectory(p *probe) string {
+	settings := []string{"log.dirs=/data,/more"}
+	if p.key == "unclean.leader.election.interval.ms" {
+		settings = append(settings, "unclean.leader.election.enable=true")
+	} else {
+		settings = append(settings, "unclean.leader.election.interval.ms=60000")
+	}
+	p.start(settings...)
+	p.topic("t", 4)
+	for n := range int32(4) {
+		p.mustProduce("t", n, "kept")
+	}
+	if err := p.n.Stop(); err != nil {
+		p.Fatalf("stop: %v", err)
+	}
+	if err := p.n.Disk().Remove("/more"); err != nil {
+		p.Fatalf("replace a directory: %v", err)
+	}
+	p.n.MustStart()
+	p.c = p.MustDial("client", p.n)
+	time.Sleep(50 * p.unit)
+	topic, err := p.c.Topic(p.Context(), "t")
+	if err != nil {
+		p.Fatalf("describe: %v", err)
+	}
+	kept, led := 0, 0
+	for _, partition := range topic.Partitions {
+		if partition.Leader < 0 {
+			continue
+		}
+		led++
+		records, err := p.c.ReadAll(p.Context(), "t", partition.Partition, 0)
+		if err != nil {
+			p.Fatalf("read: %v", err)
+		}
+		kept += len(records)
+		p.mustProduce("t", partition.Partition, "new")
+	}
+	switch {
+	case kept != 2: // those in the directory that is still there
+		p.Fatalf("%d records of 4 are kept, %d partitions are led", kept, led)
+	case led == 4:
+		return "led"
+	}
+	return yes(led == 2, "waiting", "led in part")
 }

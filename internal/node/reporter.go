@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -43,9 +44,16 @@ func (n *Node) directoriesChanged() {
 }
 
 func (n *Node) report(ctx context.Context) {
+	random := rand.New(rand.NewPCG(uint64(n.epoch), uint64(n.nodeID)))
+	elections := time.NewTimer(n.untilElection(random))
+	defer elections.Stop()
 	for {
 		select {
 		case <-n.reporter.changed:
+		case <-elections.C:
+			n.electUnclean(ctx)
+			elections.Reset(n.untilElection(random))
+			continue
 		case <-ctx.Done():
 		}
 		for ctx.Err() == nil && !n.reportOnce(ctx) {
@@ -59,6 +67,29 @@ func (n *Node) report(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+	}
+}
+
+// untilElection is unclean.leader.election.interval.ms, and up to a millisecond more.
+func (n *Node) untilElection(random *rand.Rand) time.Duration {
+	return min(n.o.Config.Millis("unclean.leader.election.interval.ms"), never) + time.Duration(random.Int64N(int64(time.Millisecond)))
+}
+
+// electUnclean asks for the leadership of partitions whose directory is gone, where their topics allow it.
+// As long as a directory that is configured cannot be used their records may be in that one.
+func (n *Node) electUnclean(ctx context.Context) {
+	if n.lost.Load() > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	elected, err := n.controller.ElectUncleanLeaders(ctx, n.nodeID, n.epoch)
+	if err != nil && ctx.Err() == nil {
+		n.log.Error("leaderless partitions cannot be looked at", "err", err)
+	}
+	for _, p := range elected {
+		n.log.Warn("partition begins anew without its records: its data directory is gone, and unclean.leader.election.enable allows it",
+			"topic", p.Topic, "partition", p.Partition)
 	}
 }
 

@@ -156,6 +156,47 @@ func logDirs(ctx context.Context, t *testing.T, c *clustertest.Client) string {
 	return strings.Join(told, " ")
 }
 
+// TestLeftOutDirectoryIsNotGivenUp: as long as a directory cannot be used its partitions wait for it, whatever
+// unclean.leader.election.enable says, for their records may be there.
+func TestLeftOutDirectoryIsNotGivenUp(t *testing.T) {
+	world(t, func(w *clustertest.World, n *clustertest.Node) {
+		n.MustStart()
+		for _, topic := range []string{"a", "b", "c", "d"} {
+			write(w, n, topic, topic)
+		}
+		mustStop(w, n)
+		n.Fault(func(op disk.Op) error {
+			if strings.HasPrefix(op.Path, "/bad") {
+				return syscall.EACCES
+			}
+			return nil
+		})
+		n.MustStart()
+		time.Sleep(time.Hour)
+		waiting, c := 0, w.MustDial("client", n)
+		for _, topic := range []string{"a", "b", "c", "d"} {
+			t, err := c.Topic(w.Context(), topic)
+			if err != nil {
+				w.Fatalf("describe: %v", err)
+			}
+			if t.Partitions[0].Leader < 0 {
+				waiting++
+				continue
+			}
+			check(w, n, topic, topic)
+		}
+		if waiting == 0 {
+			w.Errorf("nothing waits for the directory")
+		}
+		mustStop(w, n)
+		n.Fault(nil)
+		n.MustStart()
+		for _, topic := range []string{"a", "b", "c", "d"} {
+			check(w, n, topic, topic)
+		}
+	}, "log.dirs=/good,/bad", "unclean.leader.election.enable=true", "unclean.leader.election.interval.ms=1000")
+}
+
 func TestDirectoryOfAnotherNodeOrClusterIsRefused(t *testing.T) {
 	world(t, func(w *clustertest.World, n *clustertest.Node) {
 		n.MustStart()
