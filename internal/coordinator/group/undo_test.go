@@ -1,6 +1,7 @@
 package group
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -29,6 +30,32 @@ func durable(s *Shard) map[string]string {
 	return all
 }
 
+// same compares durable state without writing it out.
+func same(a, b *Shard) bool {
+	n := 0
+	for id, g := range a.groups {
+		if g.stored == nil && len(g.topics) == 0 {
+			continue
+		}
+		n++
+		h := b.groups[id]
+		if h == nil || !bytes.Equal(g.stored, h.stored) || (g.stored == nil) != (h.stored == nil) || len(g.topics) != len(h.topics) {
+			return false
+		}
+		for name, t := range g.topics {
+			if u := h.topics[name]; u == nil || !slices.Equal(t.parts, u.parts) {
+				return false
+			}
+		}
+	}
+	for _, g := range b.groups {
+		if g.stored != nil || len(g.topics) > 0 {
+			n--
+		}
+	}
+	return n == 0
+}
+
 // replayed is a shard that knows the log alone.
 func replayed(log []Record, now time.Time) (*Shard, error) {
 	s := New(Defaults(), rand.NewPCG(9, 9))
@@ -46,8 +73,8 @@ func (b *bench) agrees(what string) {
 	if err != nil {
 		b.t.Fatalf("%s: %v", what, err)
 	}
-	if diff := cmp.Diff(durable(s), durable(b.s)); diff != "" {
-		b.t.Fatalf("%s: the log says -, the shard +:\n%s", what, diff)
+	if !same(s, b.s) {
+		b.t.Fatalf("%s: the log says -, the shard +:\n%s", what, cmp.Diff(durable(s), durable(b.s)))
 	}
 	b.sound(what)
 }
@@ -274,7 +301,10 @@ func TestRefusedDeletionBringsTheGroupBack(t *testing.T) {
 // that of one which has replayed what was appended, and its parts fit each other.
 func TestFailedRestoresExactly(t *testing.T) {
 	for seed := range seeds(t, 150) {
-		b := newBench(t, func(c *Config) { c.OffsetsRetention = 3 * time.Minute; c.OffsetsRetentionCheckInterval = 40 * time.Second })
+		b := newBench(t, func(c *Config) {
+			c.OffsetsRetention = 3 * time.Minute
+			c.OffsetsRetentionCheckInterval = 40 * time.Second
+		})
 		b.hold = true
 		rnd := rand.New(rand.NewPCG(seed, 3))
 		var ids []string
