@@ -43,6 +43,32 @@ func (c *Call) complete(answer group.Reply, needs int64, err error) {
 	close(c.done)
 }
 
+const (
+	// longestTopic is how long a topic's name may be.
+	longestTopic = 249
+	// commitOverhead is more than a committed offset takes beside names and note.
+	commitOverhead = 128
+	// otherRecords is more than the records usually take that follow from a request other than a commit.
+	otherRecords = 16 << 10
+)
+
+// mostRecordBytes is about as much as the records can take that follow from the request.
+func (c *Call) mostRecordBytes() int {
+	size := int(c.bytes)
+	q, commits := c.request.(*kmsg.OffsetCommitRequest)
+	if !commits {
+		return size + otherRecords
+	}
+	for i := range q.Topics {
+		name := len(q.Topics[i].Topic)
+		if name == 0 { // named by its id
+			name = longestTopic
+		}
+		size += len(q.Topics[i].Partitions) * (len(q.Group) + name + commitOverhead)
+	}
+	return size
+}
+
 // Ready reports whether Await will not wait.
 func (c *Call) Ready() bool {
 	select {

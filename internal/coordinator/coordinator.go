@@ -44,6 +44,7 @@ type Coordinator struct {
 	checker  *batch.Checker
 	builders sync.Pool     // of *batch.Builder, for partitions that are not idle
 	loads    chan struct{} // a slot for each partition that may be read at one time
+	queued   atomic.Int64  // bytes of the requests that wait for a partition
 	stats    stats
 
 	image   atomic.Pointer[metadata.Image] // the newest that the partitions follow
@@ -168,6 +169,9 @@ func (c *Coordinator) begin(n int32, topic metadata.UUID, epoch int32, r *replic
 	first, second := binary.BigEndian.Uint64(seed[:]), binary.BigEndian.Uint64(seed[8:])
 	p.dice.Seed(first, second)
 	p.shard = group.New(c.shards, rand.NewPCG(second, first))
+	if at := r.Progress(); at.End == at.Start {
+		p.loaded(at.End) // nothing to read: whoever finds the coordinator is served at once
+	}
 	ctx, stop := context.WithCancel(c.ctx)
 	p.stop = stop
 	c.running.Go(func() { p.run(ctx) })

@@ -48,3 +48,6 @@ func failureCode(err error) int16 {
 	}
 	return kerr.UnknownServerError.Code
 }
+
+// errStopped ends the loading of a partition that is lost meanwhile.
+var errStopped = errors.New("stopped")

@@ -1,14 +1,17 @@
 package coordinator
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 const (
 	// maxQueuedEvents bounds the requests that wait for one partition. Past it they are refused with
 	// ErrBusy, which makes clients ask again a little later; nothing has happened to them.
 	maxQueuedEvents = 10_000
-	// maxQueuedBytes bounds what the requests that wait for one partition hold, as they came from the
-	// network. Past it they are refused likewise.
-	maxQueuedBytes = 32 << 20
+	// maxQueuedBytes bounds what the requests that wait for all partitions hold, by their size on the
+	// wire. Past it they are refused likewise.
+	maxQueuedBytes = 64 << 20
 )
 
 // event is one thing for a partition's goroutine to do: a request, or what do says.
@@ -28,6 +31,7 @@ const (
 
 // inbox is the one way into a partition's goroutine.
 type inbox struct {
+	all  *atomic.Int64 // bytes that wait for any partition
 	wake chan struct{} // holds one token while there is something to look at
 	mu   struct {      // short
 		sync.Mutex
@@ -37,7 +41,7 @@ type inbox struct {
 	}
 }
 
-func (i *inbox) init() { i.wake = make(chan struct{}, 1) }
+func newInbox(all *atomic.Int64) inbox { return inbox{all: all, wake: make(chan struct{}, 1)} }
 
 // submit queues a request, or says why not.
 func (i *inbox) submit(c *Call) error {
@@ -48,7 +52,11 @@ func (i *inbox) submit(c *Call) error {
 		return ErrLoading
 	case i.mu.phase == lost:
 		return ErrNotCoordinator
-	case len(i.mu.queue) >= maxQueuedEvents, i.mu.bytes > 0 && i.mu.bytes+c.bytes > maxQueuedBytes:
+	case len(i.mu.queue) >= maxQueuedEvents:
+		return ErrBusy
+	}
+	if i.all.Add(c.bytes) > maxQueuedBytes {
+		i.all.Add(-c.bytes)
 		return ErrBusy
 	}
 	i.mu.queue = append(i.mu.queue, event{call: c})
@@ -83,6 +91,7 @@ func (i *inbox) take(done []event) []event {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	queue := i.mu.queue
+	i.all.Add(-i.mu.bytes)
 	i.mu.queue, i.mu.bytes = done[:0], 0
 	if cap(done) > maxKeptEvents {
 		i.mu.queue = nil

@@ -4,31 +4,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"barnabas/internal/batch"
 	"barnabas/internal/coordinator/group"
 )
 
+// longLoad is how long loading a partition takes at least to be worth a line in the log.
+const longLoad = time.Second
+
 // load reads the partition from its beginning: what the shard knows afterwards is what whoever led
 // it before knew. Few partitions are read at one time (group.coordinator.threads), each in stretches of
 // offsets.load.buffer.size.
 func (p *partition) load(ctx context.Context) error {
-	progress := p.replica.Progress()
-	if progress.End > progress.Start {
-		select {
-		case p.c.loads <- struct{}{}:
-			defer func() { <-p.c.loads }()
-		case <-ctx.Done():
-			return errStopped
-		}
-		if err := p.read(ctx, progress.Start, progress.End); err != nil {
-			return err
-		}
+	if p.isLoaded {
+		return nil
 	}
-	p.end = progress.End
-	p.shard.Loaded(p.c.o.Now())
+	select {
+	case p.c.loads <- struct{}{}:
+		defer func() { <-p.c.loads }()
+	case <-ctx.Done():
+		return errStopped
+	}
+	progress := p.replica.Progress()
+	if err := p.read(ctx, progress.Start, progress.End); err != nil {
+		return err
+	}
+	p.loaded(progress.End)
 	return nil
+}
+
+// loaded lets requests in, once the shard knows what lies below an offset.
+func (p *partition) loaded(end int64) {
+	p.end, p.isLoaded = end, true
+	p.shard.Loaded(p.c.o.Now())
+	p.inbox.become(serving)
 }
 
 // read replays the records from one offset of the log up to another.
@@ -65,7 +76,11 @@ func (p *partition) read(ctx context.Context, from, end int64) error {
 	took := p.c.o.Now().Sub(began)
 	p.c.stats.loads.Observe(took.Seconds())
 	p.c.stats.loaded.Add(records)
-	p.c.log.Info("groups loaded", "partition", p.String(), "records", records, "took", took.Round(time.Millisecond))
+	level := slog.LevelDebug
+	if took > longLoad {
+		level = slog.LevelInfo
+	}
+	p.c.log.Log(ctx, level, "groups loaded", "partition", p.String(), "records", records, "took", took.Round(time.Millisecond))
 	if unknown > 0 {
 		p.c.log.Warn("records of groups that are not understood are left out", "partition", p.String(), "records", unknown)
 	}

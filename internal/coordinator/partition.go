@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -36,15 +35,16 @@ type partition struct {
 	stop    context.CancelFunc
 	inbox   inbox
 
-	shard   *group.Shard
-	calls   map[group.Token]*Call // those that wait for the shard's answer
-	last    group.Token
-	events  []event        // memory of the last queue
-	builder *batch.Builder // the batch being gathered; nil while there is none
-	heldAt  time.Time      // when its first record came
-	pending []group.Reply  // those that tell of what is in the batch, or came after it began
-	end     int64          // everything replayed is below this offset of the log, or in the batch
-	failing bool           // the last append was refused
+	shard    *group.Shard
+	calls    map[group.Token]*Call // those that wait for the shard's answer
+	last     group.Token
+	events   []event        // memory of the last queue
+	builder  *batch.Builder // the batch being gathered; nil while there is none
+	heldAt   time.Time      // when its first record came
+	pending  []group.Reply  // those that tell of what is in the batch, or came after it began
+	end      int64          // everything replayed is below this offset of the log, or in the batch
+	isLoaded bool
+	failing  bool // the last append was refused
 
 	timer   *time.Timer
 	timerAt time.Time // when it fires; zero while it does not
@@ -52,9 +52,9 @@ type partition struct {
 }
 
 func newPartition(c *Coordinator, n int32, r *replica.Partition) *partition {
-	p := &partition{c: c, number: n, replica: r, calls: map[group.Token]*Call{}, dice: rand.NewPCG(0, 0)}
-	p.inbox.init()
-	return p
+	return &partition{
+		c: c, number: n, replica: r, inbox: newInbox(&c.queued), calls: map[group.Token]*Call{}, dice: rand.NewPCG(0, 0),
+	}
 }
 
 func (p *partition) String() string { return fmt.Sprintf("%s-%d", OffsetsTopic, p.number) }
@@ -68,7 +68,6 @@ func (p *partition) run(ctx context.Context) {
 		}
 		return
 	}
-	p.inbox.become(serving)
 	p.inbox.rouse() // the shard may have deadlines
 	for {
 		select {
@@ -106,6 +105,9 @@ func (p *partition) round() {
 }
 
 func (p *partition) handle(now time.Time, c *Call) {
+	if p.builder != nil && p.builder.UncompressedSize()+c.mostRecordBytes() > p.mostBytes() {
+		p.append(now)
+	}
 	p.last++
 	c.token = p.last
 	p.calls[c.token] = c
@@ -125,30 +127,43 @@ func (p *partition) forget(c *Call) {
 // apply replays what the shard has decided and adds it to the batch. The records stay together
 // where they are the effect of one request; those of housekeeping may be several batches.
 func (p *partition) apply(now time.Time, e group.Effects, together bool) {
-	if together && p.builder != nil {
-		size := p.builder.UncompressedSize()
-		for i := range e.Records {
-			size += len(e.Records[i].Key) + len(e.Records[i].Value) + recordOverhead
-		}
-		if size > p.mostBytes() {
-			p.append(now)
-		}
+	var failure error
+	if together && !p.fits(e.Records) {
+		// Rare: handle has made room for all that a request usually leads to. What was gathered before is
+		// written by itself; if it is refused, so is this, which was decided on its ground.
+		failure = p.write(now)
 	}
-	nowMs := now.UnixMilli()
+	nowMs, commits := now.UnixMilli(), int64(0)
 	for _, r := range e.Records {
 		if !together && p.builder != nil && p.builder.SizeWith(nowMs, r.Key, r.Value, nil) > p.mostBytes() {
 			p.append(now)
 		}
 		if err := p.shard.Replay(r, now); err != nil {
-			p.refuse(now, fmt.Errorf("replay a record just made: %w", err))
-			return
+			failure = fmt.Errorf("replay a record just made: %w", err)
+			break
 		}
 		p.batch(now).Append(nowMs, r.Key, r.Value, nil)
 		if isCommit(r) {
-			p.c.stats.commits.Inc()
+			commits++
 		}
 	}
+	p.c.stats.commits.Add(commits)
 	p.reply(e.Replies)
+	if failure != nil {
+		p.refuse(now, failure)
+	}
+}
+
+// fits tells whether records may join the batch being gathered.
+func (p *partition) fits(records []group.Record) bool {
+	if p.builder == nil || len(records) == 0 {
+		return true
+	}
+	size := p.builder.UncompressedSize()
+	for i := range records {
+		size += len(records[i].Key) + len(records[i].Value) + recordOverhead
+	}
+	return size <= p.mostBytes()
 }
 
 // reply lets answers go, those that tell of records once these are in the log.
@@ -198,15 +213,23 @@ func (p *partition) append(now time.Time) {
 		p.shard.Appended() // there was nothing
 		return
 	}
-	b, err := p.builder.Build()
-	if err == nil {
-		a, failure := p.replica.AppendOwn(b, p.epoch, now.UnixMilli())
-		p.end, err = max(p.end, a.Next), failure
-	}
-	if err != nil {
+	if err := p.write(now); err != nil {
 		p.refuse(now, err)
-		return
 	}
+}
+
+// write appends the batch and lets its answers go. After an error nothing of it has been written, and
+// it is still there.
+func (p *partition) write(now time.Time) error {
+	b, err := p.builder.Build()
+	if err != nil {
+		return err
+	}
+	a, err := p.replica.AppendOwn(b, p.epoch, now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	p.end = a.Next
 	p.c.stats.perBatch.Observe(float64(p.builder.Count()))
 	p.release()
 	p.shard.Appended()
@@ -220,6 +243,7 @@ func (p *partition) append(now time.Time) {
 		p.answer(r, p.end)
 	}
 	clear(pending)
+	return nil
 }
 
 // release gives the batch's memory back.
@@ -311,5 +335,3 @@ func isCommit(r group.Record) bool {
 
 // newestOffsetKey is the last version of a key in __consumer_offsets that means a committed offset.
 const newestOffsetKey = 1
-
-var errStopped = errors.New("stopped")
