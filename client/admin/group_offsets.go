@@ -15,10 +15,8 @@ import (
 // CommittedOffset is what a group has committed in a partition.
 type CommittedOffset struct {
 	TopicPartition client.TopicPartition
-	Offset         int64  // of the next record to be processed
-	LeaderEpoch    int32  // of the record before; -1: the committer did not say
-	Metadata       string // whatever the committer wrote beside it
-	Err            error  // ErrUnstableOffsetCommit, ErrTopicAuthorizationFailed
+	client.OffsetAndMetadata
+	Err error // ErrUnstableOffsetCommit, ErrTopicAuthorizationFailed
 }
 
 // GroupOffsets is what a group has committed.
@@ -75,8 +73,9 @@ func readOffsets(in *kmsg.OffsetFetchResponseGroup) GroupOffsets {
 	for _, t := range in.Topics {
 		for _, p := range t.Partitions {
 			c := CommittedOffset{
-				TopicPartition: client.TopicPartition{Topic: t.Topic, Partition: p.Partition},
-				Offset:         p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: text(p.Metadata), Err: client.CodeError(p.ErrorCode, nil),
+				TopicPartition:    client.TopicPartition{Topic: t.Topic, Partition: p.Partition},
+				OffsetAndMetadata: client.OffsetAndMetadata{Offset: p.Offset, LeaderEpoch: client.InEpoch(p.LeaderEpoch), Metadata: text(p.Metadata)},
+				Err:               client.CodeError(p.ErrorCode, nil),
 			}
 			if c.Offset >= 0 || c.Err != nil {
 				g.Offsets = append(g.Offsets, c)
@@ -100,13 +99,6 @@ func (g *GroupOffsets) unsettled() error {
 	return nil
 }
 
-// NewOffset is an offset that AlterGroupOffsets is to commit.
-type NewOffset struct {
-	Offset      int64  // of the next record to be processed
-	LeaderEpoch *int32 // of the record before; nil: unknown
-	Metadata    string // at most offset.metadata.max.bytes of the broker
-}
-
 // PartitionResult is what became of a partition in a call that only changes it.
 type PartitionResult struct {
 	TopicPartition client.TopicPartition
@@ -117,7 +109,7 @@ type PartitionResult struct {
 // does; a group that does not exist is made by it. The results are sorted by partition. Where the
 // group has members, now or since the call began, each result wraps ErrNonEmptyGroup, and nothing has
 // been committed.
-func (a *Admin) AlterGroupOffsets(ctx context.Context, group string, offsets map[client.TopicPartition]NewOffset) ([]PartitionResult, error) {
+func (a *Admin) AlterGroupOffsets(ctx context.Context, group string, offsets map[client.TopicPartition]client.OffsetAndMetadata) ([]PartitionResult, error) {
 	partitions := slices.SortedFunc(maps.Keys(offsets), comparePartitions)
 	results, err := perCoordinator(ctx, a, "commit offsets of group "+group, []string{group}, nil,
 		func(context.Context, []string) kmsg.Request { return commitRequest(group, partitions, offsets) },
@@ -144,7 +136,7 @@ func (a *Admin) AlterGroupOffsets(ctx context.Context, group string, offsets map
 	return partitionResults(partitions, results[0]), nil
 }
 
-func commitRequest(group string, partitions []client.TopicPartition, offsets map[client.TopicPartition]NewOffset) kmsg.Request {
+func commitRequest(group string, partitions []client.TopicPartition, offsets map[client.TopicPartition]client.OffsetAndMetadata) kmsg.Request {
 	req := kmsg.NewPtrOffsetCommitRequest() // generation -1, no member: not as a member
 	req.Group = group
 	eachTopic(partitions, func(topic string, tps []client.TopicPartition) {
@@ -153,9 +145,7 @@ func commitRequest(group string, partitions []client.TopicPartition, offsets map
 		for _, tp := range tps {
 			p := kmsg.NewOffsetCommitRequestTopicPartition()
 			p.Partition, p.Offset, p.Metadata = tp.Partition, offsets[tp].Offset, kmsg.StringPtr(offsets[tp].Metadata)
-			if epoch := offsets[tp].LeaderEpoch; epoch != nil {
-				p.LeaderEpoch = *epoch
-			}
+			p.LeaderEpoch, _ = offsets[tp].LeaderEpoch.Get()
 			t.Partitions = append(t.Partitions, p)
 		}
 		req.Topics = append(req.Topics, t)

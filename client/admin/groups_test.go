@@ -353,7 +353,7 @@ func committedOffsets(r *kmsg.OffsetFetchRequest, unstable *int) *kmsg.OffsetFet
 			t := kmsg.NewOffsetFetchResponseGroupTopic()
 			t.Topic = topic
 			p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-			p.Partition, p.Offset, p.Metadata = partition, offset, kmsg.StringPtr("m")
+			p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = partition, offset, 3, kmsg.StringPtr("m")
 			t.Partitions = append(t.Partitions, p)
 			g.Topics = append(g.Topics, t)
 			return &g.Topics[len(g.Topics)-1].Partitions[0]
@@ -399,9 +399,9 @@ func TestGroupOffsets(t *testing.T) {
 		}
 		for _, i := range []int{0, 2} {
 			want := []CommittedOffset{
-				{TopicPartition: client.TopicPartition{Topic: "none", Partition: 9}, Offset: 1, LeaderEpoch: -1, Metadata: "m"},
-				{TopicPartition: client.TopicPartition{Topic: "t", Partition: 0}, Offset: 5, LeaderEpoch: -1, Metadata: "m"},
-				{TopicPartition: client.TopicPartition{Topic: "t", Partition: 1}, Offset: 12, LeaderEpoch: -1, Metadata: "m"},
+				{TopicPartition: client.TopicPartition{Topic: "none", Partition: 9}, OffsetAndMetadata: client.OffsetAndMetadata{Offset: 1, LeaderEpoch: client.InEpoch(3), Metadata: "m"}},
+				{TopicPartition: client.TopicPartition{Topic: "t", Partition: 0}, OffsetAndMetadata: client.OffsetAndMetadata{Offset: 5, LeaderEpoch: client.InEpoch(3), Metadata: "m"}},
+				{TopicPartition: client.TopicPartition{Topic: "t", Partition: 1}, OffsetAndMetadata: client.OffsetAndMetadata{Offset: 12, LeaderEpoch: client.InEpoch(3), Metadata: "m"}},
 			}
 			if !slices.Equal(got[i].Offsets, want) || got[i].Err != nil {
 				t.Errorf("%+v", got[i])
@@ -494,7 +494,7 @@ func TestAlterGroupOffsets(t *testing.T) {
 		} {
 			code = c.answer
 			start := time.Now()
-			got, err := admin.AlterGroupOffsets(ctx, "g", map[client.TopicPartition]NewOffset{b: {Offset: 2}, a: {Offset: 1}})
+			got, err := admin.AlterGroupOffsets(ctx, "g", map[client.TopicPartition]client.OffsetAndMetadata{b: {Offset: 2}, a: {Offset: 1}})
 			if err != nil || len(got) != 2 || got[0] != (PartitionResult{TopicPartition: a}) || got[1].TopicPartition != b {
 				t.Fatalf("%+v, %v", got, err)
 			}

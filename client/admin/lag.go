@@ -26,13 +26,13 @@ func (g *GroupLag) Total() int64 {
 // PartitionLag is how far a group is behind in a partition.
 type PartitionLag struct {
 	TopicPartition client.TopicPartition
-	Committed      int64        // of the next record to be processed; -1: nothing is committed
-	LeaderEpoch    int32        // beside it; -1: unknown
-	Metadata       string       // beside it
-	Start, End     int64        // where the log begins and ends; -1: unknown, see Err
-	Lag            int64        // End - Committed; NoLag where either is unknown
-	Member         *GroupMember // that the partition is assigned to; nil: none
-	Err            error        // of the partition's offsets: ErrUnknownTopicOrPartition, ErrLeaderNotAvailable
+	Committed      int64              // of the next record to be processed; -1: nothing is committed
+	LeaderEpoch    client.LeaderEpoch // beside it
+	Metadata       string             // beside it
+	Start, End     int64              // where the log begins and ends; -1: unknown, see Err
+	Lag            int64              // End - Committed; NoLag where either is unknown
+	Member         *GroupMember       // that the partition is assigned to; nil: none
+	Err            error              // of the partition's offsets: ErrUnknownTopicOrPartition, ErrLeaderNotAvailable
 }
 
 // NoLag stands for a lag that nobody knows. A lag is below zero, and not that, where a commit is
@@ -97,7 +97,7 @@ func joinMembers(offsets []CommittedOffset, members []GroupMember) []PartitionLa
 	of := func(tp client.TopicPartition) *PartitionLag {
 		p := byPartition[tp]
 		if p == nil {
-			p = &PartitionLag{TopicPartition: tp, Committed: -1, LeaderEpoch: -1}
+			p = &PartitionLag{TopicPartition: tp, Committed: -1}
 			byPartition[tp] = p
 		}
 		return p

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"barnabas/client"
 	"barnabas/client/admin"
@@ -18,7 +19,9 @@ import (
 type consume struct {
 	p          *program
 	t          target
-	topic      string
+	topics     []string
+	group      string
+	member     membership
 	from       string
 	offset     int64
 	partitions []int32
@@ -32,10 +35,14 @@ type consume struct {
 	offsetSet  bool
 }
 
-const consumeHelp = `Print the records of a topic.
+const consumeHelp = `Print the records of a topic, or of several as a member of a group.
 
 Without --follow it ends with the last record that there was when it began. Partitions take
 turns: the order is kept within each, and there is none between them.
+
+With --group it goes on where the group has committed, shares the partitions with the other members,
+and commits what it has printed: every 5 seconds, when it gives a partition up, and at its end, also
+by Ctrl-C. --from then says where to begin where nothing is committed.
 
 Formats (--output):
   value      the value, one a line
@@ -51,19 +58,25 @@ Templates (--format) are printed as they are, without a line's end of their own,
 func newConsume(p *program) *cobra.Command {
 	o := &consume{p: p}
 	c := &cobra.Command{
-		Use:   "consume TOPIC",
+		Use:   "consume TOPIC...",
 		Short: "Print records",
 		Long:  consumeHelp,
 		Example: `  barnabas consume flights --count 3
   barnabas consume flights --from end --follow
   barnabas consume flights --from 2h -o json
-  barnabas consume flights --partition 0 --offset -5 --format '%o %k: %s\n'`,
-		Args: exactly("TOPIC"),
+  barnabas consume flights --partition 0 --offset -5 --format '%o %k: %s\n'
+  barnabas consume flights fares --group billing --follow`,
+		Args: oneOrMore("TOPIC"),
 		RunE: func(c *cobra.Command, args []string) error {
-			o.topic, o.offsetSet = args[0], c.Flags().Changed("offset")
+			o.topics, o.offsetSet = args, c.Flags().Changed("offset")
 			return o.run(c)
 		},
-		ValidArgsFunction: o.t.topicNames(1),
+	}
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if most := 1; o.group == "" {
+			return o.t.topicNames(most)(c, args, typed)
+		}
+		return o.t.topicNames(0)(c, args, typed)
 	}
 	flags := c.Flags()
 	o.t.register(flags, p, adminTimeout)
@@ -76,6 +89,7 @@ func newConsume(p *program) *cobra.Command {
 	flags.StringVar(&o.template, "format", "", "print each record by this `TEMPLATE`, as in '%k: %s\\n'")
 	flags.StringVarP(&o.separator, "key-separator", "K", `\t`, "with -o key+value: `TEXT` between key and value")
 	flags.StringVar(&o.nullMarker, "null-marker", "", "print null as `TEXT` (json has null)")
+	o.member.register(c, o)
 	flags.StringVar(&o.isolation, "isolation", "read_uncommitted", "`LEVEL`: read_committed leaves out what transactions have not committed")
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"value", "key+value", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{"beginning", "end", "1h", "24h"}, cobra.ShellCompDirectiveNoFileComp))
@@ -84,14 +98,8 @@ func newConsume(p *program) *cobra.Command {
 }
 
 func (o *consume) run(c *cobra.Command) error {
-	if o.offsetSet && c.Flags().Changed("from") {
-		return usagef("--from and --offset both say where to start: give one of them")
-	}
-	if c.Flags().Changed("count") && o.count < 1 {
-		return usagef("--count %d: at least 1", o.count)
-	}
-	if c.Flags().Changed("format") && c.Flags().Changed("output") {
-		return usagef("--format and --output both say what to print: give one of them")
+	if err := o.check(c.Flags()); err != nil {
+		return err
 	}
 	print, err := o.printer()
 	if err != nil {
@@ -101,7 +109,7 @@ func (o *consume) run(c *cobra.Command) error {
 	if err != nil {
 		return usageError{fmt.Errorf("--from: %w", err)}
 	}
-	if at == client.Latest && !o.follow && !o.offsetSet {
+	if at == client.Latest && !o.follow && !o.offsetSet && o.group == "" {
 		return usagef("--from end prints nothing without --follow")
 	}
 	isolation, ok := map[string]client.Isolation{"read_uncommitted": client.ReadUncommitted, "read_committed": client.ReadCommitted}[o.isolation]
@@ -116,11 +124,28 @@ func (o *consume) run(c *cobra.Command) error {
 	}
 	notes.connected.Store(true)
 	r := &reader{o: o, client: cl, isolation: isolation, print: print}
-	err = r.run(ctx, at)
+	if o.group == "" {
+		err = r.run(ctx, at)
+	} else {
+		err = (&groupReader{reader: r}).run(ctx, at)
+	}
 	if errors.Is(err, errInterrupted) && o.follow {
 		err = nil // the ordinary end of --follow
 	}
 	return errors.Join(o.t.explain(err), cl.Close())
+}
+
+// check refuses flags that contradict each other.
+func (o *consume) check(flags *pflag.FlagSet) error {
+	switch {
+	case o.offsetSet && flags.Changed("from"):
+		return usagef("--from and --offset both say where to start: give one of them")
+	case flags.Changed("count") && o.count < 1:
+		return usagef("--count %d: at least 1", o.count)
+	case flags.Changed("format") && flags.Changed("output"):
+		return usagef("--format and --output both say what to print: give one of them")
+	}
+	return o.member.check(o, flags)
 }
 
 // parsePosition reads --from.
@@ -188,10 +213,11 @@ type reader struct {
 	isolation client.Isolation
 	print     printer
 
-	ends    map[client.TopicPartition]int64 // without --follow: where each partition that is still read ends
-	out     []byte
-	printed int64
-	failed  error
+	ends     map[client.TopicPartition]int64 // without --follow: where each partition that is still read ends
+	out      []byte
+	printed  int64
+	lastNews time.Time
+	failed   error
 }
 
 func (r *reader) run(ctx context.Context, at client.Position) error {
@@ -223,7 +249,7 @@ func (r *reader) plan(ctx context.Context, at client.Position) (map[client.Topic
 	ctx, cancel := r.o.t.within(ctx)
 	defer cancel()
 	a := admin.New(r.client, admin.Timeout(r.o.t.timeout))
-	topic, err := partitionsOf(ctx, a, r.o.topic)
+	topic, err := partitionsOf(ctx, a, r.o.topics[0])
 	if err != nil {
 		return nil, err
 	}
@@ -284,23 +310,15 @@ func (r *reader) startOffset(tp client.TopicPartition, low, high int64) (int64, 
 
 func (r *reader) read(ctx context.Context, k *client.Consumer) error {
 	eager := r.o.follow || isTerminal(r.o.p.Out)
-	lastNews := time.Now()
+	r.lastNews = time.Now()
 	for {
-		records, err := r.poll(ctx, k)
-		var gone *client.PartitionError
-		switch {
-		case err == nil:
-			lastNews = time.Now()
-		case errors.Is(err, errLookAgain):
-			if !r.o.follow && time.Since(lastNews) > r.o.t.timeout {
-				return errNoAnswer
-			}
-		case errors.As(err, &gone):
-			r.o.p.report(fmt.Errorf("partition %d: %w", gone.Partition, gone.Err))
-			r.failed = errReported{err}
-			delete(r.ends, gone.TopicPartition)
-		default:
+		records, err := poll(ctx, k)
+		gone, err := r.heed(err)
+		if err != nil {
 			return err
+		}
+		if gone != nil {
+			delete(r.ends, gone.TopicPartition)
 		}
 		if done, err := r.take(records); done || err != nil {
 			return err
@@ -316,9 +334,34 @@ func (r *reader) read(ctx context.Context, k *client.Consumer) error {
 	}
 }
 
+// heed looks at what Poll has returned as its error: nothing, a partition that cannot be read on,
+// or what ends the command.
+func (r *reader) heed(err error) (gone *client.PartitionError, end error) {
+	switch {
+	case err == nil:
+		r.lastNews = time.Now()
+		return nil, nil
+	case errors.Is(err, errLookAgain):
+		if !r.o.follow && time.Since(r.lastNews) > r.o.t.timeout {
+			return nil, errNoAnswer
+		}
+		return nil, nil
+	case errors.As(err, &gone):
+		r.o.p.report(fmt.Errorf("%v: %w", gone.TopicPartition, gone.Err))
+		r.failed = errReported{err}
+		return gone, nil
+	}
+	return nil, err
+}
+
 var errLookAgain = errors.New("nothing has come for a while")
 
-func (r *reader) poll(ctx context.Context, k *client.Consumer) ([]client.Record, error) {
+// poller is a consumer, a member of a group or not.
+type poller interface {
+	Poll(ctx context.Context) ([]client.Record, error)
+}
+
+func poll(ctx context.Context, k poller) ([]client.Record, error) {
 	limited, cancel := context.WithTimeoutCause(ctx, lookAgain, errLookAgain)
 	defer cancel()
 	records, err := k.Poll(limited)

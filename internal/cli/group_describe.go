@@ -185,8 +185,8 @@ func describeProgress(l *admin.PartitionLag) describedProgress {
 		Topic: l.TopicPartition.Topic, Partition: l.TopicPartition.Partition, Metadata: l.Metadata,
 		Committed: known(l.Committed, -1), Start: known(l.Start, -1), End: known(l.End, -1), Lag: known(l.Lag, admin.NoLag),
 	}
-	if l.LeaderEpoch >= 0 {
-		d.Epoch = &l.LeaderEpoch
+	if epoch, known := l.LeaderEpoch.Get(); known {
+		d.Epoch = &epoch
 	}
 	if m := l.Member; m != nil {
 		d.MemberID, d.InstanceID, d.ClientID, d.Host = m.ID, m.InstanceID, m.ClientID, strings.TrimPrefix(m.Host, "/")

@@ -363,9 +363,9 @@ func offsetsAt(ctx context.Context, a *admin.Admin, partitions []client.TopicPar
 
 // commit carries the plan out.
 func (r *resetting) commit(ctx context.Context, a *admin.Admin, plan []reset.Change) error {
-	offsets := map[client.TopicPartition]admin.NewOffset{}
+	offsets := map[client.TopicPartition]client.OffsetAndMetadata{}
 	for _, c := range plan {
-		offsets[c.TopicPartition] = admin.NewOffset{Offset: c.New}
+		offsets[c.TopicPartition] = client.OffsetAndMetadata{Offset: c.New}
 	}
 	results, err := a.AlterGroupOffsets(ctx, r.group, offsets)
 	if err != nil {

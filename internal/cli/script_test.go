@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 func startNode(dir string) (*node.Node, error) {
 	set, _, err := config.Load(config.Sources{Flags: []config.Setting{
 		{Key: "log.dirs", Value: dir}, {Key: "listeners", Value: "PLAINTEXT://127.0.0.1:0"},
-		{Key: "num.partitions", Value: "2"},
+		{Key: "num.partitions", Value: "2"}, {Key: "group.initial.rebalance.delay.ms", Value: "0"},
 	}})
 	if err != nil {
 		return nil, err
@@ -54,11 +54,12 @@ func startNode(dir string) (*node.Node, error) {
 
 // commands are what scripts can say beside testscript's own.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"code":  exitsWith,
-	"serve": serveInScript,
-	"stop":  stopInScript,
-	"count": countLines,
-	"get":   getPage,
+	"code":    exitsWith,
+	"waitfor": waitsFor,
+	"serve":   serveInScript,
+	"stop":    stopInScript,
+	"count":   countLines,
+	"get":     getPage,
 }
 
 // exitsWith runs a command and demands an exit code: code 3 barnabas topic describe absent.
@@ -78,6 +79,26 @@ func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("%s: exit code %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+// scriptPatience bounds how long a script waits for what is bound to come.
+const scriptPatience = 30 * time.Second
+
+// waitsFor runs a command again until its standard output matches: waitfor 'barnabas group list' live.
+func waitsFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitfor COMMAND PATTERN")
+	}
+	words, pattern := strings.Fields(args[0]), regexp.MustCompile("(?m)"+args[1])
+	for end := time.Now().Add(scriptPatience); ; {
+		err := ts.Exec(words[0], words[1:]...) // each takes long enough for no pause to be needed
+		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s does not come to say %s", args[0], args[1])
+		}
 	}
 }
 
