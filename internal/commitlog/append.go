@@ -360,9 +360,7 @@ func (l *Log) takeSnapshot(at int64) {
 	}
 	if err := l.writeSnapshot(at); err != nil {
 		l.tolerate(err)
-		return
 	}
-	l.snapshotAt = at
 }
 
 func (l *Log) writeSnapshot(at int64) error {
@@ -380,5 +378,15 @@ func (l *Log) writeSnapshot(at int64) error {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), l.dir.fs.Remove(path))
 	}
 	l.entriesDirty.Store(true)
+	l.snapshotAt = at
+	l.snapshots++
 	return nil
+}
+
+// unsyncedSnapshot appends the newest producer snapshot if it has not been flushed.
+func (l *Log) unsyncedSnapshot(items []syncItem) []syncItem {
+	if l.snapshotAt < 0 || l.snapshotsFlushed == l.snapshots {
+		return items
+	}
+	return append(items, syncItem{path: l.path + "/" + segment.Name(l.snapshotAt, segment.SnapshotSuffix)})
 }

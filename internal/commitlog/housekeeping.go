@@ -444,25 +444,43 @@ func (k *keeper) checkpoint() {
 	if len(moves) == 0 {
 		return
 	}
-	if err := k.makeMoves(moves, items, durable); err != nil && !errors.Is(err, ErrOffline) {
+	if err := k.flushMoves(moves, items, durable); err != nil {
+		if !errors.Is(err, ErrOffline) {
+			d.logger.Error("cannot write checkpoint", "error", err)
+		}
+		return
+	}
+	if err := k.makeMoves(moves); err != nil && !errors.Is(err, ErrOffline) {
 		d.logger.Error("cannot write checkpoint", "error", err)
 	}
 }
 
-func (k *keeper) makeMoves(moves []move, items []syncItem, durable []*Log) error {
-	d := k.dir
+// flushMoves makes durable what recovery from the new points relies on. After an error the next checkpoint finds it
+// unflushed again.
+func (k *keeper) flushMoves(moves []move, items []syncItem, durable []*Log) error {
+	var err error
 	if len(durable) > 0 {
 		// Not for ever: the disk may stall, and the housekeeping has to tell of its failure.
 		ctx, cancel := context.WithTimeout(context.Background(), checkpointFlushLimit)
-		err := d.flusher.flush(ctx, durable...)
+		err = k.dir.flusher.flush(ctx, durable...)
 		cancel()
-		if err != nil {
-			return fmt.Errorf("flush before checkpoint: %w", err)
+	}
+	if err == nil {
+		err = k.dir.sync(items)
+	}
+	if err == nil {
+		return nil
+	}
+	for _, m := range moves {
+		for _, s := range m.indexes {
+			s.IndexUnsynced.Store(true)
 		}
 	}
-	if err := d.sync(items); err != nil {
-		return err
-	}
+	return fmt.Errorf("flush before checkpoint: %w", err)
+}
+
+func (k *keeper) makeMoves(moves []move) error {
+	d := k.dir
 	for i := range moves {
 		moves[i].to = min(moves[i].to, moves[i].log.Progress().Flushed)
 	}
@@ -470,7 +488,7 @@ func (k *keeper) makeMoves(moves []move, items []syncItem, durable []*Log) error
 		return err
 	}
 	for _, m := range moves {
-		m.log.dropOldSnapshots()
+		m.log.dropOldSnapshots(m.snapshots)
 	}
 	return nil
 }
@@ -490,12 +508,11 @@ func (l *Log) prepareCheckpoint() (m move, items []syncItem, ok bool) {
 	}
 	defer l.give()
 	p := l.Progress()
-	m = move{l, p.Flushed, l.lowered.Load()}
+	m = move{log: l, to: p.Flushed, lowered: l.lowered.Load()}
 	if l.config.Load().FlushBeforeAck || p.Flushed == p.End {
 		m.to = p.End
 		old := l.snapshotAt
-		if l.takeSnapshot(p.End); l.snapshotAt == p.End && old != p.End {
-			items = append(items, syncItem{path: l.path + "/" + segment.Name(p.End, segment.SnapshotSuffix)})
+		if l.takeSnapshot(p.End); l.snapshotAt != old {
 			l.loose = append(l.loose, old)
 		}
 	}
@@ -507,18 +524,22 @@ func (l *Log) prepareCheckpoint() (m move, items []syncItem, ok bool) {
 			}
 		}
 	}
-	items = l.unsyncedIndexes(items)
+	items = l.unsyncedIndexes(l.unsyncedSnapshot(items), &m.indexes)
+	m.snapshots = l.snapshots
 	if l.entriesDirty.Load() || len(items) > 0 {
 		items = append(items, syncItem{dir: l.path})
 	}
 	return m, items, true
 }
 
-// unsyncedIndexes appends the index files that were written to since they were flushed.
-func (l *Log) unsyncedIndexes(items []syncItem) []syncItem {
+// unsyncedIndexes appends the index files that were written to since they were flushed, and tells of which segments.
+func (l *Log) unsyncedIndexes(items []syncItem, of *[]*segment.Segment) []syncItem {
 	for _, s := range *l.segments.Load() {
 		if !s.IndexUnsynced.Swap(false) {
 			continue
+		}
+		if of != nil {
+			*of = append(*of, s)
 		}
 		for _, f := range s.IndexFiles() {
 			items = append(items, syncItem{file: f})
@@ -527,12 +548,13 @@ func (l *Log) unsyncedIndexes(items []syncItem) []syncItem {
 	return items
 }
 
-// dropOldSnapshots removes the snapshots that earlier checkpoints left, now that a newer one is durable.
-func (l *Log) dropOldSnapshots() {
+// dropOldSnapshots removes the snapshots that earlier checkpoints left, now that the newest of so many is durable.
+func (l *Log) dropOldSnapshots(flushed int64) {
 	if l.take() != nil {
 		return
 	}
 	defer l.give()
+	l.snapshotsFlushed = max(l.snapshotsFlushed, flushed)
 	for _, at := range l.loose {
 		if err := l.dropLoose(at); err != nil {
 			l.dir.logger.Warn("cannot remove a producer snapshot", "log", l.id.String(), "offset", at, "error", err)

@@ -172,6 +172,8 @@ type Log struct {
 	producers      producer.Table
 	snapshotAt     int64   // offset of the newest producer snapshot, -1 without
 	loose          []int64 // snapshots that go when a newer one is durable
+	// snapshots counts those written, snapshotsFlushed up to which of them is durable.
+	snapshots, snapshotsFlushed int64
 
 	recoveryPoint atomic.Int64 // what the recovery point checkpoint says: written by the one who writes that file
 }

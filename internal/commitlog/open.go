@@ -205,7 +205,8 @@ func (d *Dir) completeAll(logs []*Log) (full, err error) {
 			full = noRoom
 		}
 		items = l.unsynced(items, 0)
-		items = l.unsyncedIndexes(items)
+		items = l.unsyncedIndexes(items, nil)
+		items = l.unsyncedSnapshot(items)
 		if l.parentDirty.Swap(false) {
 			items = append(items, syncItem{dir: d.path})
 		}
@@ -242,6 +243,5 @@ func (l *Log) complete() error {
 	if err := l.writeSnapshot(at); err != nil {
 		return err
 	}
-	l.snapshotAt = at
 	return l.dropLoose(old)
 }

@@ -104,7 +104,7 @@ func (d *Dir) write(name string, offsets map[TopicPartition]int64) error {
 func (p *points) store(d *Dir, logs []*Log) error {
 	moves := make([]move, 0, len(logs))
 	for _, l := range logs {
-		moves = append(moves, move{l, l.Progress().Flushed, l.lowered.Load()})
+		moves = append(moves, move{log: l, to: l.Progress().Flushed, lowered: l.lowered.Load()})
 	}
 	return errors.Join(p.storeRecovery(d, moves), p.storeStarts(d, logs))
 }
@@ -114,6 +114,9 @@ type move struct {
 	log     *Log
 	to      int64
 	lowered int64 // how often it had been lowered when to was found
+	// What is flushed before: the segments whose index files are, and up to which snapshot.
+	indexes   []*segment.Segment
+	snapshots int64
 }
 
 // storeRecovery writes the recovery points.
