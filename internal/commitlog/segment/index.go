@@ -58,6 +58,7 @@ type index struct {
 	tail   []byte     // entries after those
 	exists bool
 	ragged bool // the file ends inside an entry
+	cuts   int  // how often entries were taken away: whoever read meanwhile reads again
 }
 
 func (x *index) count() int64 {
@@ -160,6 +161,7 @@ func (x *index) cut(n int64) error {
 	}
 	n = min(n, stored)
 	x.stored, x.tail, x.ragged = n, nil, false
+	x.cuts++
 	x.lock.Unlock()
 	if !exists {
 		return nil
@@ -195,6 +197,7 @@ func (x *index) clear() error {
 	x.lock.Lock()
 	empty := (x.stored == 0 && !x.ragged) || !x.exists
 	x.stored, x.tail, x.ragged = 0, nil, false
+	x.cuts++
 	x.lock.Unlock()
 	if empty {
 		return nil
@@ -216,6 +219,31 @@ func (x *index) truncate(n int64) error {
 
 // floor finds the last entry whose key is at most target, and its number; -1 when there is none.
 func (x *index) floor(key func([]byte) int64, target int64) (number int64, e indexEntry, err error) {
+	err = x.uncut(func() error {
+		number, e, err = x.floorNow(key, target)
+		return err
+	})
+	return number, e, err
+}
+
+// uncut reads the file again as long as entries are taken away under the reading: made again, or the log cut. That does
+// not happen to the same index twice in a row for long.
+func (x *index) uncut(read func() error) error {
+	for {
+		before := x.cutsNow()
+		if err := read(); x.cutsNow() == before {
+			return err
+		}
+	}
+}
+
+func (x *index) cutsNow() int {
+	x.lock.Lock()
+	defer x.lock.Unlock()
+	return x.cuts
+}
+
+func (x *index) floorNow(key func([]byte) int64, target int64) (number int64, e indexEntry, err error) {
 	x.lock.Lock()
 	stored := x.stored
 	if n := int64(len(x.tail)); n > 0 && key(x.tail) <= target {
@@ -286,6 +314,14 @@ func (x *index) searchFile(r io.ReaderAt, buf []byte, stored int64, key func([]b
 
 // last returns the last entry, number -1 when the index is empty.
 func (x *index) last() (number int64, e indexEntry, err error) {
+	err = x.uncut(func() error {
+		number, e, err = x.lastNow()
+		return err
+	})
+	return number, e, err
+}
+
+func (x *index) lastNow() (number int64, e indexEntry, err error) {
 	x.lock.Lock()
 	stored, n := x.stored, int64(len(x.tail))
 	if n > 0 {
