@@ -50,6 +50,8 @@ type cursor struct {
 
 	start     Position // to be resolved by asking the leader; positionNone once it has been
 	next      int64    // offset to fetch
+	nextEpoch int32    // leader epoch of the batch before next; -1 unknown
+	validate  bool     // a new leader is to confirm that it has what lies before next (KIP-320)
 	position  int64    // offset that Poll returns next; -1 until known
 	lastRead  int32    // leader epoch of the record before position; -1 unknown
 	committed int64    // position as last committed by a group; -1 unknown
@@ -57,6 +59,7 @@ type cursor struct {
 	pending   int      // bytes fetched and not yet returned by Poll, decoded or not
 	waiting   bool     // in Consumer.ready
 	busy      bool     // in a request
+	holder    *fetcher // has an answer of it that is not decoded yet
 	paused    bool
 	stopped   bool // an error was reported; Seek or Assign starts it again
 	dropped   bool // not assigned any more
@@ -168,7 +171,7 @@ func (p Position) check(tp TopicPartition) error {
 }
 
 func newCursor(tp TopicPartition, at Position) *cursor {
-	cur := &cursor{tp: tp, leader: -1, epoch: -1, position: -1, lastRead: -1, committed: -1, start: at, logStart: -1, highWatermark: -1}
+	cur := &cursor{tp: tp, leader: -1, epoch: -1, position: -1, nextEpoch: -1, lastRead: -1, committed: -1, start: at, logStart: -1, highWatermark: -1}
 	if at.kind == positionOffset {
 		cur.start = Position{}
 		cur.next, cur.position = at.number, at.number
@@ -422,6 +425,8 @@ func (k *Consumer) route() {
 			k.stopLocked(cur, ErrTopicRecreated)
 			continue
 		}
+		// A new leader may have less than the old one had.
+		cur.validate = cur.validate || cur.nextEpoch >= 0 && p.LeaderEpoch > cur.epoch
 		cur.topicID, cur.leader, cur.epoch = t.ID, p.Leader, p.LeaderEpoch
 		if k.mu.fetchers[p.Leader] == nil {
 			f := newFetcher(k, p.Leader)

@@ -47,6 +47,10 @@ type fakeCluster struct {
 		maxVersion map[int16]int16
 		autoCreate bool
 		dials      []time.Time
+
+		sessions    map[int32]*fakeSession
+		nextSession int32
+		noSessions  bool
 	}
 }
 
@@ -103,7 +107,8 @@ func newFake(t testing.TB, nodes int32) *fakeCluster {
 	f.mu.topics = map[string]*fakeTopic{}
 	f.mu.flying = map[int32]int{}
 	f.mu.changed = make(chan struct{})
-	f.mu.maxVersion = map[int16]int16{0: 13, 1: 17, 2: 10, 3: 13, 18: 4, 22: 5}
+	f.mu.sessions = map[int32]*fakeSession{}
+	f.mu.maxVersion = map[int16]int16{0: 13, 1: 17, 2: 10, 3: 13, 18: 4, 22: 5, 23: 4}
 	for n := int32(1); n <= nodes; n++ {
 		f.mu.nodes = append(f.mu.nodes, n)
 		f.listen(n)
@@ -325,6 +330,8 @@ func (f *fakeCluster) answer(node int32, req kmsg.Request, i interference) kmsg.
 		return f.fetch(node, r, i)
 	case *kmsg.ListOffsetsRequest:
 		return f.listOffsets(node, r, i)
+	case *kmsg.OffsetForLeaderEpochRequest:
+		return f.endOfEpochs(node, r, i)
 	default:
 		f.t.Errorf("a request that the fake does not know: %T", req)
 		return nil
@@ -471,6 +478,22 @@ func (p *fakePartition) append(t testing.TB, records []byte) (base int64, code i
 }
 
 func (f *fakeCluster) fetch(node int32, r *kmsg.FetchRequest, i interference) kmsg.Response {
+	whole, session, id, code := f.openSession(node, r)
+	if code != 0 {
+		resp := kmsg.NewPtrFetchResponse()
+		resp.ErrorCode = int16(code)
+		return resp
+	}
+	resp := f.poll(node, whole, i)
+	resp.SessionID = id
+	if session != nil {
+		f.onlyNews(session, resp)
+	}
+	return resp
+}
+
+// poll waits until there is something to answer.
+func (f *fakeCluster) poll(node int32, r *kmsg.FetchRequest, i interference) *kmsg.FetchResponse {
 	deadline := time.NewTimer(time.Duration(r.MaxWaitMillis) * time.Millisecond)
 	defer deadline.Stop()
 	for {

@@ -11,24 +11,30 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/fetchsession"
 	"barnabas/internal/batch"
 )
 
 // fetcher reads the partitions that one broker leads, on a connection of its own. It asks for more
 // as soon as an answer has come, and decodes that answer while the next is on its way.
 type fetcher struct {
-	k    *Consumer
-	node int32
-	wake chan struct{} // one slot
-	turn int           // rotates which partition is asked for first: a broker fills up in this order
+	k       *Consumer
+	node    int32
+	wake    chan struct{} // one slot
+	session fetchsession.Session
+	refused int // sessions in a row that the broker did not know
+	turn    int // rotates which partition is asked for first: a broker fills up in this order
 }
 
-// request is what a fetcher asks for at once: the starts to resolve, or else records.
+// fetchWork is what a fetcher asks for at once: the starts to resolve, or the positions to confirm,
+// or else records.
 type fetchWork struct {
-	resolve []*cursor
-	fetch   []*cursor
-	offsets []int64 // of each to fetch
-	crowded bool    // some partition was left out because Poll has not taken what it has
+	resolve  []*cursor
+	validate []*cursor
+	fetch    []*cursor
+	offsets  []int64 // of each to fetch
+	whole    bool    // the answer names every partition, not only those with news
+	crowded  bool    // some partition was left out because Poll has not taken what it has
 }
 
 // fetched is the answer for one partition, not yet decoded.
@@ -62,7 +68,7 @@ func (f *fetcher) run() {
 	ctx := f.k.ctx
 	for ctx.Err() == nil {
 		work := f.claim(time.Now())
-		if len(work.resolve) == 0 && len(work.fetch) == 0 {
+		if len(work.resolve) == 0 && len(work.validate) == 0 && len(work.fetch) == 0 {
 			if len(answers) > 0 {
 				f.decode(answers)
 				answers = nil
@@ -81,17 +87,21 @@ func (f *fetcher) run() {
 			f.release(work, err)
 			continue
 		}
-		if len(work.resolve) > 0 {
+		if len(work.fetch) == 0 {
+			f.decode(answers)
+			answers = nil
 			f.resolveStarts(ctx, conn, work.resolve)
+			f.confirm(ctx, conn, work.validate)
 			continue
 		}
-		call, err := conn.Start(ctx, f.request(work), f.versionLimit(work))
+		call, err := f.start(ctx, conn, &work)
 		f.decode(answers)
 		answers = nil
 		if err == nil {
 			answers, err = f.receive(ctx, call, work)
 		}
 		if err != nil {
+			f.session.Failed()
 			f.release(work, err)
 		}
 	}
@@ -113,13 +123,16 @@ func (f *fetcher) claim(now time.Time) fetchWork {
 	defer k.mu.Unlock()
 	room := k.mu.pending < int(k.cfg.maxBytes)
 	for _, cur := range k.mu.cursors {
-		if cur.leader != f.node || cur.busy || cur.stopped || now.Before(cur.notUntil) {
+		// What another fetcher has yet to decode comes before what we would fetch.
+		if cur.leader != f.node || cur.busy || cur.stopped || now.Before(cur.notUntil) || cur.holder != nil && cur.holder != f {
 			continue
 		}
 		switch {
 		case cur.start.kind == positionCommitted:
 		case cur.start.kind != positionNone:
 			w.resolve = append(w.resolve, cur)
+		case cur.validate:
+			w.validate = append(w.validate, cur)
 		case cur.paused:
 		case !room || cur.pending >= int(k.cfg.maxPartition):
 			w.crowded = true
@@ -127,11 +140,12 @@ func (f *fetcher) claim(now time.Time) fetchWork {
 			w.fetch = append(w.fetch, cur)
 		}
 	}
-	if len(w.resolve) > 0 {
+	if len(w.resolve)+len(w.validate) > 0 {
 		w.fetch = nil
 	}
 	slices.SortFunc(w.fetch, func(a, b *cursor) int { return compareTP(a.tp, b.tp) })
 	slices.SortFunc(w.resolve, func(a, b *cursor) int { return compareTP(a.tp, b.tp) })
+	slices.SortFunc(w.validate, func(a, b *cursor) int { return compareTP(a.tp, b.tp) })
 	if n := len(w.fetch); n > 0 {
 		f.turn = (f.turn + 1) % n
 		w.fetch = append(w.fetch[f.turn:n:n], w.fetch[:f.turn]...)
@@ -140,7 +154,7 @@ func (f *fetcher) claim(now time.Time) fetchWork {
 		cur.busy = true
 		w.offsets = append(w.offsets, cur.next)
 	}
-	for _, cur := range w.resolve {
+	for _, cur := range slices.Concat(w.resolve, w.validate) {
 		cur.busy = true
 	}
 	return w
@@ -156,13 +170,22 @@ func (f *fetcher) release(w fetchWork, err error) {
 		return
 	}
 	f.k.mu.Lock()
-	for _, cur := range slices.Concat(w.fetch, w.resolve) {
+	for _, cur := range slices.Concat(w.fetch, w.resolve, w.validate) {
 		cur.busy = false
 		f.backOffLocked(cur)
 	}
 	f.k.mu.Unlock()
 	f.k.c.log.Debug("fetch failed", "broker", f.node, "error", err)
 	f.k.c.meta.Update()
+}
+
+// unclaim gives back what was claimed, to be asked for again at once.
+func (f *fetcher) unclaim(w fetchWork) {
+	f.k.mu.Lock()
+	defer f.k.mu.Unlock()
+	for _, cur := range w.fetch {
+		cur.busy = false
+	}
 }
 
 // backOffLocked leaves a partition alone for a while.
@@ -174,9 +197,15 @@ func (f *fetcher) backOffLocked(cur *cursor) {
 	time.AfterFunc(wait, f.k.wakeFetchers)
 }
 
-func (f *fetcher) request(w fetchWork) *kmsg.FetchRequest {
-	cfg := &f.k.cfg
+// start sends a Fetch request that names what has changed since the one before.
+func (f *fetcher) start(ctx context.Context, conn *cluster.Connection, w *fetchWork) (*cluster.Call, error) {
 	req := kmsg.NewPtrFetchRequest()
+	limit := f.versionLimit(*w)
+	version, err := conn.Version(req, limit)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &f.k.cfg
 	req.ReplicaID = -1
 	req.MaxWaitMillis = int32(cfg.maxWait.Milliseconds())
 	if w.crowded {
@@ -184,24 +213,55 @@ func (f *fetcher) request(w fetchWork) *kmsg.FetchRequest {
 	}
 	req.MinBytes, req.MaxBytes = cfg.minBytes, cfg.maxBytes
 	req.IsolationLevel = int8(cfg.isolation)
-	req.SessionID, req.SessionEpoch = 0, -1 // no session
-	f.k.mu.Lock()
-	defer f.k.mu.Unlock()
-	for i, cur := range w.fetch {
-		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != cur.tp.Topic {
-			req.Topics = append(req.Topics, kmsg.FetchRequestTopic{Topic: cur.tp.Topic, TopicID: cur.topicID})
+	reads := f.reads(w, version >= firstFetchWithTopicIDs)
+	next := fetchsession.Request{Epoch: -1, Reads: reads}
+	if version >= firstFetchWithSessions {
+		next = f.session.Next(reads, version >= firstFetchWithTopicIDs)
+	}
+	w.whole = next.Whole()
+	req.SessionID, req.SessionEpoch = next.ID, next.Epoch
+	for _, r := range next.Reads {
+		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != r.Partition.Topic {
+			req.Topics = append(req.Topics, kmsg.FetchRequestTopic{Topic: r.Partition.Topic, TopicID: r.Partition.ID})
 		}
 		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = cur.tp.Partition, w.offsets[i], cfg.maxPartition
-		p.CurrentLeaderEpoch, p.LastFetchedEpoch, p.LogStartOffset = cur.epoch, -1, -1
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = r.Partition.Number, r.Offset, r.MaxBytes
+		p.CurrentLeaderEpoch, p.LastFetchedEpoch, p.LogStartOffset = r.LeaderEpoch, -1, -1
 		t := &req.Topics[len(req.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}
-	return req
+	for _, p := range next.Forget {
+		if n := len(req.ForgottenTopics); n == 0 || req.ForgottenTopics[n-1].Topic != p.Topic || req.ForgottenTopics[n-1].TopicID != p.ID {
+			req.ForgottenTopics = append(req.ForgottenTopics, kmsg.FetchRequestForgottenTopic{Topic: p.Topic, TopicID: p.ID})
+		}
+		t := &req.ForgottenTopics[len(req.ForgottenTopics)-1]
+		t.Partitions = append(t.Partitions, p.Number)
+	}
+	return conn.Start(ctx, req, limit)
 }
 
-// firstFetchWithTopicIDs is the version of Fetch from which topics have ids and no names.
-const firstFetchWithTopicIDs = 13
+// reads gives how the claimed partitions are to be read.
+func (f *fetcher) reads(w *fetchWork, ids bool) []fetchsession.Read {
+	reads := make([]fetchsession.Read, len(w.fetch))
+	f.k.mu.Lock()
+	defer f.k.mu.Unlock()
+	for i, cur := range w.fetch {
+		reads[i] = fetchsession.Read{
+			Partition: fetchsession.Partition{Topic: cur.tp.Topic, Number: cur.tp.Partition},
+			Offset:    w.offsets[i], LeaderEpoch: cur.epoch, MaxBytes: f.k.cfg.maxPartition,
+		}
+		if ids {
+			reads[i].Partition.ID = cur.topicID
+		}
+	}
+	return reads
+}
+
+// The versions of Fetch from which there are sessions, and from which topics have ids and no names.
+const (
+	firstFetchWithSessions = 7
+	firstFetchWithTopicIDs = 13
+)
 
 func (f *fetcher) versionLimit(w fetchWork) int16 {
 	f.k.mu.Lock()
@@ -223,9 +283,15 @@ func (f *fetcher) receive(ctx context.Context, p *cluster.Call, w fetchWork) ([]
 		return nil, err
 	}
 	answer := resp.(*kmsg.FetchResponse)
+	if f.session.Answered(answer.SessionID, Error(answer.ErrorCode)) && f.refused == 0 {
+		f.refused++
+		f.unclaim(w)
+		return nil, nil
+	}
 	if err := CodeError(answer.ErrorCode, nil); err != nil {
 		return nil, err
 	}
+	f.refused = 0
 	parts := indexFetch(answer)
 	var out []fetched
 	stale := false
@@ -241,7 +307,9 @@ func (f *fetcher) receive(ctx context.Context, p *cluster.Call, w fetchWork) ([]
 		}
 		part := parts[key]
 		if part == nil {
-			f.backOffLocked(cur)
+			if w.whole {
+				f.backOffLocked(cur)
+			}
 			continue
 		}
 		if err := CodeError(part.ErrorCode, nil); err != nil {
@@ -303,6 +371,7 @@ func (f *fetcher) advanceLocked(cur *cursor, from int64, part *kmsg.FetchRespons
 		}
 		out.batches = append(out.batches, b)
 		out.next = b.NextOffset()
+		cur.nextEpoch = b.LeaderEpoch()
 	}
 	if out.err != nil {
 		cur.stopped = true // the error reaches Poll behind the records
@@ -311,6 +380,7 @@ func (f *fetcher) advanceLocked(cur *cursor, from int64, part *kmsg.FetchRespons
 		return out, false
 	}
 	cur.next = out.next
+	cur.holder = f
 	cur.pending += out.bytes
 	f.k.mu.pending += out.bytes
 	return out, true
@@ -369,6 +439,10 @@ func (f *fetcher) decode(answers []fetched) {
 			err = &PartitionError{a.cur.tp, err}
 		}
 		f.k.mu.Lock()
+		a.cur.holder = nil
+		if a.cur.leader != f.node {
+			f.k.wakeFetchersLocked()
+		}
 		if !a.cur.dropped {
 			next := a.next
 			if err != nil {

@@ -200,6 +200,7 @@ func (g *GroupConsumer) begin(partitions []TopicPartition, offsets map[TopicPart
 		case found:
 			cur.start, cur.next, cur.position, cur.committed = Position{}, o.Offset, o.Offset, o.Offset
 			cur.lastRead, _ = o.LeaderEpoch.Get()
+			cur.nextEpoch, cur.validate = cur.lastRead, cur.lastRead >= 0
 		case err != nil:
 			k.stopLocked(cur, fmt.Errorf("find the committed offset: %w", err))
 		case k.cfg.reset.report():

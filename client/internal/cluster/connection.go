@@ -380,6 +380,11 @@ func (conn *Connection) Ask(ctx context.Context, req kmsg.Request, limit int16) 
 	return p.Wait(ctx)
 }
 
+// Version gives the version at which Start would send a request.
+func (conn *Connection) Version(req kmsg.Request, limit int16) (int16, error) {
+	return conn.versions.choose(req, limit)
+}
+
 // Start sends a request at the newest version, at most limit. Requests leave in the order of the calls.
 func (conn *Connection) Start(ctx context.Context, req kmsg.Request, limit int16) (*Call, error) {
 	version, err := conn.versions.choose(req, limit)
