@@ -29,7 +29,7 @@ func TestReadersDoNotNoticeThatAnIndexIsMadeAgain(t *testing.T) {
 	if err := l.take(); err != nil { // as housekeeping does
 		t.Fatal(err)
 	}
-	reading, cleared := make(chan struct{}), make(chan struct{})
+	reading, cleared, read := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	rebuilt := make(chan error, 1)
 	search, scan := true, true
 	m.SetFault(func(op disk.Op) error {
@@ -41,6 +41,7 @@ func TestReadersDoNotNoticeThatAnIndexIsMadeAgain(t *testing.T) {
 		case !search && scan && op.Kind == disk.OpRead && strings.HasSuffix(op.Path, segment.DataSuffix):
 			scan = false // the index is empty, and the segment about to be read for the new one
 			close(cleared)
+			<-read
 		}
 		return nil
 	})
@@ -49,6 +50,7 @@ func TestReadersDoNotNoticeThatAnIndexIsMadeAgain(t *testing.T) {
 		rebuilt <- s.RebuildIndex(int64(cfg.IndexIntervalBytes), false, make([]byte, scanBytes))
 	}()
 	r, err := l.Read(150, 1000, 200, true)
+	close(read)
 	if err != nil {
 		t.Fatalf("a reader noticed: %v", err)
 	}
