@@ -277,3 +277,15 @@ func TestInternalTopicsAreNotWrittenTo(t *testing.T) {
 		}
 	}
 }
+
+// Clients of the consumer protocol are told at once that there is none, as by a Kafka without it.
+func TestConsumerProtocolIsRefusedAtOnce(t *testing.T) {
+	s := newStack(t)
+	for version := range int16(2) {
+		q := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		q.Version, q.Group = version, "g"
+		if res := ask[*kmsg.ConsumerGroupHeartbeatResponse](s, q); res.ErrorCode != kerr.UnsupportedVersion.Code {
+			t.Errorf("version %d: %+v", version, res)
+		}
+	}
+}

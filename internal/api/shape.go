@@ -100,11 +100,14 @@ var shapes = map[kmsg.Key][]field{
 	kmsg.IncrementalAlterConfigs: {
 		structs(int8s, text, structs(text, int8s, text)), int8s,
 	},
-	kmsg.DescribeQuorum:          {structs(text, structs(int32s))},
-	kmsg.UpdateFeatures:          {int32s, structs(text, int16s, int8s), int8s.since(1)},
-	kmsg.DescribeCluster:         {int8s, int8s.since(1), int8s.since(2)},
-	kmsg.DescribeProducers:       {structs(text, list(fixed4))},
-	kmsg.ListConfigResources:     {list(fixed1).since(1)},
+	kmsg.DescribeQuorum:      {structs(text, structs(int32s))},
+	kmsg.UpdateFeatures:      {int32s, structs(text, int16s, int8s), int8s.since(1)},
+	kmsg.DescribeCluster:     {int8s, int8s.since(1), int8s.since(2)},
+	kmsg.DescribeProducers:   {structs(text, list(fixed4))},
+	kmsg.ListConfigResources: {list(fixed1).since(1)},
+	kmsg.ConsumerGroupHeartbeat: {
+		text, text, int32s, text, text, int32s, list(compact), text.since(1), text, structs(uuid, list(fixed4)),
+	},
 	kmsg.DescribeTopicPartitions: {structs(text), int32s, {kind: optional, of: []field{text, int32s}}},
 }
 
