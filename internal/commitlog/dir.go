@@ -415,20 +415,42 @@ func (d *Dir) logs() []*Log {
 	return sortLogs(logs)
 }
 
-// Remove deletes a log: its directory gets a name that ends in -delete, durably, and goes after the log's
-// file.delete.delay.ms. Reads under way end in peace. A log that is not there is no error.
-func (d *Dir) Remove(tp TopicPartition) error {
+// Remove deletes logs: their directories get names that end in -delete, durably and with one flush for all, and go after
+// the log's file.delete.delay.ms. Reads under way end in peace. A log that is not there is no error.
+func (d *Dir) Remove(tps ...TopicPartition) error {
+	var errs []error
+	var buried []grave
+	for _, tp := range tps {
+		g, err := d.bury(tp)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if g.path != "" {
+			buried = append(buried, g)
+		}
+	}
+	if len(buried) > 0 {
+		if err := d.fs.SyncDir(d.path); err != nil {
+			errs = append(errs, d.fail(fmt.Errorf("flush %s: %w", d.path, err)))
+		}
+	}
+	d.keeper.removeAt(buried) // not before: a log that came back after a crash must not have lost files
+	return errors.Join(errs...)
+}
+
+// bury ends a log and takes its directory's name away. The grave is empty where there was nothing on disk.
+func (d *Dir) bury(tp TopicPartition) (grave, error) {
 	d.mu.Lock()
 	l := d.mu.logs[tp]
 	d.mu.Unlock()
 	if l == nil {
-		return nil
+		return grave{}, nil
 	}
 	if err := l.take(); err != nil {
 		if errors.Is(err, ErrClosed) {
-			return nil
+			err = nil
 		}
-		return err
+		return grave{}, err
 	}
 	l.closed.Store(true)
 	l.removed.Store(true)
@@ -441,36 +463,25 @@ func (d *Dir) Remove(tp TopicPartition) error {
 	if len(segments) == 0 {
 		// A first append that found no space may have left the directory all the same.
 		if _, err := d.fs.Stat(l.path); isNotExist(err) {
-			return nil
+			return grave{}, nil
 		}
 	}
-	if err := d.bury(l, segments); err != nil {
-		return l.failed("remove "+l.path, err)
-	}
-	return nil
-}
-
-func (d *Dir) bury(l *Log, segments []*segment.Segment) error {
 	var errs []error
 	for _, s := range segments {
 		errs = append(errs, s.Shut(true))
 	}
 	id, err := newUUID(d.options.Rand)
 	if err != nil {
-		return err
+		return grave{}, l.failed("remove "+l.path, errors.Join(append(errs, err)...))
 	}
 	// At most 255 bytes for the name, as file systems have it; Kafka cuts the topic likewise.
 	suffix := fmt.Sprintf(".%x%s", id, deleteSuffix)
 	name := l.id.String()
-	grave := d.join(name[:min(len(name), 255-len(suffix))] + suffix)
-	if err := errors.Join(append(errs, d.fs.Rename(l.path, grave))...); err != nil {
-		return err
+	path := d.join(name[:min(len(name), 255-len(suffix))] + suffix)
+	if err := errors.Join(append(errs, d.fs.Rename(l.path, path))...); err != nil {
+		return grave{}, l.failed("remove "+l.path, err)
 	}
-	d.keeper.removeLater(grave, l.config.Load().FileDeleteDelayMs)
-	if err := d.fs.SyncDir(d.path); err != nil {
-		return d.fail(fmt.Errorf("flush %s: %w", d.path, err))
-	}
-	return nil
+	return grave{path, d.keeper.due(l.config.Load().FileDeleteDelayMs)}, nil
 }
 
 // discardFile renames a file so that it counts as deleted, and has it removed later. A missing one is fine.

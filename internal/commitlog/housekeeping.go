@@ -88,10 +88,19 @@ func (d *Dir) flushBy(l *Log, atMs int64) {
 
 // removeLater removes a file or directory after a delay.
 func (k *keeper) removeLater(path string, delayMs int64) {
+	k.removeAt([]grave{{path, k.due(delayMs)}})
+}
+
+func (k *keeper) removeAt(graves []grave) {
 	k.mu.Lock()
-	k.mu.graves = append(k.mu.graves, grave{path, k.dir.now().Add(time.Duration(min(delayMs, maxDelayMs)) * time.Millisecond)})
+	k.mu.graves = append(k.mu.graves, graves...)
 	k.mu.Unlock()
 	k.dir.wakeHousekeeping()
+}
+
+// due is the time after a delay.
+func (k *keeper) due(delayMs int64) time.Time {
+	return k.dir.now().Add(time.Duration(min(delayMs, maxDelayMs)) * time.Millisecond)
 }
 
 // stop ends the goroutine and waits for it.

@@ -156,15 +156,17 @@ func (m *Manager) Publish(ctx context.Context, d *metadata.Delta, img *metadata.
 func (m *Manager) apply(ctx context.Context, d *metadata.Delta, img *metadata.Image) {
 	m.applySettings(d, img)
 	var work []func() error
+	gone := map[*commitlog.Dir][]commitlog.TopicPartition{}
 	for _, change := range d.Topics {
 		if change.New == nil {
-			m.removeTopic(change.Old)
+			m.removeTopic(change.Old, gone)
 			continue
 		}
 		for _, number := range change.Partitions {
 			work = append(work, func() error { return m.applyPartition(change.New, number, img) })
 		}
 	}
+	m.delete(gone)
 	m.run(ctx, work)
 	m.applyTopicConfigs(d, img)
 }
@@ -317,29 +319,44 @@ func (m *Manager) dirOf(id commitlog.TopicPartition, state *metadata.Partition, 
 	return nil, errors.New("none of the data directories is online")
 }
 
-func (m *Manager) removeTopic(topic *metadata.Topic) {
+// removeTopic ends a topic's replicas and adds their logs to those that are gone.
+func (m *Manager) removeTopic(topic *metadata.Topic, gone map[*commitlog.Dir][]commitlog.TopicPartition) {
 	for number := range topic.Partitions {
-		id := commitlog.TopicPartition{Topic: topic.Name, Partition: int32(number)}
 		if p, err := m.Partition(topic.Name, int32(number)); err != nil || p.topicID == topic.ID {
-			m.remove(id)
+			m.end(commitlog.TopicPartition{Topic: topic.Name, Partition: int32(number)}, gone)
 		}
 	}
 }
 
 // remove ends a replica and deletes its files, after file.delete.delay.ms.
 func (m *Manager) remove(id commitlog.TopicPartition) {
+	gone := map[*commitlog.Dir][]commitlog.TopicPartition{}
+	m.end(id, gone)
+	m.delete(gone)
+}
+
+func (m *Manager) end(id commitlog.TopicPartition, gone map[*commitlog.Dir][]commitlog.TopicPartition) {
 	m.mu.Lock()
 	delete(m.mu.found, id)
 	p, ok := m.mu.partitions[id]
 	delete(m.mu.partitions, id)
 	delete(m.mu.failed, id)
 	m.mu.Unlock()
-	if !ok {
-		return
+	if ok {
+		p.become(absent{})
+		gone[p.log.Dir()] = append(gone[p.log.Dir()], id)
 	}
-	p.become(absent{})
-	if err := p.log.Dir().Remove(id); err != nil {
-		m.log.Error("files of a deleted partition stay on disk", "partition", id, "err", err)
+}
+
+// delete deletes logs, directory by directory: each is flushed once, however many logs go.
+func (m *Manager) delete(gone map[*commitlog.Dir][]commitlog.TopicPartition) {
+	for _, d := range m.dirs {
+		if len(gone[d]) == 0 {
+			continue
+		}
+		if err := d.Remove(gone[d]...); err != nil {
+			m.log.Error("files of deleted partitions stay on disk", "dir", d.Path(), "err", err)
+		}
 	}
 }
 
@@ -347,6 +364,8 @@ func (m *Manager) remove(id commitlog.TopicPartition) {
 // down. The directory belongs to this cluster (meta.properties), and its metadata is complete up
 // to a committed record, so what it does not know was deleted.
 func (m *Manager) removeForgotten(img *metadata.Image) {
+	gone := map[*commitlog.Dir][]commitlog.TopicPartition{}
+	defer func() { m.delete(gone) }()
 	for _, d := range m.dirs {
 		for _, found := range d.Found() {
 			if found.Topic == metadataTopic {
@@ -369,9 +388,7 @@ func (m *Manager) removeForgotten(img *metadata.Image) {
 			delete(m.mu.found, found.TopicPartition)
 			m.mu.Unlock()
 			m.log.Info("deleting a log whose topic no longer exists", "partition", found.TopicPartition, "dir", d.Path())
-			if err := d.Remove(found.TopicPartition); err != nil {
-				m.log.Error("files of a deleted partition stay on disk", "partition", found.TopicPartition, "err", err)
-			}
+			gone[d] = append(gone[d], found.TopicPartition)
 		}
 	}
 }
