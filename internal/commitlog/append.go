@@ -40,7 +40,8 @@ func (l *Log) Append(b batch.Batch, o AppendOptions) (Appended, error) {
 	return a, l.afterAppend(o.NowMs)
 }
 
-// AppendAt writes a batch that has its offsets and epoch: the metadata log's, or a leader's. It must begin at End.
+// AppendAt writes a batch that has its offsets and epoch: the metadata log's, or a leader's. It must begin at End, or, in a
+// compacted log, beyond: what its leader has dropped is not there to be copied.
 //
 // Errors: batch.ErrCorrupt when the checksum is wrong, ErrOutOfRange when the batch does not begin at the end, and
 // those of Append that concern the disk.
@@ -110,7 +111,7 @@ func (l *Log) checkProducer(b batch.Batch, origin Origin) (*producer.Written, er
 
 // appendFollowing needs the slot.
 func (l *Log) appendFollowing(b batch.Batch, cfg *Config) error {
-	if end := l.Progress().End; b.BaseOffset() != end {
+	if end := l.Progress().End; b.BaseOffset() < end || (b.BaseOffset() > end && !l.gaps()) {
 		return fmt.Errorf("append to %s: batch begins at %d, log ends at %d: %w", l.id, b.BaseOffset(), end, ErrOutOfRange)
 	}
 	if err := l.write(b, l.dir.now().UnixMilli(), cfg); err != nil {

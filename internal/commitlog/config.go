@@ -66,7 +66,11 @@ func DefaultConfig() Config {
 
 // limits are those of one segment.
 func (c *Config) limits() segment.Limits {
-	return segment.Limits{Bytes: c.SegmentBytes, IndexBytes: c.IndexMaxBytes, Ms: c.SegmentMs}
+	ms := c.SegmentMs
+	if c.Compact && c.MaxCompactionLagMs > 0 { // the active segment is not compacted
+		ms = min(ms, c.MaxCompactionLagMs)
+	}
+	return segment.Limits{Bytes: c.SegmentBytes, IndexBytes: c.IndexMaxBytes, Ms: ms}
 }
 
 // What a caller can decide upon. Everything else is an error of the disk: the append or read did not happen.

@@ -72,6 +72,7 @@ type DirOptions struct {
 	// FlushCheckInterval (log.flush.scheduler.interval.ms) is how often it is looked for logs whose flush.ms is over;
 	// 0: just when it is.
 	FlushCheckInterval time.Duration
+	Cleaner            *Cleaner // compacts the logs; nobody
 	// OtherDirs are where a failed directory leaves its mark, and where one is looked for.
 	OtherDirs []string
 }
@@ -217,6 +218,7 @@ func OpenDir(ctx context.Context, o DirOptions) (*Dir, error) {
 	keeping, quit := context.WithCancel(running)
 	d.keeper.quit = quit
 	d.workers.Go(func() { d.keeper.run(keeping) })
+	o.Cleaner.add(d)
 	return d, nil
 }
 
@@ -446,7 +448,7 @@ func (d *Dir) bury(tp TopicPartition) (grave, error) {
 	if l == nil {
 		return grave{}, nil
 	}
-	if err := l.take(); err != nil {
+	if err := l.takeList(); err != nil {
 		if errors.Is(err, ErrClosed) {
 			err = nil
 		}
@@ -454,7 +456,8 @@ func (d *Dir) bury(tp TopicPartition) (grave, error) {
 	}
 	l.closed.Store(true)
 	l.removed.Store(true)
-	l.give()
+	l.giveList()
+	d.options.Cleaner.end(l) // or its files would appear in the directory of the next log of that name
 	d.mu.Lock()
 	delete(d.mu.logs, tp)
 	d.mu.Unlock()

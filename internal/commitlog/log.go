@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -138,6 +139,9 @@ type Log struct {
 
 	// slot holds one token: who has put it there may change the log. It is held across writes, so it is a channel.
 	slot chan struct{}
+	// list is held by who takes segments out of the list of segments, or puts others in their place; before slot. So
+	// compaction, whose exchange of segments takes flushes, need not hold up appends.
+	list chan struct{}
 
 	config   atomic.Pointer[Config]
 	segments atomic.Pointer[[]*segment.Segment] // ascending; replaced, never changed; empty before the first append
@@ -148,6 +152,8 @@ type Log struct {
 	closed       atomic.Bool
 	removed      atomic.Bool  // deleted with its topic
 	cleaned      atomic.Bool  // has been compacted once, whatever cleanup.policy says now
+	cleanedTo    atomic.Int64 // below, every key has one record
+	uncleanable  atomic.Bool  // compaction met what it could not read
 	adopted      atomic.Bool  // the topic id became known after the files were made
 	lowered      atomic.Int64 // how often the recovery point was moved back
 	entriesDirty atomic.Bool  // names in path changed since its directory was flushed
@@ -175,16 +181,20 @@ type Log struct {
 	// snapshots counts those written, snapshotsFlushed up to which of them is durable.
 	snapshots, snapshotsFlushed int64
 
+	tombstonesFrom atomic.Int64 // see RetainTombstonesFrom
+	lastCompaction atomic.Pointer[Compaction]
+
 	recoveryPoint atomic.Int64 // what the recovery point checkpoint says: written by the one who writes that file
 }
 
 var noSegments = []*segment.Segment{}
 
 func newLog(d *Dir, tp TopicPartition, cfg Config) *Log {
-	l := &Log{dir: d, id: tp, path: d.join(tp.String()), slot: make(chan struct{}, 1)}
+	l := &Log{dir: d, id: tp, path: d.join(tp.String()), slot: make(chan struct{}, 1), list: make(chan struct{}, 1)}
 	l.config.Store(&cfg)
 	l.segments.Store(&noSegments)
 	l.mu.damage = -1
+	l.tombstonesFrom.Store(math.MaxInt64)
 	l.producers, l.snapshotAt = producer.NewTable(&d.producerCount), -1
 	return l
 }
@@ -264,6 +274,24 @@ func (l *Log) take() error {
 		return err
 	}
 	return nil
+}
+
+// takeList takes the list of segments and the slot, to take segments out of it.
+func (l *Log) takeList() error {
+	if err := l.usable(); err != nil {
+		return err
+	}
+	l.list <- struct{}{}
+	err := l.take()
+	if err != nil {
+		<-l.list
+	}
+	return err
+}
+
+func (l *Log) giveList() {
+	l.give()
+	<-l.list
 }
 
 // tryTake is take for housekeeping, which does not wait.

@@ -51,6 +51,9 @@ func (d *Dir) load(ctx context.Context) error {
 		d.mu.found = append(d.mu.found, Found{l.id, l.mu.topicID, l.Size()})
 	}
 	d.points.keepOnly(d.mu.logs)
+	if err := d.points.lowerLost(d, d.mu.logs); err != nil {
+		return err
+	}
 	return d.flushSurvivors(logs)
 }
 
@@ -135,6 +138,7 @@ func (d *Dir) Close() error {
 	if closed {
 		return nil
 	}
+	d.options.Cleaner.remove(d)
 	d.keeper.stop()
 	logs := d.logs()
 	for _, l := range logs {

@@ -45,6 +45,73 @@ func (p *points) keepOnly(logs map[TopicPartition]*Log) {
 	}
 }
 
+// lowerLost makes durable that what was compacted beyond the end of its log is to be compacted again: other records will get
+// these offsets. Only while loading.
+func (p *points) lowerLost(d *Dir, logs map[TopicPartition]*Log) error {
+	changed := false
+	for tp, l := range logs {
+		if to, known := p.cleaned[tp]; known && to > l.mu.progress.End {
+			p.cleaned[tp], changed = l.mu.progress.Start, true
+			l.cleanedTo.Store(l.mu.progress.Start)
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return d.write(cleanerFile, p.cleaned)
+}
+
+// markCompacted sees to it, durably, that the log is known as one that compaction may have left gaps in.
+func (l *Log) markCompacted() error {
+	if l.cleaned.Load() {
+		return nil
+	}
+	return l.writeCompacted(func(int64, bool) (int64, bool) { return l.cleanedTo.Load(), true })
+}
+
+// setCompacted notes that the log has been compacted up to an offset, unless it has been cut since.
+func (l *Log) setCompacted(to int64, generation int) error {
+	l.list <- struct{}{}
+	defer func() { <-l.list }()
+	if err := l.usable(); err != nil {
+		return err
+	}
+	if !l.unchanged(nil, generation) {
+		return errOvertaken
+	}
+	return l.writeCompacted(func(before int64, known bool) (int64, bool) { return to, !known || before != to })
+}
+
+// lowerCompacted sees to it, durably, that what will be written from offset to on is compacted again.
+func (l *Log) lowerCompacted(to int64) error {
+	return l.writeCompacted(func(before int64, known bool) (int64, bool) { return to, known && before > to })
+}
+
+// writeCompacted replaces the log's line in cleaner-offset-checkpoint by what change makes of it, if anything.
+func (l *Log) writeCompacted(change func(before int64, known bool) (int64, bool)) error {
+	p, d := &l.dir.points, l.dir
+	p.slot <- struct{}{}
+	defer func() { <-p.slot }()
+	before, known := p.cleaned[l.id]
+	to, write := change(before, known)
+	if !write {
+		return nil
+	}
+	offsets := maps.Clone(p.cleaned)
+	if offsets == nil {
+		offsets = map[TopicPartition]int64{}
+	}
+	maps.DeleteFunc(offsets, func(id TopicPartition, _ int64) bool { return !d.has(id) }) // removed: its line would stay for ever
+	offsets[l.id] = to
+	if err := d.write(cleanerFile, offsets); err != nil {
+		return l.failed("write "+cleanerFile, err)
+	}
+	p.cleaned = offsets
+	l.cleaned.Store(true)
+	l.cleanedTo.Store(to)
+	return nil
+}
+
 // lowerRecoveryPoint sees to it, durably, that recovery checks the log from offset to on, or earlier.
 func (d *Dir) lowerRecoveryPoint(l *Log, to int64) error {
 	p := &d.points
@@ -71,7 +138,7 @@ func (p *points) forget(d *Dir, tp TopicPartition) error {
 	for _, f := range []struct {
 		name    string
 		offsets map[TopicPartition]int64
-	}{{recoveryPointFile, p.recovery}, {startOffsetFile, p.starts}, {watermarkFile, p.highWatermarks}} {
+	}{{recoveryPointFile, p.recovery}, {startOffsetFile, p.starts}, {watermarkFile, p.highWatermarks}, {cleanerFile, p.cleaned}} {
 		before := f.offsets[tp]
 		if before == 0 {
 			continue

@@ -88,22 +88,30 @@ func (r Range) Close() error {
 //
 // Errors: ErrOutOfRange before the start or past the end, ErrCorrupt at a damaged place, ErrOffline, ErrClosed.
 func (l *Log) Read(from int64, maxBytes int, upTo int64, atLeastOne bool) (Range, error) {
-	v, err := l.lookUp(from, upTo)
-	if err != nil {
-		return Range{}, fmt.Errorf("read %s from %d: %w", l.id, from, err)
+	for attempt := 0; ; attempt++ {
+		v, err := l.lookUp(from, upTo)
+		if err == nil && from >= v.upTo {
+			return Range{First: from, Next: from}, nil
+		}
+		var r Range
+		if err == nil {
+			r, err = l.readAt(v, maxBytes, atLeastOne)
+		}
+		if errors.Is(err, segment.ErrGone) { // compaction, retention or truncation came between
+			if attempt < mostLooks {
+				continue
+			}
+			err = ErrOutOfRange
+		}
+		if err != nil {
+			return Range{}, fmt.Errorf("read %s from %d: %w", l.id, from, err)
+		}
+		return r, nil
 	}
-	if from >= v.upTo {
-		return Range{First: from, Next: from}, nil
-	}
-	r, err := l.readAt(v, maxBytes, atLeastOne)
-	if errors.Is(err, segment.ErrGone) { // retention or truncation came between
-		err = ErrOutOfRange
-	}
-	if err != nil {
-		return Range{}, fmt.Errorf("read %s from %d: %w", l.id, from, err)
-	}
-	return r, nil
 }
+
+// mostLooks is how often a read looks again because the segment that it had found went away meanwhile.
+const mostLooks = 10
 
 // view is what one look under the mutex tells about a read.
 type view struct {

@@ -35,8 +35,9 @@ type loader struct {
 // loadLog brings back the log in a directory that exists.
 func (d *Dir) loadLog(tp TopicPartition, cfg Config, from checkpoints, buf []byte) (*Log, error) {
 	l := newLog(d, tp, cfg)
-	_, cleaned := d.points.cleaned[tp]
+	to, cleaned := d.points.cleaned[tp]
 	l.cleaned.Store(cleaned)
+	l.cleanedTo.Store(to)
 	r := &loader{log: l, cfg: &cfg, from: from, buf: buf}
 	if err := r.load(); err != nil {
 		return nil, fmt.Errorf("load %s: %w", l.path, err)
@@ -48,6 +49,9 @@ func (r *loader) load() error {
 	l := r.log
 	entries, err := l.dir.fs.List(l.path)
 	if err != nil {
+		return err
+	}
+	if entries, err = r.finishSwaps(entries); err != nil {
 		return err
 	}
 	segments, err := r.findFiles(entries)
@@ -301,7 +305,7 @@ func (r *loader) checkSegments(segments []*segment.Segment) ([]*segment.Segment,
 			}
 			continue
 		}
-		if s.Base > r.expected && !r.log.gaps() && i > 0 {
+		if s.Base > r.expected && i > 0 && r.lost() {
 			r.cutLine(s, 0, r.total(segments[i:]), fmt.Errorf("%w: offset %d expected", segment.ErrFrame, r.expected))
 			return segments[:i], r.log.discard(segments[i:], r.cfg.FileDeleteDelayMs)
 		}
@@ -322,6 +326,10 @@ func (r *loader) checkSegments(segments []*segment.Segment) ([]*segment.Segment,
 	}
 	return segments, nil
 }
+
+// lost tells whether records are missing that should follow. Compaction leaves gaps too, but what it writes is durable and ends where
+// the next segment begins; so past the recovery point a gap between segments is the crash's.
+func (r *loader) lost() bool { return !r.log.gaps() || r.expected >= r.from.recoveryPoint }
 
 func (r *loader) total(segments []*segment.Segment) (bytes int64) {
 	for _, s := range segments {

@@ -13,10 +13,10 @@ import (
 //
 // Errors: ErrOutOfRange past the end.
 func (l *Log) AdvanceStart(to int64) error {
-	if err := l.take(); err != nil {
+	if err := l.takeList(); err != nil {
 		return err
 	}
-	defer l.give()
+	defer l.giveList()
 	if p := l.Progress(); to > p.End {
 		return fmt.Errorf("start %s at %d, log ends at %d: %w", l.id, to, p.End, ErrOutOfRange)
 	} else if to <= p.Start {
@@ -61,10 +61,10 @@ func (l *Log) retain(nowMs int64) error {
 	if len(*l.segments.Load()) == 0 {
 		return nil
 	}
-	if err := l.take(); err != nil {
+	if err := l.takeList(); err != nil {
 		return err
 	}
-	defer l.give()
+	defer l.giveList()
 	cfg := l.config.Load()
 	n, err := l.expired(nowMs, cfg)
 	if err != nil || n == 0 {

@@ -14,10 +14,11 @@ import (
 //
 // Errors: ErrOutOfRange below the start (see Restart).
 func (l *Log) Truncate(to int64) error {
-	if err := l.take(); err != nil {
+	l.dir.options.Cleaner.abort(l)
+	if err := l.takeList(); err != nil {
 		return err
 	}
-	defer l.give()
+	defer l.giveList()
 	p := l.Progress()
 	if to < p.Start {
 		return fmt.Errorf("truncate %s to %d, log starts at %d: %w", l.id, to, p.Start, ErrOutOfRange)
@@ -46,12 +47,12 @@ func (l *Log) cutTo(to int64) error {
 	if err != nil && !errors.Is(err, segment.ErrFrame) {
 		return err
 	}
-	end := p.Base
-	if end < 0 {
+	end := min(to, p.Base) // compaction may have left nothing at to
+	if p.Base < 0 {
 		end = min(to, s.Next.Load())
 	}
 	// First of all the recovery point: a crash after new records were written here must find them unchecked.
-	if err := l.dir.lowerRecoveryPoint(l, end); err != nil {
+	if err := errors.Join(l.dir.lowerRecoveryPoint(l, end), l.lowerCompacted(end)); err != nil {
 		return err
 	}
 	kept := append([]*segment.Segment(nil), segments[:n]...)
@@ -133,11 +134,12 @@ func (l *Log) listSnapshots() ([]int64, error) {
 // Restart empties the log and lets it begin at offset at, wherever it was: what follows a snapshot that was taken over
 // from somebody else, or a repair from peers. It is durable when this returns.
 func (l *Log) Restart(at int64) error {
-	if err := l.take(); err != nil {
+	l.dir.options.Cleaner.abort(l)
+	if err := l.takeList(); err != nil {
 		return err
 	}
-	defer l.give()
-	if err := l.dir.lowerRecoveryPoint(l, 0); err != nil {
+	defer l.giveList()
+	if err := errors.Join(l.dir.lowerRecoveryPoint(l, 0), l.lowerCompacted(at)); err != nil {
 		return l.failed("lower recovery point", err)
 	}
 	if err := l.restart(at); err != nil {

@@ -3,6 +3,7 @@ package segment
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -51,9 +52,14 @@ func (f *File) Acquire(m disk.Mode) (*Handle, error) {
 	if h, err := f.retain(); h != nil || err != nil {
 		return h, err
 	}
-	opened, err := d.fs.Open(f.Path(), m)
+	path := f.Path()
+	opened, err := d.fs.Open(path, m)
+	if errors.Is(err, fs.ErrNotExist) && path != f.Path() { // it has got its last name meanwhile
+		path = f.Path()
+		opened, err = d.fs.Open(path, m)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", f.Path(), err)
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	f.mu.Lock()
 	if f.gone {
@@ -123,8 +129,8 @@ type Files struct {
 }
 
 // NewFiles calls crowded, which must not block, whenever a file is opened past the limit.
-func NewFiles(fs disk.FS, limit int, crowded func()) *Files {
-	return &Files{fs: fs, limit: int64(limit), crowded: crowded, open: map[*File]struct{}{}}
+func NewFiles(fsys disk.FS, limit int, crowded func()) *Files {
+	return &Files{fs: fsys, limit: int64(limit), crowded: crowded, open: map[*File]struct{}{}}
 }
 
 // Count is how many files are open, those included that only a range still holds.

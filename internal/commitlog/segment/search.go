@@ -69,7 +69,7 @@ func (s *Segment) damageError(p Place, err error) error {
 
 // searchBatch returns the first record of a batch that accept takes. It reads the batch whole and checks it first.
 func (s *Segment) searchBatch(checker *batch.Checker, w *Walker, at, size int64, accept func(offset, ms int64) bool) (t TimedRecord, found bool, err error) {
-	b, err := w.body(at, size)
+	b, err := w.Body(at, size)
 	if err != nil {
 		return t, false, err
 	}

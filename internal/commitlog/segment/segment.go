@@ -24,6 +24,12 @@ const (
 	DeletedSuffix  = ".deleted"
 )
 
+// Suffixes after those, of the files of a segment that is to take the place of others.
+const (
+	CleanedSuffix = ".cleaned" // being written: worth nothing
+	SwapSuffix    = ".swap"    // complete and durable: a start that finds the .log so finishes what was begun
+)
+
 // MaxTimestamp is the largest timestamp of a segment, and the last offset of the first batch that has it.
 type MaxTimestamp struct{ Ms, Offset int64 }
 
@@ -61,6 +67,8 @@ type Segment struct {
 	Unsynced      atomic.Bool  // has bytes that no flush has covered
 	IndexUnsynced atomic.Bool
 	Suspect       atomic.Bool // the offset index led astray: to be made again
+	stage         atomic.Pointer[string]
+	firstTime     atomic.Pointer[int64] // see FirstTimestamp
 
 	Data    File
 	offsets index
@@ -109,7 +117,11 @@ func ParseName(name, suffix string) (base int64, ok bool) {
 
 // Path of one of the segment's files.
 func (s *Segment) Path(suffix string) string {
-	return s.Host.Directory() + "/" + Name(s.Base, suffix)
+	name := s.Host.Directory() + "/" + Name(s.Base, suffix)
+	if stage := s.stage.Load(); stage != nil {
+		name += *stage
+	}
+	return name
 }
 
 // Create makes the .log file of a new segment. The directory's entry is durable after the next flush.
@@ -148,7 +160,7 @@ func (s *Segment) Found(sizes map[string]int64, nowMs, modifiedMs, jitterMs int6
 func (s *Segment) Note(h batch.Batch, at, interval int64) {
 	last := h.LastOffset()
 	s.mu.Lock()
-	if ms := h.MaxTimestamp(); ms > s.mu.newest.Ms {
+	if ms := h.MaxTimestamp(); ms > s.mu.newest.Ms && h.Count() > 0 {
 		s.mu.newest = MaxTimestamp{ms, last}
 	}
 	newest := s.mu.newest
@@ -244,7 +256,7 @@ func (s *Segment) findNewest() (MaxTimestamp, error) {
 		if err != nil {
 			return t, err
 		}
-		if h.MaxTimestamp() > t.Ms {
+		if h.MaxTimestamp() > t.Ms && h.Count() > 0 {
 			t = MaxTimestamp{h.MaxTimestamp(), h.LastOffset()}
 		}
 	}
@@ -451,7 +463,7 @@ func (s *Segment) Shut(give bool) error {
 // ErrFlush: a flush failed. What it was to make durable must not be used again.
 var ErrFlush = errors.New("flush")
 
-// Cut shortens the files of a segment and flushes the batches that stay. errFlush when that fails.
+// Cut shortens the files of a segment and flushes the batches that stay. ErrFlush when that fails.
 func (s *Segment) Cut(size, end int64) error {
 	f, err := s.Data.Acquire(disk.Write)
 	if err != nil {
@@ -466,6 +478,7 @@ func (s *Segment) Cut(size, end int64) error {
 		return err
 	}
 	s.Unsynced.Store(false)
+	s.firstTime.Store(nil)
 	s.Ready = false
 	s.mu.Lock()
 	s.mu.known = false

@@ -82,8 +82,8 @@ func (w *Walker) bytes(at int64, n int) ([]byte, error) {
 	return w.buf[at-w.bufAt:][:n], nil
 }
 
-// body returns a batch with all its bytes, from the buffer when they fit into it.
-func (w *Walker) body(at, size int64) (batch.Batch, error) {
+// Body returns a batch with all its bytes, from the buffer when they fit into it.
+func (w *Walker) Body(at, size int64) (batch.Batch, error) {
 	if size <= int64(len(w.buf)) {
 		b, err := w.bytes(at, int(size))
 		return b[:len(b):len(b)], err
@@ -101,7 +101,7 @@ const checksumFrom = 21
 // header alone: a length made large by damage costs no memory. ErrCorrupt when they differ.
 func (w *Walker) Verify(at, size int64) (batch.Batch, error) {
 	if size <= int64(len(w.buf)) {
-		b, err := w.body(at, size)
+		b, err := w.Body(at, size)
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,327 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"barnabas/internal/commitlog/compact"
+	"barnabas/internal/commitlog/segment"
+)
+
+// CleanerOptions bound what compaction takes. Zero values mean the default that is named, but for Threads.
+type CleanerOptions struct {
+	Threads int // log.cleaner.threads: logs compacted at a time; 0: none
+	// BufferBytes (log.cleaner.dedupe.buffer.size) is what all threads together may take: for the keys that they compare, 16 bytes
+	// each, and what else they need. It is taken while a log is being compacted, and no more of it than that log has keys. 128 MiB.
+	BufferBytes int64
+	LoadFactor  float64 // log.cleaner.io.buffer.load.factor: how full the table of keys gets; 0.9
+	// IOBufferBytes (log.cleaner.io.buffer.size) is what all threads together read into and write from; 512 KiB. It is a part of
+	// BufferBytes.
+	IOBufferBytes    int
+	IOBytesPerSecond float64       // log.cleaner.io.max.bytes.per.second: read and written by all; no bound
+	Backoff          time.Duration // log.cleaner.backoff.ms: rest when there is nothing to do; 15 s
+	Logger           *slog.Logger  // discards
+	Now              func() time.Time
+}
+
+func (o *CleanerOptions) setDefaults() {
+	set(&o.BufferBytes, 128<<20)
+	set(&o.LoadFactor, 0.9)
+	set(&o.IOBufferBytes, 512<<10)
+	set(&o.IOBytesPerSecond, math.MaxFloat64)
+	set(&o.Backoff, 15*time.Second)
+	set(&o.Logger, slog.New(slog.DiscardHandler))
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+// CleanerStats count since the start.
+type CleanerStats struct {
+	Runs, Failures                           atomic.Int64
+	RecordsRead, RecordsKept, RecordsIndexed atomic.Int64
+	BytesRead, BytesWritten                  atomic.Int64
+	Nanoseconds                              atomic.Int64
+	Compactable                              atomic.Int64 // logs that were due when last looked
+	Uncleanable                              atomic.Int64 // logs left alone because of damage
+}
+
+// Cleaner compacts the logs of the directories that were opened with it: always the one with the largest share of new
+// bytes, or one whose records have waited longest. There is one for each node. Close it after its directories.
+type Cleaner struct {
+	throttle compact.Throttle
+	stats    CleanerStats
+	ctx      context.Context
+	cancel   context.CancelFunc
+	workers  sync.WaitGroup
+
+	mu struct { // short
+		sync.Mutex
+		options CleanerOptions
+		dirs    map[*Dir]bool
+		busy    map[*Log]*cleanRun
+		running int           // workers
+		changed chan struct{} // closed and replaced when workers should look again
+		closed  bool
+	}
+}
+
+// cleanRun is a log's compaction.
+type cleanRun struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// NewCleaner starts the workers.
+func NewCleaner(o CleanerOptions) *Cleaner {
+	c := &Cleaner{}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.mu.dirs, c.mu.busy, c.mu.changed = map[*Dir]bool{}, map[*Log]*cleanRun{}, make(chan struct{})
+	c.Reconfigure(o)
+	return c
+}
+
+// Reconfigure changes the options. A compaction under way goes on with what it has, but for the rate.
+func (c *Cleaner) Reconfigure(o CleanerOptions) {
+	o.setDefaults()
+	c.throttle.SetRate(o.IOBytesPerSecond)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.options = o
+	c.startWorkers()
+	c.wake()
+}
+
+// startWorkers: mu is held. Workers start with the first directory, and those that are too many end by themselves.
+func (c *Cleaner) startWorkers() {
+	for len(c.mu.dirs) > 0 && !c.mu.closed && c.mu.running < c.mu.options.Threads {
+		c.mu.running++
+		c.workers.Go(c.work)
+	}
+}
+
+// wake: mu is held.
+func (c *Cleaner) wake() {
+	close(c.mu.changed)
+	c.mu.changed = make(chan struct{})
+}
+
+// Stats returns the counters.
+func (c *Cleaner) Stats() *CleanerStats { return &c.stats }
+
+// Close ends what is under way, and the workers.
+func (c *Cleaner) Close() {
+	c.mu.Lock()
+	c.mu.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.workers.Wait()
+}
+
+// add has the directory's logs compacted from now on.
+func (c *Cleaner) add(d *Dir) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.dirs[d] = true
+	c.startWorkers()
+}
+
+// remove ends what is under way in a directory, and waits for that.
+func (c *Cleaner) remove(d *Dir) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	delete(c.mu.dirs, d)
+	var runs []*cleanRun
+	for l, r := range c.mu.busy {
+		if l.dir == d {
+			r.cancel()
+			runs = append(runs, r)
+		}
+	}
+	c.mu.Unlock()
+	for _, r := range runs {
+		<-r.done
+	}
+}
+
+// abort ends the compaction of a log that is about to be cut, if there is one. It does not wait: whoever changes the log
+// holds its list, and what the compaction would put there is then refused.
+func (c *Cleaner) abort(l *Log) *cleanRun {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.mu.busy[l]
+	if r != nil {
+		r.cancel()
+	}
+	return r
+}
+
+// end is abort, and waits. The log is closed, so that nothing begins again.
+func (c *Cleaner) end(l *Log) {
+	if r := c.abort(l); r != nil {
+		<-r.done
+	}
+}
+
+// work compacts one log after the other.
+func (c *Cleaner) work() {
+	for {
+		c.mu.Lock()
+		if c.mu.closed || c.mu.running > c.mu.options.Threads {
+			c.mu.running--
+			c.mu.Unlock()
+			return
+		}
+		o, changed := c.mu.options, c.mu.changed
+		c.mu.Unlock()
+		if c.next(&o) {
+			continue
+		}
+		timer := time.NewTimer(o.Backoff)
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-c.ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// next compacts the log that needs it most. False when there was none, or when it failed.
+func (c *Cleaner) next(o *CleanerOptions) bool {
+	l, d, r := c.choose(o.Now().UnixMilli())
+	if l == nil {
+		return false
+	}
+	defer func() {
+		r.cancel()
+		c.mu.Lock()
+		delete(c.mu.busy, l)
+		c.mu.Unlock()
+		close(r.done)
+	}()
+	return c.clean(r.ctx, l, d, o)
+}
+
+// run is a compaction with the context that ends it.
+type run struct {
+	*cleanRun
+	ctx context.Context
+}
+
+// choose finds the log with the largest share of dirty bytes among those that are due, and marks it as being compacted.
+func (c *Cleaner) choose(nowMs int64) (*Log, dirt, run) {
+	c.mu.Lock()
+	dirs := make([]*Dir, 0, len(c.mu.dirs))
+	for d := range c.mu.dirs {
+		dirs = append(dirs, d)
+	}
+	c.mu.Unlock()
+	var best *Log
+	var most dirt
+	due := int64(0)
+	for _, d := range dirs {
+		for _, l := range d.compacted() {
+			if c.isBusy(l) {
+				continue
+			}
+			found, err := l.dirt(nowMs)
+			if err != nil {
+				c.giveUp(l, err)
+				continue
+			}
+			if !found.due(l.config.Load()) {
+				continue
+			}
+			due++
+			// Names decide between equals, so that the order of maps does not.
+			if best == nil || found.ratio() > most.ratio() || (found.ratio() == most.ratio() && compareTopicPartitions(l.id, best.id) < 0) {
+				best, most = l, found
+			}
+		}
+	}
+	c.stats.Compactable.Store(due)
+	if best == nil {
+		return nil, dirt{}, run{}
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	r := run{&cleanRun{cancel, make(chan struct{})}, ctx}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.closed || !c.mu.dirs[best.dir] || c.mu.busy[best] != nil {
+		cancel()
+		return nil, dirt{}, run{}
+	}
+	c.mu.busy[best] = r.cleanRun
+	return best, most, r
+}
+
+func (c *Cleaner) isBusy(l *Log) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.busy[l] != nil
+}
+
+// clean compacts one log, and tells how it went.
+func (c *Cleaner) clean(ctx context.Context, l *Log, d dirt, o *CleanerOptions) bool {
+	began := o.Now()
+	stats, err := l.compact(ctx, d, o, o.mapFor(d.upTo-d.from), &c.throttle)
+	took := o.Now().Sub(began)
+	c.stats.Runs.Add(1)
+	c.stats.RecordsIndexed.Add(stats.IndexedRecords)
+	c.stats.RecordsRead.Add(stats.RecordsRead)
+	c.stats.RecordsKept.Add(stats.RecordsKept)
+	c.stats.BytesRead.Add(stats.BytesRead + stats.IndexedBytes)
+	c.stats.BytesWritten.Add(stats.BytesWritten)
+	c.stats.Nanoseconds.Add(int64(took))
+	if err != nil {
+		c.stats.Failures.Add(1)
+		c.giveUp(l, err)
+		return false
+	}
+	l.lastCompaction.Store(&Compaction{From: d.from, To: l.cleanedTo.Load(), DirtyRatio: d.ratio(), Took: took, Stats: stats})
+	o.Logger.Info("log compacted", "log", l.id.String(), "from", d.from, "to", l.cleanedTo.Load(), "dirtyRatio", fmt.Sprintf("%.2f", d.ratio()),
+		"took", took.Round(time.Millisecond).String(), "indexed", stats.IndexedRecords, "read", stats.RecordsRead, "kept", stats.RecordsKept,
+		"bytesBefore", stats.BytesRead, "bytesAfter", stats.BytesWritten, "keyless", stats.Keyless, "mapUsed", fmt.Sprintf("%.2f", stats.MapUsed))
+	return true
+}
+
+// giveUp decides what an error means for the log. A full disk, and a log that was changed under the compaction, get
+// another try; one with damage is left alone until the damage is gone.
+func (c *Cleaner) giveUp(l *Log, err error) {
+	var damage *compact.Damage
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, errOvertaken), errors.Is(err, ErrClosed), errors.Is(err, segment.ErrGone),
+		errors.Is(err, ErrOffline), l.usable() != nil:
+		return
+	case errors.Is(err, ErrNoSpace):
+		c.logger().Warn("no space to compact a log", "log", l.id.String(), "error", err)
+		return
+	case errors.As(err, &damage):
+		l.damaged(damage.Offset, damage.Cause)
+	}
+	if !l.uncleanable.Swap(true) {
+		c.stats.Uncleanable.Add(1)
+		c.logger().Error("log cannot be compacted and is left as it is", "log", l.id.String(), "path", l.path, "error", err)
+	}
+}
+
+func (c *Cleaner) logger() *slog.Logger {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.options.Logger
+}
