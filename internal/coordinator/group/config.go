@@ -3,6 +3,10 @@ package group
 import "time"
 
 // Config is what a Shard obeys, each field named after the broker's key.
+//
+// As in Kafka nothing bounds the number of groups, nor of the offsets of one: they are in the log,
+// and go with offsets.retention.minutes. A member has at most one JoinGroup and one SyncGroup waiting,
+// so that GroupMaxSize bounds those too.
 type Config struct {
 	// GroupInitialRebalanceDelay is how long an empty group waits for more members after the first
 	// joined, and again after each time that another one did, up to the members' rebalance timeout.
@@ -40,6 +44,11 @@ func Defaults() Config {
 // heartbeats. It is then removed and told UNKNOWN_MEMBER_ID, so that one still there joins again.
 const newMemberJoinTimeout = 5 * time.Minute
 
+// maxPending bounds the clients of one group that have been given a member id and have not come back
+// with it: each is remembered for its session timeout. Above it a new one gets COORDINATOR_NOT_AVAILABLE
+// and asks again. Kafka has no such bound.
+const maxPending = 10_000
+
 // maxChoreRecords bounds the tombstones that one Tick or TopicsDeleted makes; what is left over is
-// due at once, so that requests get a turn in between.
+// due at once, so that requests get a turn in between. It may be exceeded by one group's.
 const maxChoreRecords = 1000

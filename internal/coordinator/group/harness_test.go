@@ -115,8 +115,28 @@ func (b *bench) failed(code int16) {
 func (b *bench) send(req kmsg.Request) Token {
 	b.t.Helper()
 	b.next++
-	b.take(b.s.Handle(b.now, b.next, Client{ID: "app", Host: "/127.0.0.1"}, b.topics, req))
+	req, scribble := overTheWire(b.t, req)
+	e := b.s.Handle(b.now, b.next, Client{ID: "app", Host: "/127.0.0.1"}, b.topics, req)
+	scribble()
+	b.take(e)
 	return b.next
+}
+
+// overTheWire is the request as a broker decodes it from memory that something else is written to
+// once it has been handled.
+func overTheWire(t testing.TB, req kmsg.Request) (decoded kmsg.Request, scribble func()) {
+	t.Helper()
+	frame := req.AppendTo(nil)
+	decoded = kmsg.RequestForKey(req.Key())
+	decoded.SetVersion(req.GetVersion())
+	if err := decoded.ReadFrom(frame); err != nil {
+		t.Fatalf("decode %T: %v", req, err)
+	}
+	return decoded, func() {
+		for i := range frame {
+			frame[i] = '!'
+		}
+	}
 }
 
 // ask is send for requests that are answered at once.

@@ -130,6 +130,10 @@ func (s *Shard) joinAsNew(t Token, from Client, g *group, req *kmsg.JoinGroupReq
 		s.addMember(t, from, g, id, req)
 		return
 	}
+	if len(g.pending) >= maxPending {
+		s.refuseJoin(t, req.Version, "", kerr.CoordinatorNotAvailable.Code)
+		return
+	}
 	m := &member{group: g, id: id, session: sessionOf(req)}
 	g.addPending(m)
 	s.keepAlive(m)

@@ -591,3 +591,42 @@ func TestUnloadAnswersEverybody(t *testing.T) {
 		t.Fatalf("commit gets %+v", r)
 	}
 }
+
+func TestPendingMembersAreBounded(t *testing.T) {
+	b := newBench(t, nil)
+	for range maxPending {
+		b.code(b.send(joining("g", "", "flights")), kerr.MemberIDRequired)
+	}
+	b.refused(joining("g", "", "flights"), kerr.CoordinatorNotAvailable)
+	b.pass(10 * time.Second)
+	b.refused(joining("g", "", "flights"), kerr.MemberIDRequired)
+}
+
+// TestTimersDueTogether: a Tick that comes late finds the end of a join phase and of a session due at
+// once; what the first has settled the second must leave alone.
+func TestTimersDueTogether(t *testing.T) {
+	b := newBench(t, nil)
+	var s timers
+	var ran []string
+	var one, two, three timer
+	one.run = func(sh *Shard) {
+		ran = append(ran, "one")
+		sh.stop(&two)
+		sh.set(&three, b.now.Add(time.Hour))
+	}
+	two.run = func(*Shard) { ran = append(ran, "two") }
+	three.run = func(*Shard) { ran = append(ran, "three") }
+	b.s.timers = s
+	b.s.now = b.now
+	for i, at := range []*timer{&one, &two, &three} {
+		b.s.set(at, b.now.Add(time.Duration(i)*time.Second))
+	}
+	b.now = b.now.Add(time.Minute)
+	b.take(b.s.Tick(b.now, b.topics))
+	if !slices.Equal(ran, []string{"one"}) {
+		t.Fatalf("ran %v", ran)
+	}
+	if due, ok := b.s.Deadline(); !ok || !due.Equal(b.now.Add(time.Hour)) {
+		t.Fatalf("next at %v", due)
+	}
+}

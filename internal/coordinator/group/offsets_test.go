@@ -204,6 +204,11 @@ func TestTrap25FetchOfStableOffsets(t *testing.T) {
 	want("the first one's end", false, 0, 12)
 	b.s.endTransaction(79, false)
 	want("after all", true, 0, 12)
+	b.s.replayTransactional(77, transactional("g", "flights", 0, 14))
+	b.s.replayTransactional(78, transactional("g", "flights", 0, 15))
+	b.s.endTransaction(78, true)
+	b.s.endTransaction(77, true)
+	want("after the earlier one's later end", true, 0, 15)
 	if len(b.s.pending) != 0 {
 		t.Fatalf("left over: %v", b.s.pending)
 	}

@@ -22,8 +22,8 @@ const (
 // Versions of values: what Apache Kafka 4.3.1 writes, and the newest that it knows.
 const (
 	offsetValueWithExpiry int16 = 1 // the only one with a field for a retention asked for by the client
-	offsetValueVersion    int16 = 3
-	offsetValueWithTopic  int16 = 4 // the first with a topic id
+	offsetValueVersion    int16 = 4 // the first with a topic id
+	firstLeaderEpoch      int16 = 3
 	newestOffsetValue     int16 = 4
 	groupValueVersion     int16 = 3
 	newestGroupValue      int16 = 4
@@ -85,7 +85,7 @@ func readOffsetValue(value []byte) (v kmsg.OffsetCommitValue, err error) {
 	if err := v.UnsafeReadFrom(value); err != nil {
 		return v, malformed("read a committed offset", err)
 	}
-	if version < offsetValueVersion {
+	if version < firstLeaderEpoch {
 		v.LeaderEpoch = epoch
 	}
 	if version != offsetValueWithExpiry {
@@ -164,9 +164,6 @@ func (w *writer) commit(group, topic string, c committed) {
 	v := kmsg.OffsetCommitValue{
 		Version: offsetValueVersion, Offset: c.offset, LeaderEpoch: c.epoch, Metadata: c.metadata,
 		CommitTimestamp: c.at, ExpireTimestamp: c.expires, TopicID: c.topicID,
-	}
-	if c.topicID != [16]byte{} {
-		v.Version = offsetValueWithTopic
 	}
 	if c.expires != never {
 		v.Version = offsetValueWithExpiry

@@ -4,8 +4,11 @@ import (
 	"container/heap"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,17 +38,18 @@ type world struct {
 	}
 	topics image
 
-	shard     *Shard // nil while the coordinator is down or loading
-	life      int    // of the coordinator
-	log       []Record
-	committed int    // records of log that a failover keeps
-	shadow    *Shard // has replayed the log and nothing else
-	batch     []Record
-	held      []Reply
-	gathering bool
-	ticking   time.Time
-	next      Token
-	awaiting  map[Token]func(kmsg.Response)
+	shard       *Shard // nil while the coordinator is down or loading
+	life        int    // of the coordinator
+	log         []Record
+	committed   int    // records of log that a failover keeps
+	shadow      *Shard // has replayed the log and nothing else
+	batch       []Record
+	held        []Reply
+	gathering   bool
+	uncommitted []appended
+	ticking     time.Time
+	next        Token
+	awaiting    map[Token]func(kmsg.Response)
 
 	clients []*client
 	quiet   bool
@@ -153,7 +157,7 @@ func (w *world) failover() {
 		}
 	}
 	w.life++
-	w.shard, w.batch, w.held, w.gathering = nil, nil, nil, false
+	w.shard, w.batch, w.held, w.gathering, w.uncommitted = nil, nil, nil, false, nil
 	clear(w.awaiting)
 	w.log = w.log[:w.committed+w.rnd.IntN(len(w.log)-w.committed+1)]
 	w.after(w.between(10*time.Millisecond, 3*time.Second), w.load)
@@ -167,7 +171,15 @@ func (w *world) arrive(req kmsg.Request, from Client, answer func(kmsg.Response)
 	}
 	w.next++
 	w.awaiting[w.next] = answer
-	w.effects(w.shard.Handle(w.now, w.next, from, w.topics, req))
+	switch req.(type) {
+	case *kmsg.JoinGroupRequest, *kmsg.SyncGroupRequest:
+		decoded, scribble := overTheWire(w.t, req)
+		e := w.shard.Handle(w.now, w.next, from, w.topics, decoded)
+		scribble()
+		w.effects(e)
+	default:
+		w.effects(w.shard.Handle(w.now, w.next, from, w.topics, req))
+	}
 	if w.fault(10) {
 		w.shard.Forget(w.next)
 		delete(w.awaiting, w.next)
@@ -223,16 +235,37 @@ func (w *world) append() {
 	if len(w.batch) == 0 && w.chance(20) {
 		w.agrees("after an append")
 	}
+	w.uncommitted = append(w.uncommitted, appended{len(w.log), held})
 	end, life := len(w.log), w.life
 	w.after(w.between(0, 20*time.Millisecond), func() {
-		if w.life != life {
-			return
-		}
-		w.committed = max(w.committed, end)
-		for _, r := range held {
-			w.reply(r.Token, r.Response)
+		if w.life == life {
+			w.commit(end)
 		}
 	})
+}
+
+// appended is a batch in the log and who waits until it is committed.
+type appended struct {
+	end  int
+	held []Reply
+}
+
+// commit moves the high watermark.
+func (w *world) commit(end int) {
+	for len(w.uncommitted) > 0 && w.uncommitted[0].end <= end {
+		first := w.uncommitted[0]
+		w.uncommitted = w.uncommitted[1:]
+		for _, r := range w.log[w.committed:first.end] {
+			if kind, _ := kindOf(r.Key); kind == groupKeyV2 && r.Value == nil {
+				k, _ := readGroupKey(r.Key)
+				maps.DeleteFunc(w.claims, func(c claim, _ string) bool { return c.group == k.Group }) // a new group begins at 1
+			}
+		}
+		w.committed = first.end
+		for _, r := range first.held {
+			w.reply(r.Token, r.Response)
+		}
+	}
 }
 
 func (w *world) reply(t Token, r kmsg.Response) {
@@ -288,6 +321,50 @@ func refusal(req kmsg.Request, code int16) kmsg.Response {
 	return Reply{Response: req.ResponseKind()}.Refused(code).Response
 }
 
+// administer is somebody who looks, deletes, and hears of deleted topics; every request is answered.
+func (w *world) administer(groups int) {
+	w.after(w.between(200*time.Millisecond, 2*time.Second), func() { w.administer(groups) })
+	if w.shard == nil {
+		return
+	}
+	group := fmt.Sprintf("g%d", w.rnd.IntN(groups))
+	var req kmsg.Request
+	switch w.rnd.IntN(6) {
+	case 0:
+		r := kmsg.NewPtrDescribeGroupsRequest()
+		r.Version, r.Groups = 6, []string{group}
+		req = r
+	case 1:
+		r := kmsg.NewPtrListGroupsRequest()
+		r.Version = 5
+		req = r
+	case 2:
+		r := kmsg.NewPtrDeleteGroupsRequest()
+		r.Version, r.Groups = 2, []string{group}
+		req = r
+	case 3:
+		r := kmsg.NewPtrOffsetFetchRequest()
+		r.Version, r.Groups = 9, []kmsg.OffsetFetchRequestGroup{{Group: group}}
+		req = r
+	case 4:
+		req = committing(group, "", -1, "flights", 0, 1)
+	default:
+		if w.fault(100) {
+			id, _, _ := w.topics.Topic("airports")
+			w.effects(w.shard.TopicsDeleted(w.now, []string{"airports"}, [][16]byte{id}))
+		}
+		return
+	}
+	answered, life := false, w.life
+	w.arrive(req, Client{ID: "admin"}, func(kmsg.Response) { answered = true })
+	number := w.next
+	w.after(time.Second, func() {
+		if _, waits := w.awaiting[number]; waits && !answered && w.life == life {
+			w.failf("%T is not answered", req)
+		}
+	})
+}
+
 // --- what must hold
 
 // step runs what comes next and looks at everything that can have changed.
@@ -318,19 +395,33 @@ func (w *world) look(group string) {
 	}
 }
 
-// owns notes what c was told to own, and that nobody else was in that generation.
-func (w *world) owns(c *client) {
-	who := c.id
-	if c.instance != "" {
-		who = "instance " + c.instance // may be given a new member id in the middle of a generation
+// owns notes what a member is told to own when its SyncGroup is answered, and that nobody else was in
+// that generation.
+func (w *world) owns(req *kmsg.SyncGroupRequest, assignment []byte) {
+	who := req.MemberID
+	if req.InstanceID != nil {
+		who = "instance " + *req.InstanceID // may be given a new member id in the middle of a generation
 	}
-	for _, at := range c.owned {
-		k := claim{c.group, c.generation, at.topic, at.partition}
+	for _, at := range w.partitions(assignment) {
+		k := claim{req.Group, req.Generation, at.topic, at.partition}
 		if other, taken := w.claims[k]; taken && other != who {
-			w.failf("%s %d of group %s belongs to %s and to %s in generation %d", at.topic, at.partition, c.group, other, who, c.generation)
+			w.failf("%s %d of group %s belongs to %s and to %s in generation %d", at.topic, at.partition, req.Group, other, who, req.Generation)
 		}
 		w.claims[k] = who
 	}
+}
+
+// partitions reads what assignment writes.
+func (w *world) partitions(assignment []byte) (all []partitionOf) {
+	for _, at := range strings.FieldsFunc(string(assignment), func(r rune) bool { return r == ',' }) {
+		topic, p, _ := strings.Cut(at, ":")
+		n, err := strconv.Atoi(p)
+		if err != nil {
+			w.failf("somebody is assigned %q", assignment)
+		}
+		all = append(all, partitionOf{topic, int32(n)})
+	}
+	return all
 }
 
 // generationsGrow checks the log: a group's generation never falls, and one that has been assigned is
@@ -433,6 +524,7 @@ func (z size) run(t testing.TB, seed uint64) *world {
 	for d := w.between(0, 20*time.Second); d < z.chaos; d += w.between(5*time.Second, 40*time.Second) {
 		w.after(d, w.failover)
 	}
+	w.after(time.Second, func() { w.administer(z.groups) })
 	for w.now.Before(began.Add(z.chaos)) {
 		w.step()
 	}

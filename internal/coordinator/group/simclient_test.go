@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -67,6 +66,9 @@ func (c *client) ask(req kmsg.Request, patience time.Duration, on func(kmsg.Resp
 		w.after(w.delay(), func() {
 			w.note("%d %T", c.n, req)
 			w.arrive(req, from, func(r kmsg.Response) {
+				if sync, ok := req.(*kmsg.SyncGroupRequest); ok && r.(*kmsg.SyncGroupResponse).ErrorCode == 0 {
+					w.owns(sync, r.(*kmsg.SyncGroupResponse).MemberAssignment)
+				}
 				if w.fault(20) {
 					return
 				}
@@ -191,18 +193,9 @@ func (w *world) assignment(members []kmsg.JoinGroupResponseMember) (all []kmsg.S
 func (c *client) synced(r *kmsg.SyncGroupResponse) {
 	switch r.ErrorCode {
 	case 0:
-		c.phase, c.owned = assigned, nil
-		for _, at := range strings.FieldsFunc(string(r.MemberAssignment), func(r rune) bool { return r == ',' }) {
-			topic, p, _ := strings.Cut(at, ":")
-			n, err := strconv.Atoi(p)
-			if err != nil {
-				c.world.failf("client %d is assigned %q", c.n, r.MemberAssignment)
-			}
-			c.owned = append(c.owned, partitionOf{topic, int32(n)})
-		}
+		c.phase, c.owned = assigned, c.world.partitions(r.MemberAssignment)
 		c.world.stats.synced++
 		c.world.note("%d owns %v in %d", c.n, c.owned, c.generation)
-		c.world.owns(c)
 		c.live()
 	case kerr.FencedInstanceID.Code:
 		c.end(&c.world.stats.fenced)
