@@ -12,7 +12,7 @@ import (
 // DeleteGroups, key 42, versions 0 to 2 (KIP-229).
 
 func (h *Handler) deleteGroups(_ context.Context, c *call) (wire.Reply, bool, error) {
-	q, err := decoded(c, kmsg.NewPtrDeleteGroupsRequest())
+	q, err := owned(c, kmsg.NewPtrDeleteGroupsRequest())
 	if err != nil {
 		return nil, false, err
 	}

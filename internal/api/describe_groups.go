@@ -12,7 +12,7 @@ import (
 // instance ids of members (KIP-345), 6 tells a group that does not exist from a dead one.
 
 func (h *Handler) describeGroups(_ context.Context, c *call) (wire.Reply, bool, error) {
-	q, err := decoded(c, kmsg.NewPtrDescribeGroupsRequest())
+	q, err := owned(c, kmsg.NewPtrDescribeGroupsRequest())
 	if err != nil {
 		return nil, false, err
 	}

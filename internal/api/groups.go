@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -28,7 +30,7 @@ type groupAPI[T any, Q message[T]] struct {
 }
 
 func (a groupAPI[T, Q]) handle(_ context.Context, c *call) (wire.Reply, bool, error) {
-	q, err := decoded(c, Q(new(T)))
+	q, err := owned(c, Q(new(T)))
 	if err != nil {
 		return nil, false, err
 	}
@@ -42,6 +44,21 @@ func (a groupAPI[T, Q]) handle(_ context.Context, c *call) (wire.Reply, bool, er
 	g := groupCall{c.h.submit(c, a.group(q), q), refuse, version}
 	c.req.AnnouncesWait = true
 	return g.reply, g.asked.Ready(), nil
+}
+
+// owned reads the request's body into q, from a copy that nobody else uses: whatever q holds may be
+// looked at after phase one, and costs no allocation of its own.
+func owned[Q kmsg.Request](c *call, q Q) (Q, error) {
+	if err := checkShape(c.req.Key, c.req.Version, c.req.Body); err != nil {
+		return q, err
+	}
+	q.SetVersion(c.req.Version)
+	body := bytes.Clone(c.req.Body)
+	view := any(q).(kmsg.UnsafeReadFrom) // every request of kmsg's is one
+	if err := withoutPanic(func() error { return view.UnsafeReadFrom(body) }); err != nil {
+		return q, fmt.Errorf("decode %s version %d: %w", kmsg.NameForKey(c.req.Key), c.req.Version, err)
+	}
+	return q, nil
 }
 
 // asked is a request under way at the coordinator.

@@ -289,3 +289,28 @@ func TestConsumerProtocolIsRefusedAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// What a request carries in bytes is kept after its memory went back to its pool: what members joined
+// with, and what they were assigned.
+func TestWhatMembersSayIsKept(t *testing.T) {
+	s := newStack(t, "group.initial.rebalance.delay.ms=0")
+	s.findCoordinator(4, 0, "g")
+	j := kmsg.NewPtrJoinGroupRequest()
+	j.Version, j.Group, j.SessionTimeoutMillis, j.RebalanceTimeoutMillis, j.ProtocolType = 3, "g", 10_000, 10_000, "work"
+	j.Protocols = append(j.Protocols, kmsg.JoinGroupRequestProtocol{Name: "turns", Metadata: []byte("what I can do")})
+	joined := ask[*kmsg.JoinGroupResponse](s, j)
+	if len(joined.Members) != 1 || string(joined.Members[0].ProtocolMetadata) != "what I can do" {
+		t.Fatalf("%+v", joined)
+	}
+	y := kmsg.NewPtrSyncGroupRequest()
+	y.Version, y.Group, y.MemberID, y.Generation = 3, "g", joined.MemberID, joined.Generation
+	y.GroupAssignment = append(y.GroupAssignment, kmsg.SyncGroupRequestGroupAssignment{MemberID: joined.MemberID, MemberAssignment: []byte("my part")})
+	if got := ask[*kmsg.SyncGroupResponse](s, y); got.ErrorCode != 0 || string(got.MemberAssignment) != "my part" {
+		t.Fatalf("%+v", got)
+	}
+	d := kmsg.NewPtrDescribeGroupsRequest()
+	d.Version, d.Groups = 5, []string{"g"}
+	if m := ask[*kmsg.DescribeGroupsResponse](s, d).Groups[0].Members[0]; string(m.ProtocolMetadata) != "what I can do" || string(m.MemberAssignment) != "my part" {
+		t.Fatalf("%+v", m)
+	}
+}

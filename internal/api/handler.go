@@ -119,8 +119,8 @@ type route struct {
 	handle    func(ctx context.Context, c *call) (wire.Reply, bool, error)
 }
 
-// decoded reads the request's body into q, which copies what it keeps: bodies go back to their
-// pool when phase one ends.
+// decoded reads the request's body into q, which copies the strings that it keeps: bodies go back to
+// their pool when phase one ends. Fields of bytes are views on the body; see owned.
 func decoded[Q kmsg.Request](c *call, q Q) (Q, error) {
 	if err := checkShape(c.req.Key, c.req.Version, c.req.Body); err != nil {
 		return q, err

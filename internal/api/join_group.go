@@ -1,6 +1,10 @@
 package api
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import (
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
 
 // JoinGroup, key 11, versions 0 to 9. Version 1 has the rebalance timeout (KIP-62), 4 wants members to
 // have ids (KIP-394), 5 has static members (KIP-345), 7 names the protocol type, 8 gives a reason
@@ -10,7 +14,7 @@ var joinGroup = groupAPI[kmsg.JoinGroupRequest, *kmsg.JoinGroupRequest]{
 	group: func(q *kmsg.JoinGroupRequest) string { return q.Group },
 	check: func(q *kmsg.JoinGroupRequest) int16 { return needsGroup(q.Group) },
 	refusal: func(q *kmsg.JoinGroupRequest) func(int16) kmsg.Response {
-		version, member := q.Version, q.MemberID
+		version, member := q.Version, strings.Clone(q.MemberID) // not the whole request, while others are waited for
 		return func(code int16) kmsg.Response {
 			res := kmsg.NewPtrJoinGroupResponse()
 			res.ErrorCode, res.MemberID, res.Generation = code, member, -1

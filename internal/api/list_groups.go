@@ -15,7 +15,7 @@ import (
 // listGroups asks every partition that this broker leads. While one of them is loading the list would
 // lack its groups, so the answer is COORDINATOR_LOAD_IN_PROGRESS.
 func (h *Handler) listGroups(_ context.Context, c *call) (wire.Reply, bool, error) {
-	q, err := decoded(c, kmsg.NewPtrListGroupsRequest())
+	q, err := owned(c, kmsg.NewPtrListGroupsRequest())
 	if err != nil {
 		return nil, false, err
 	}

@@ -40,7 +40,7 @@ func refusedTopic(asked *kmsg.OffsetCommitRequestTopic, code int16) kmsg.OffsetC
 // offsetCommit refuses the partitions that the metadata does not know, and hands the others on. (Topics
 // that are not known the coordinator refuses.)
 func (h *Handler) offsetCommit(_ context.Context, c *call) (wire.Reply, bool, error) {
-	q, err := decoded(c, kmsg.NewPtrOffsetCommitRequest())
+	q, err := owned(c, kmsg.NewPtrOffsetCommitRequest())
 	if err != nil {
 		return nil, false, err
 	}

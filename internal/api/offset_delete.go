@@ -16,7 +16,7 @@ import (
 // offsetDelete refuses the partitions that the metadata does not know, and hands the others on. (Topics
 // that are not known the coordinator refuses.)
 func (h *Handler) offsetDelete(_ context.Context, c *call) (wire.Reply, bool, error) {
-	q, err := decoded(c, kmsg.NewPtrOffsetDeleteRequest())
+	q, err := owned(c, kmsg.NewPtrOffsetDeleteRequest())
 	if err != nil {
 		return nil, false, err
 	}

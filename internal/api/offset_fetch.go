@@ -19,7 +19,7 @@ func (h *Handler) offsetFetch(ctx context.Context, c *call) (wire.Reply, bool, e
 	if c.req.Version < manyGroups {
 		return offsetFetchOne.handle(ctx, c)
 	}
-	q, err := decoded(c, kmsg.NewPtrOffsetFetchRequest())
+	q, err := owned(c, kmsg.NewPtrOffsetFetchRequest())
 	if err != nil {
 		return nil, false, err
 	}
