@@ -64,7 +64,7 @@ func groups(t *testing.T, l *library, b *rig.Broker) {
 func arrived(t *testing.T, l *library, b *rig.Broker, topic string, acked map[int]place) {
 	t.Helper()
 	read := readAll(t, b.Addr, topic)
-	checkRecords(t, read, acked, func(int) string { return "all" }, func(int) string { return "none" })
+	checkRecords(t, l, read, acked, func(int) string { return "all" }, func(int) string { return "none" })
 	if l.about.Idempotent { // otherwise what was sent again may lie there twice
 		count(t, read, len(acked))
 		checkOrder(t, read, func(int) int { return 0 })

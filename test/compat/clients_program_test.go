@@ -35,6 +35,7 @@ type about struct {
 	Commits    bool
 	Listener   bool
 	Assignors  []string
+	Lacks      []string
 	Notes      []string
 }
 

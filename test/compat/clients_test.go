@@ -5,6 +5,8 @@ package compat
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -19,8 +21,17 @@ const lanes = 3
 func libraries() []*library {
 	return []*library{
 		{name: "franz-go", dir: "franz-go"},
-		{name: "sarama", dir: "sarama"},
+		{name: "kcat", dir: "kcat"},
+		{name: "confluent-python", dir: "confluent-python"},
+		{name: "java-4.3.1", dir: "java", version: "4.3.1"},
 		{name: "kafka-go", dir: "kafka-go"},
+		{name: "rdkafka-rust", dir: "rdkafka-rust"},
+		{name: "kafka-python", dir: "kafka-python"},
+		{name: "java-2.8.2", dir: "java", version: "2.8.2"},
+		{name: "aiokafka", dir: "aiokafka"},
+		{name: "sarama", dir: "sarama"},
+		{name: "java-3.9.1", dir: "java", version: "3.9.1"},
+		{name: "kafkajs", dir: "kafkajs"},
 	}
 }
 
@@ -28,31 +39,43 @@ func libraries() []*library {
 var groupSettings = []string{"group.initial.rebalance.delay.ms=0"}
 
 // TestClients lets every client library at a broker, through a program of its own: see clients/README.md.
+// BARNABAS_COMPAT_CLIENTS restricts it to libraries named there, with commas between them.
 func TestClients(t *testing.T) {
 	cache := clientsCache(t)
 	if err := os.MkdirAll(filepath.Dir(cache), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	verdicts := newCompatibility(libraries())
-	scenarios := make(chan func())
+	if only := os.Getenv("BARNABAS_COMPAT_CLIENTS"); only != "" {
+		verdicts.libraries = slices.DeleteFunc(verdicts.libraries, func(l *library) bool { return !slices.Contains(strings.Split(only, ","), l.name) })
+		verdicts.partial = true
+	}
+	queue := make(chan func(), 4*len(verdicts.libraries)) // the builder waits for nobody
 	var workers sync.WaitGroup
 	for range lanes {
 		workers.Go(func() {
-			for run := range scenarios {
+			for run := range queue {
 				run()
 			}
 		})
 	}
+	queue <- func() { t.Run("tools", func(t *testing.T) { tools(t, verdicts) }) }
 	for _, l := range verdicts.libraries {
 		if err := l.build(cache); err != nil {
 			t.Errorf("build %s: %v", l.name, err)
 			continue
 		}
 		l.introduce(t)
-		scenarios <- func() { t.Run(l.name, func(t *testing.T) { singly(t, l, verdicts) }) }
-		scenarios <- func() { t.Run(l.name+" group", func(t *testing.T) { together(t, l, verdicts) }) }
+		queue <- func() { t.Run(l.name, func(t *testing.T) { singly(t, l, verdicts) }) }
+		queue <- func() { t.Run(l.name+" group", func(t *testing.T) { together(t, l, verdicts) }) }
 	}
-	close(scenarios)
+	for _, m := range mixtures {
+		if verdicts.partial {
+			break
+		}
+		queue <- func() { t.Run("mixed "+m.assignor, func(t *testing.T) { mixed(t, m, verdicts) }) }
+	}
+	close(queue)
 	workers.Wait()
 	verdicts.finish(t)
 }

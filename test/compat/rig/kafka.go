@@ -38,6 +38,12 @@ func javaArgs(t testing.TB, class string, args ...string) []string {
 	}, args...)
 }
 
+// JavaCommand is the command line of one of Apache Kafka's tools, for Launch.
+func JavaCommand(t testing.TB, class string, args ...string) []string {
+	t.Helper()
+	return append([]string{"java"}, javaArgs(t, class, args...)...)
+}
+
 // Java runs one of Apache Kafka's tools, named by its class, and returns its standard output.
 func Java(t testing.TB, stdin io.Reader, class string, args ...string) string {
 	t.Helper()
