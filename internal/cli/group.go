@@ -139,6 +139,9 @@ func unknownGroup(ctx context.Context, a *admin.Admin, name string, err error) e
 	if groups, listErr := a.ListGroups(ctx); listErr == nil {
 		var names []string
 		for _, g := range groups {
+			if g.Group == name {
+				return fmt.Errorf("group %s is of type %s, which this command does not know: %w", name, g.Type, err)
+			}
 			names = append(names, g.Group)
 		}
 		if near := nearest(name, names); near != "" {
