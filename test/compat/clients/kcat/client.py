@@ -113,9 +113,10 @@ def group(flags):
             p, o, value = record.groups()
             tell({"record": {"partition": int(p), "offset": int(o), "value": value}})
             continue
-        rebalance = re.match(r"% Group \S+ rebalanced .*?(assigned|revoked): *(.*)$", line)
+        rebalance = re.match(r"% Group \S+ rebalanced(?:: incremental (assignment|revoke) of .*?\):| .*?\): (assigned|revoked):)(.*)$", line)
         if rebalance is not None:
-            tell({rebalance[1]: [int(p) for p in re.findall(r"\[(\d+)\]", rebalance[2])]})
+            what = "assigned" if (rebalance[1] or rebalance[2]).startswith("assign") else "revoked"
+            tell({what: [int(p) for p in re.findall(r"\[(\d+)\]", rebalance[3])]})
             continue
         sys.stderr.write(line)
     if member.wait() != 0:
