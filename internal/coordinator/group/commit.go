@@ -25,10 +25,11 @@ func (n *named) has(partition int32) bool { return partition >= 0 && partition <
 
 func resolve(topics Topics, byID bool, name string, id [16]byte) named {
 	if byID {
-		known := false
-		if name, known = topics.Name(id); !known {
+		current, known := topics.Name(id)
+		if !known {
 			return named{id: id, code: kerr.UnknownTopicID.Code}
 		}
+		name = current
 	}
 	if id, partitions, ok := topics.Topic(name); ok {
 		return named{name: name, id: id, partitions: partitions}

@@ -172,9 +172,13 @@ func TestTrap25FetchOfStableOffsets(t *testing.T) {
 		}
 	}
 	unstable := kerr.UnstableOffsetCommit.Code
-	if err := b.s.replayTransactional(77, transactional("g", "flights", 0, 9)); err != nil {
-		t.Fatal(err)
+	offer := func(producer, offset int64) {
+		t.Helper()
+		if err := b.s.replayTransactional(producer, transactional("g", "flights", 0, offset)); err != nil {
+			t.Fatal(err)
+		}
 	}
+	offer(77, 9)
 	want("while the transaction is open", true, unstable, -1)
 	want("while the transaction is open", false, 0, 5)
 	all := kmsg.NewPtrOffsetFetchRequest()
@@ -188,15 +192,15 @@ func TestTrap25FetchOfStableOffsets(t *testing.T) {
 	b.s.endTransaction(77, false)
 	want("after it was aborted", true, 0, 5)
 
-	b.s.replayTransactional(77, transactional("g", "flights", 0, 9))
+	offer(77, 9)
 	b.s.endTransaction(77, true)
 	want("after it was committed", true, 0, 9)
 
 	// The later record counts, whatever ends first.
-	b.s.replayTransactional(77, transactional("g", "flights", 0, 10))
+	offer(77, 10)
 	b.commit("g", "", -1, "flights", 0, 11)
-	b.s.replayTransactional(78, transactional("g", "flights", 0, 12))
-	b.s.replayTransactional(79, transactional("g", "flights", 0, 13))
+	offer(78, 12)
+	offer(79, 13)
 	b.s.endTransaction(78, true)
 	want("with two still open", true, unstable, -1)
 	want("with two still open", false, 0, 12)
@@ -204,8 +208,8 @@ func TestTrap25FetchOfStableOffsets(t *testing.T) {
 	want("the first one's end", false, 0, 12)
 	b.s.endTransaction(79, false)
 	want("after all", true, 0, 12)
-	b.s.replayTransactional(77, transactional("g", "flights", 0, 14))
-	b.s.replayTransactional(78, transactional("g", "flights", 0, 15))
+	offer(77, 14)
+	offer(78, 15)
 	b.s.endTransaction(78, true)
 	b.s.endTransaction(77, true)
 	want("after the earlier one's later end", true, 0, 15)
@@ -370,7 +374,7 @@ func TestManyPartitionsCostLittle(t *testing.T) {
 		b.s.Appended()
 	})
 	const most = 12 // of them none per partition
-	if allocs > most {
+	if allocs > most && !underRace {
 		t.Errorf("committing 100 partitions makes %v allocations, want at most %d", allocs, most)
 	}
 	beat := beating("g", "m", 1)

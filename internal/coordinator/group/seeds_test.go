@@ -12,11 +12,12 @@ import (
 // the first N seeds, or FROM-TO with both ends.
 const seedsVariable = "BARNABAS_TEST_SEEDS"
 
-// seeds yields the seeds that a test tries, usual of them unless the environment says otherwise.
+// seeds yields the seeds that a test tries, usual of them, a tenth under the race detector, unless the
+// environment says otherwise.
 func seeds(t *testing.T, usual uint64) iter.Seq[uint64] {
 	t.Helper()
 	first, end := uint64(0), usual
-	if testing.Short() {
+	if underRace {
 		end = (usual + 9) / 10
 	}
 	from, to, isRange := strings.Cut(os.Getenv(seedsVariable), "-")

@@ -1,0 +1,6 @@
+//go:build race
+
+package group
+
+// underRace: the detector allocates too.
+const underRace = true
