@@ -93,3 +93,64 @@ func derived(t *testing.T, m *disk.Mem, dir string) map[string][]byte {
 	}
 	return files
 }
+
+// TestEpochsWithoutRecordsAreNotWritten: a start begins an epoch in every log, and must not write a file in each.
+func TestEpochsWithoutRecordsAreNotWritten(t *testing.T) {
+	m := disk.NewMem()
+	d := mustOpen(t, testOptions(m))
+	l := mustLog(t, d, smallConfig())
+	file := func() string {
+		data, err := disk.ReadFile(m, l.path+"/"+epochFile, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	appendIn := func(epoch int32) {
+		if _, err := l.Append(records(0, 1, 10), AppendOptions{LeaderEpoch: epoch, NowMs: testNow}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	appendIn(0)
+	var touched atomic.Int64
+	m.SetFault(func(op disk.Op) error {
+		if strings.Contains(op.Path, epochFile) && op.Kind != disk.OpRead {
+			touched.Add(1)
+		}
+		return nil
+	})
+	for _, epoch := range []int32{2, 4, 6} {
+		if err := l.AssignEpoch(epoch, l.Progress().End); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found, end := l.EpochEnd(0); found != 0 || end != 1 || l.LatestEpoch() != 6 {
+		t.Errorf("epoch 0 ends at %d, %d; the latest is %d", found, end, l.LatestEpoch())
+	}
+	if touched.Load() > 0 {
+		t.Errorf("%d operations on the file for epochs without records", touched.Load())
+	}
+	appendIn(6)
+	if got, want := file(), "0\n2\n0 0\n6 1\n"; got != want {
+		t.Errorf("the file holds %q, want %q", got, want)
+	}
+	if err := l.AssignEpoch(8, l.Progress().End); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.SetFault(nil)
+	d = mustOpen(t, testOptions(m))
+	l = mustLog(t, d, smallConfig())
+	if got := l.LatestEpoch(); got != 6 {
+		t.Errorf("after a restart the latest epoch is %d", got)
+	}
+	appendIn(10)
+	if got, want := file(), "0\n3\n0 0\n6 1\n10 2\n"; got != want {
+		t.Errorf("the file holds %q, want %q", got, want)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

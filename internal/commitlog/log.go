@@ -174,7 +174,7 @@ type Log struct {
 	}
 
 	// Guarded by slot.
-	epochsUnstored bool // the file lacks epochs, for want of space, of which there is no record yet
+	epochsUnstored bool // the file lacks epochs, of which there is no record yet
 	producers      producer.Table
 	snapshotAt     int64   // offset of the newest producer snapshot, -1 without
 	loose          []int64 // snapshots that go when a newer one is durable
@@ -433,19 +433,17 @@ func (l *Log) EpochAt(offset int64) int32 { return l.epochs.at(offset) }
 func (l *Log) LatestEpoch() int32 { return l.epochs.latest() }
 
 // AssignEpoch notes that a leader epoch begins at an offset. Appends do so by themselves; a new leader does it before,
-// at the log's end. On a full disk it is noted in memory, so that the log can be read; the next append stores it first.
+// at the log's end. It is noted in memory, and stored with the epoch's first record: an epoch without records is nobody's
+// history, and every start begins one in every log.
 func (l *Log) AssignEpoch(epoch int32, start int64) error {
 	if err := l.take(); err != nil {
 		return err
 	}
 	defer l.give()
-	err := l.assignEpoch(epoch, start)
-	if errors.Is(err, ErrNoSpace) {
-		l.epochs.assign(epoch, start)
+	if l.epochs.assign(epoch, start) {
 		l.epochsUnstored = true
-		return nil
 	}
-	return err
+	return nil
 }
 
 // assignEpoch needs the slot.
