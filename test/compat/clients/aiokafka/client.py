@@ -210,7 +210,7 @@ async def admin(flags):
         for answer in answers:
             for code, *_ in answer.resources:
                 check(code)
-        return await retention()
+        return await eventually(lambda value: value == "7200000", retention)
 
     async def create_partitions():
         await client.create_partitions({topic: NewPartitions(5)})
@@ -338,8 +338,10 @@ def main():
     verbs = {"about": about, "produce": produce, "consume": consume, "group": group, "admin": admin, "errors": refusals}
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=verbs)
-    for name in ("brokers", "topic", "group", "instance", "assignor", "codec", "acks", "data"):
+    for name in ("brokers", "topic", "group", "instance", "assignor", "data"):
         parser.add_argument("--" + name)
+    parser.add_argument("--codec", default="none")
+    parser.add_argument("--acks", default="all")
     parser.add_argument("--idempotent", default="false")
     for name, otherwise in (("start", 0), ("count", 0), ("size", 0), ("pace-ms", 0), ("commit-every", 50)):
         parser.add_argument("--" + name, type=int, default=otherwise)

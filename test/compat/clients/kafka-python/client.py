@@ -163,6 +163,8 @@ def group(flags):
         bootstrap_servers=flags.brokers, group_id=flags.group, auto_offset_reset="earliest", enable_auto_commit=False,
         session_timeout_ms=6_000, heartbeat_interval_ms=1_000, **options)
     member = Member(consumer, flags.commit_every)
+    # A leader that learns of the partitions while it divides them divides none, and never again.
+    consumer.partitions_for_topic(flags.topic)
     consumer.subscribe([flags.topic], listener=member)
     while not stopping.is_set():
         for r in itertools.chain.from_iterable(consumer.poll(timeout_ms=200).values()):
@@ -187,14 +189,11 @@ def admin(flags):
 
     def alter_config():
         client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "7200000"})])
-        return retention()
+        return eventually(retention, "7200000")
 
     def create_partitions():
         client.create_partitions({topic: 5})
-        deadline = time.monotonic() + PATIENCE
-        while (n := partitions()) != 5 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return n
+        return eventually(partitions, 5)
 
     def offsets(spec):
         return {p.partition: o.offset for p, o in client.list_partition_offsets({p: spec for p in data}).items()}
@@ -231,6 +230,14 @@ def admin(flags):
     step("delete-group", lambda: delete_group(client, flags.group))
     step("delete-topic", lambda: client.delete_topics([topic]) and None)
     client.close()
+
+
+def eventually(ask, wanted):
+    """Asks until the answer is the one that is wanted: a broker's metadata may be a moment behind."""
+    deadline = time.monotonic() + PATIENCE
+    while (answer := ask()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return answer
 
 
 def step(name, action):
@@ -292,8 +299,10 @@ def main():
     verbs = {"about": about, "produce": produce, "consume": consume, "group": group, "admin": admin, "errors": refusals}
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=verbs)
-    for name in ("brokers", "topic", "group", "instance", "assignor", "codec", "acks", "data"):
+    for name in ("brokers", "topic", "group", "instance", "assignor", "data"):
         parser.add_argument("--" + name)
+    parser.add_argument("--codec", default="none")
+    parser.add_argument("--acks", default="all")
     parser.add_argument("--idempotent", default="false")
     for name, otherwise in (("start", 0), ("count", 0), ("size", 0), ("pace-ms", 0), ("commit-every", 50)):
         parser.add_argument("--" + name, type=int, default=otherwise)

@@ -58,8 +58,8 @@ const BATCH = 200 // records that are given to the library at once
 
 async function produce (flags) {
   let next = flags.start
-  for (const codec of flags.codec.split(',')) {
-    for (const acks of flags.acks.split(',')) {
+  for (const codec of (flags.codec ?? 'none').split(',')) {
+    for (const acks of (flags.acks ?? 'all').split(',')) {
       await send(flags, codec, { all: -1, 1: 1, 0: 0 }[acks], next, next + flags.count)
       next += flags.count
     }
@@ -269,14 +269,11 @@ async function admin (flags) {
   await step('describe-config', retention)
   await step('alter-config', async () => {
     await client.alterConfigs({ resources: [{ ...resource, configEntries: [{ name: 'retention.ms', value: '7200000' }] }], validateOnly: false })
-    return retention()
+    return eventually(retention, '7200000')
   })
   await step('create-partitions', async () => {
     await client.createPartitions({ topicPartitions: [{ topic, count: 5 }] })
-    const deadline = Date.now() + PATIENCE
-    let n
-    while ((n = await partitions()) !== 5 && Date.now() < deadline) await sleep(50)
-    return n
+    return eventually(partitions, 5)
   })
   await step('list-offsets', offsets)
   await step('describe-cluster', async () => {
@@ -296,6 +293,14 @@ async function admin (flags) {
   await step('delete-group', async () => { await client.deleteGroups([flags.group]) })
   await step('delete-topic', async () => { await client.deleteTopics({ topics: [topic] }) })
   await client.disconnect()
+}
+
+/** Asks until the answer is the one that is wanted: a broker's metadata may be a moment behind. */
+async function eventually (ask, wanted) {
+  for (const deadline = Date.now() + PATIENCE; ; await sleep(50)) {
+    const answer = await ask()
+    if (answer === wanted || Date.now() > deadline) return answer
+  }
 }
 
 async function step (name, action) {
@@ -377,6 +382,6 @@ async function main () {
   await verbs[verb](values)
 }
 
-module.exports = { connect, fail, follow, leave, member, tell }
+module.exports = { ENDURING, connect, fail, follow, leave, member, tell }
 
 if (require.main === module) main().catch(fail)

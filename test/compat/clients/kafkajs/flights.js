@@ -6,7 +6,7 @@
 
 const fs = require('node:fs')
 const path = require('node:path')
-const { connect, fail, follow, leave, member, tell } = require('./client')
+const { ENDURING, connect, fail, follow, leave, member, tell } = require('./client')
 
 /** Replaces a partition's file by what has been counted, and returns once the disk has it. */
 function save (folder, partition, sums) {
@@ -47,7 +47,7 @@ function count (sums, partition, { key, offset, value }) {
 async function run (flags) {
   const { topic, state } = flags
   const consumer = member(flags)
-  const admin = connect(flags).admin()
+  const admin = connect(flags, ENDURING).admin()
   await admin.connect()
   const mine = new Map()
   /** Says what the group has committed of the partitions that have just come. */

@@ -53,7 +53,7 @@ final class AdminSteps {
         step("alter-config", () -> {
             AlterConfigOp set = new AlterConfigOp(new ConfigEntry(RETENTION, "7200000"), AlterConfigOp.OpType.SET);
             admin.incrementalAlterConfigs(Map.of(resource(), Set.of(set))).all().get();
-            return retention();
+            return soon(() -> Optional.of(retention()).filter("7200000"::equals));
         });
         step("create-partitions", () -> {
             admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(5))).all().get();

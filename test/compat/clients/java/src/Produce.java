@@ -26,8 +26,8 @@ final class Produce {
         int count = flags.number("count");
         int start = flags.number("start");
         int next = start;
-        for (String codec : flags.text("codec").split(",")) {
-            for (String acks : flags.text("acks").split(",")) {
+        for (String codec : flags.text("codec", "none").split(",")) {
+            for (String acks : flags.text("acks", "all").split(",")) {
                 Map<String, Object> settings = flags.settings();
                 settings.put(ProducerConfig.COMPRESSION_TYPE_CONFIG, codec);
                 settings.put(ProducerConfig.ACKS_CONFIG, acks);
