@@ -35,12 +35,17 @@ func (o *CleanerOptions) setDefaults() {
 	set(&o.LoadFactor, 0.9)
 	set(&o.IOBufferBytes, 512<<10)
 	set(&o.IOBytesPerSecond, math.MaxFloat64)
+	o.LoadFactor = min(max(o.LoadFactor, leastLoad), 1)
+	o.IOBytesPerSecond = max(o.IOBytesPerSecond, 1)
 	set(&o.Backoff, 15*time.Second)
 	set(&o.Logger, slog.New(slog.DiscardHandler))
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 }
+
+// leastLoad keeps a table of keys from being all room.
+const leastLoad = 0.01
 
 // CleanerStats count since the start.
 type CleanerStats struct {

@@ -15,7 +15,6 @@ const (
 	noAuthorizer       = "there is no authorization yet: everybody may do everything"
 	noTokens           = "there are no delegation tokens yet"
 	noQuotas           = "there are no quotas yet"
-	noCleaner          = "there is no log cleaner yet; the value is kept and shown"
 	noMoves            = "replicas cannot be moved between data directories yet"
 	noTelemetry        = "clients' metrics are not collected yet"
 	noProviders        = "values are taken as they are written; ${…} is not filled in"

@@ -11,6 +11,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
+	"barnabas/internal/config"
 	"barnabas/internal/metadata"
 )
 
@@ -20,6 +21,7 @@ type dirs struct {
 	data      []*commitlog.Dir
 	leftOut   []string // paths of data directories that have failed
 	meta      *commitlog.Dir
+	cleaner   *commitlog.Cleaner // nil without log.cleaner.enable
 	clusterID string
 }
 
@@ -38,6 +40,9 @@ func (d *dirs) close() error {
 			errs = append(errs, fmt.Errorf("close %s: %w", dir.Path(), err))
 		}
 	}
+	if d.cleaner != nil {
+		d.cleaner.Close()
+	}
 	return errors.Join(errs...)
 }
 
@@ -53,10 +58,13 @@ func openDirs(ctx context.Context, o *Options, observer commitlog.Observer, left
 	}
 	d := &dirs{}
 	checker := batch.NewChecker()
+	if o.Config.Bool("log.cleaner.enable") {
+		d.cleaner = commitlog.NewCleaner(cleanerOptions(o, o.Config))
+	}
 	var failed []error
 	for _, path := range all {
 		others := slices.DeleteFunc(slices.Clone(all), func(p string) bool { return p == path })
-		dir, err := commitlog.OpenDir(ctx, dirOptions(o, path, others, observer, checker))
+		dir, err := commitlog.OpenDir(ctx, dirOptions(o, path, others, observer, checker, d.cleaner))
 		if err != nil {
 			failed = append(failed, err)
 			if path == metaPath || ctx.Err() != nil || !hasFailed(err) {
@@ -155,7 +163,7 @@ const metadataTopic = "__cluster_metadata"
 // atLeast keeps a duration that may be 0 in the configuration from meaning "the default".
 func atLeast(d, least time.Duration) time.Duration { return max(d, least) }
 
-func dirOptions(o *Options, path string, others []string, observer commitlog.Observer, checker *batch.Checker) commitlog.DirOptions {
+func dirOptions(o *Options, path string, others []string, observer commitlog.Observer, checker *batch.Checker, cleaner *commitlog.Cleaner) commitlog.DirOptions {
 	c := o.Config
 	return commitlog.DirOptions{
 		FS: o.FS, Path: path, NodeID: int32(c.Int("node.id")), Logger: o.Logger, Observer: observer,
@@ -171,6 +179,16 @@ func dirOptions(o *Options, path string, others []string, observer commitlog.Obs
 		MaxDecompressedBytes:       c.Int("message.max.decompressed.bytes"),
 		MaxOpenFiles:               o.descriptors().filesPerDir,
 		MaxProducerIDs:             c.Int("producer.id.max.entries"),
-		OtherDirs:                  others, Checker: checker, Now: o.Now, Rand: o.Random,
+		OtherDirs:                  others, Checker: checker, Cleaner: cleaner, Now: o.Now, Rand: o.Random,
+	}
+}
+
+// cleanerOptions are those of the settings in force, which may have changed since the start.
+func cleanerOptions(o *Options, now *config.Set) commitlog.CleanerOptions {
+	return commitlog.CleanerOptions{
+		Threads: now.Int("log.cleaner.threads"), BufferBytes: max(now.Int64("log.cleaner.dedupe.buffer.size"), 1),
+		LoadFactor: now.Float("log.cleaner.io.buffer.load.factor"), IOBufferBytes: max(now.Int("log.cleaner.io.buffer.size"), 1),
+		IOBytesPerSecond: now.Float("log.cleaner.io.max.bytes.per.second"),
+		Backoff:          atLeast(now.Millis("log.cleaner.backoff.ms"), shortestInterval), Logger: o.Logger, Now: o.Now,
 	}
 }

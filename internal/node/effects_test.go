@@ -213,7 +213,7 @@ func look(t *testing.T, scope config.Scope, key string, e effect) {
 // brokerEffects are those of the broker's own keys: the defaults of topics are seen through the topic's key.
 func brokerEffects() map[string]effect {
 	all := map[string]effect{}
-	for _, some := range []map[string]effect{logEffects, networkEffects, nodeEffects, groupEffects} {
+	for _, some := range []map[string]effect{logEffects, cleanerEffects, networkEffects, nodeEffects, groupEffects} {
 		maps.Copy(all, some)
 	}
 	return all
@@ -229,9 +229,17 @@ func topicKeyOf(broker string) (topic string, ok bool) {
 	return "", false
 }
 
+func topicEffect(key string) (effect, bool) {
+	if e, ok := compactionEffects[key]; ok {
+		return e, true
+	}
+	e, ok := topicEffects[key]
+	return e, ok
+}
+
 func TestEveryEffectiveTopicKeyIsSeen(t *testing.T) {
 	for k := range config.Keys(config.Topics) {
-		e, has := topicEffects[k.Name]
+		e, has := topicEffect(k.Name)
 		if (k.Status == config.Effective) != has {
 			t.Errorf("topic key %s is %v, and its effect is tested: %v", k.Name, k.Status, has)
 			continue
@@ -247,7 +255,7 @@ func TestEveryEffectiveBrokerKeyIsSeen(t *testing.T) {
 	for k := range config.Keys(config.Broker) {
 		e, has := effects[k.Name]
 		if topic, ok := topicKeyOf(k.Name); ok && !has {
-			e, has = topicEffects[topic]
+			e, has = topicEffect(topic)
 		}
 		delete(effects, k.Name)
 		if (k.Status == config.Effective) != has {

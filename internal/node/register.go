@@ -89,8 +89,31 @@ func (n *Node) registerMetrics() {
 		[]string{"topic", "partition"}, n.perPartition(func(p *partitionState) float64 { return float64(p.watermark) }))
 	n.metrics.Collect("directory_offline", "1 for a data directory that has failed.", metrics.Varies,
 		[]string{"dir"}, n.perDirectory)
+	n.registerCleaner()
 	n.metrics.Collect("build_info", "1, with the version of the program.", metrics.Varies,
 		[]string{"version"}, func(emit func(float64, ...string)) { emit(1, n.o.Version) })
+}
+
+// registerCleaner shows what compaction has done since the start.
+func (n *Node) registerCleaner() {
+	if n.dirs.cleaner == nil {
+		return
+	}
+	stats := n.dirs.cleaner.Stats()
+	total := func(name, help string, read func() float64) {
+		n.metrics.Collect(name, help, metrics.Grows, nil, func(emit func(float64, ...string)) { emit(read()) })
+	}
+	total("cleaner_runs_total", "Compactions of a log, failed ones included.", func() float64 { return float64(stats.Runs.Load()) })
+	total("cleaner_failures_total", "Compactions that ended with an error.", func() float64 { return float64(stats.Failures.Load()) })
+	total("cleaner_read_bytes_total", "Bytes read by compaction.", func() float64 { return float64(stats.BytesRead.Load()) })
+	total("cleaner_written_bytes_total", "Bytes written by compaction.", func() float64 { return float64(stats.BytesWritten.Load()) })
+	total("cleaner_read_records_total", "Records that compaction decided about.", func() float64 { return float64(stats.RecordsRead.Load()) })
+	total("cleaner_kept_records_total", "Records that compaction kept.", func() float64 { return float64(stats.RecordsKept.Load()) })
+	total("cleaner_seconds_total", "Time spent compacting.", func() float64 { return float64(stats.Nanoseconds.Load()) / 1e9 })
+	n.metrics.Collect("cleaner_due_logs", "Logs that were due for compaction when it was looked last.", metrics.Varies, nil,
+		func(emit func(float64, ...string)) { emit(float64(stats.Compactable.Load())) })
+	n.metrics.Collect("cleaner_uncleanable_logs", "Logs that compaction leaves alone because of damage.", metrics.Varies, nil,
+		func(emit func(float64, ...string)) { emit(float64(stats.Uncleanable.Load())) })
 }
 
 type partitionState struct{ size, end, watermark int64 }

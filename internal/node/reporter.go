@@ -137,6 +137,9 @@ func (n *Node) applySettings() {
 	for _, d := range n.dirs.data {
 		d.SetProducerIDExpiration(now.Millis("producer.id.expiration.ms"))
 	}
+	if c := n.dirs.cleaner; c != nil {
+		c.Reconfigure(cleanerOptions(n.o, now))
+	}
 	if s := n.server.Load(); s != nil {
 		s.SetConnectionLimits(n.o.connectionLimits(now))
 	}
