@@ -106,7 +106,16 @@ func (l *Log) checkProducer(b batch.Batch, origin Origin) (*producer.Written, er
 	if err != nil {
 		return nil, err
 	}
-	return nil, p.Check(b, origin == Client, marker)
+	err = p.Check(b, origin == Client, marker)
+	if unknown, _ := p.Unknown(); unknown > 0 && errors.Is(err, ErrOutOfOrderSequence) {
+		if failed := l.recall(p); failed != nil {
+			return nil, fmt.Errorf("look up earlier batches of producer %d: %w", id, failed)
+		}
+		if again := p.Repeated(b); again != nil {
+			return again, nil
+		}
+	}
+	return nil, err
 }
 
 // appendFollowing needs the slot.

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
@@ -81,7 +83,7 @@ type model struct {
 }
 
 // TestProducerStateMatchesAModelThroughRestartsAndCrashes plays random batches, good and bad, and stops by chance, cleanly
-// or not. Only the last batch of a producer is certain to be recognised again after a clean stop.
+// or not. Whatever has been in between, the last five batches of a producer are recognised when they come again.
 func TestProducerStateMatchesAModelThroughRestartsAndCrashes(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -115,10 +117,10 @@ func TestProducerStateMatchesAModelThroughRestartsAndCrashes(t *testing.T) {
 				}
 				p.batches = append(p.batches, [3]int64{next, next + int64(n) - 1, a.First})
 			case k < 8 && len(p.batches) > 0:
-				b := p.batches[len(p.batches)-1]
+				b := p.batches[len(p.batches)-1-r.IntN(min(5, len(p.batches)))]
 				a, err := appendErr(l, produced(id, p.epoch, int32(b[0]), step, int(b[1]-b[0]+1)))
 				if err != nil || !a.Duplicate || a.First != b[2] {
-					t.Fatalf("%s: last batch again: %+v %v, want offset %d", what, a, err, b[2])
+					t.Fatalf("%s: batch again: %+v %v, want offset %d", what, a, err, b[2])
 				}
 			case k < 9 && len(p.batches) > 0:
 				if _, err := appendErr(l, produced(id, p.epoch, int32(next)+1, step, n)); !errors.Is(err, ErrOutOfOrderSequence) {
@@ -197,4 +199,103 @@ func TestProducersAreBoundedOverManyLogs(t *testing.T) {
 		t.Fatalf("%d producers, limit 20", n)
 	}
 	_ = d.Close()
+}
+
+// TestFiveBatchesAreKnownAfterAKill although a producer snapshot, which has room for one, lies between: also where they lie
+// in several segments, and among those of others. The sixth is out of order.
+func TestFiveBatchesAreKnownAfterAKill(t *testing.T) {
+	for _, clean := range []bool{false, true} {
+		m := disk.NewMem()
+		o := testOptions(m)
+		o.Now = func() time.Time { return time.UnixMilli(testNow) } // nothing expires
+		d := mustOpen(t, o)
+		l := mustLog(t, d, smallConfig())
+		var firsts []int64
+		for i := range 8 {
+			firsts = append(firsts, mustAppend(t, l, produced(5, 1, int32(i*3), i, 3)).First)
+			for other := range 3 {
+				mustAppend(t, l, produced(int64(10+other), 0, int32(i*2), i, 2))
+			}
+		}
+		flush(t, l)
+		if clean {
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			d.keeper.checkpoint()
+			m = m.Kill()
+			abandon(d)
+		}
+		o.FS = m
+		d = mustOpen(t, o)
+		l = mustLog(t, d, smallConfig())
+		if n := len(l.Segments()); n < 2 {
+			t.Fatalf("%d segments", n)
+		}
+		for _, i := range []int{5, 4, 6, 3, 7, 2, 0} {
+			a, err := appendErr(l, produced(5, 1, int32(i*3), i, 3))
+			if i < 3 {
+				if !errors.Is(err, ErrOutOfOrderSequence) {
+					t.Fatalf("batch %d, older than five, again: %+v, %v", i, a, err)
+				}
+				continue
+			}
+			if err != nil || !a.Duplicate || a.First != firsts[i] || a.Next != firsts[i]+3 {
+				t.Fatalf("batch %d again: %+v, %v; first time at %d", i, a, err, firsts[i])
+			}
+		}
+		mustAppend(t, l, produced(5, 1, 24, 0, 1))
+		if a, err := appendErr(l, produced(5, 1, 12, 4, 3)); err != nil || !a.Duplicate {
+			t.Fatalf("the fifth last again: %+v, %v", a, err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRecallIsBounded: of a producer that wrote long ago no more than recallBytes of the log are looked through, once.
+func TestRecallIsBounded(t *testing.T) {
+	m := disk.NewMem()
+	o := testOptions(m)
+	o.Now = func() time.Time { return time.UnixMilli(testNow) }
+	d := mustOpen(t, o)
+	cfg := DefaultConfig()
+	cfg.TimestampAfterMaxMs = 1 << 60
+	l := mustLog(t, d, cfg)
+	mustAppend(t, l, produced(5, 1, 0, 0, 1))
+	for i := range 40 { // 40 MiB
+		mustAppend(t, l, records(i, 1, 1<<20-100))
+	}
+	mustAppend(t, l, produced(5, 1, 1, 0, 1))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = mustOpen(t, o)
+	l = mustLog(t, d, cfg)
+	var lowest, reads atomic.Int64
+	lowest.Store(1 << 60)
+	m.SetFault(func(op disk.Op) error {
+		if op.Kind == disk.OpRead && strings.HasSuffix(op.Path, segment.DataSuffix) {
+			reads.Add(1)
+			lowest.Store(min(lowest.Load(), op.Off))
+		}
+		return nil
+	})
+	for again := range 2 {
+		if a, err := appendErr(l, produced(5, 1, 0, 0, 1)); !errors.Is(err, ErrOutOfOrderSequence) {
+			t.Errorf("time %d: %+v, %v", again, a, err)
+		}
+		if again == 1 && reads.Load() > 0 {
+			t.Errorf("%d reads the second time", reads.Load())
+		}
+		reads.Store(0)
+	}
+	if at, most := lowest.Load(), l.Size()-recallBytes; at < most-1<<20 || at > most+1<<20 { // whole batches
+		t.Errorf("read from %d on of %d", at, l.Size())
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

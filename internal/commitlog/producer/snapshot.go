@@ -98,6 +98,7 @@ func (t *Table) Load(found []*State, at, beforeMs int64) {
 	slices.SortStableFunc(found, func(a, b *State) int { return cmp.Compare(a.TimestampMs, b.TimestampMs) })
 	for _, p := range found {
 		if t.byID[p.ID] == nil && (p.Transaction >= 0 || p.TimestampMs > beforeMs) {
+			p.partial = true
 			t.touch(p)
 		}
 	}

@@ -47,6 +47,7 @@ type State struct {
 	TimestampMs      int64 // of the last batch
 	Transaction      int64 // first offset of the open transaction, -1 without
 
+	partial  bool // loaded from a snapshot, which has the newest batch only; see Unknown
 	kept     int8 // batches in use
 	newestAt int8 // index of the newest
 	batches  [retained]Written
@@ -75,7 +76,39 @@ func (p *State) remember(w Written) {
 
 func (p *State) setEpoch(epoch int16) {
 	if p.Epoch != epoch {
-		p.Epoch, p.kept = epoch, 0
+		p.Epoch, p.kept, p.partial = epoch, 0, false
+	}
+}
+
+// Unknown tells how many batches are missing of those that a producer's state remembers, all before an offset: those
+// that a snapshot has no room for. Recall brings them.
+func (p *State) Unknown() (batches int, before int64) {
+	if !p.partial || p.kept == 0 || p.kept == retained {
+		return 0, 0
+	}
+	oldest := &p.batches[(int(p.newestAt)-int(p.kept)+1+retained)%retained]
+	return retained - int(p.kept), oldest.LastOffset - int64(oldest.Delta)
+}
+
+// Wrote tells whether b is a batch that Unknown may mean.
+func (p *State) Wrote(b batch.Batch) bool {
+	return b.ProducerID() == p.ID && b.ProducerEpoch() == p.Epoch && !b.IsControl() && b.BaseSequence() >= 0
+}
+
+// WrittenIn is what is remembered of a batch.
+func WrittenIn(b batch.Batch) Written {
+	return Written{b.LastSequence(), b.LastOffsetDelta(), b.LastOffset(), b.MaxTimestamp()}
+}
+
+// Recall adds batches that are older than all known, the newest of them first. Nothing is unknown after that.
+func (p *State) Recall(older []Written) {
+	p.partial = false
+	for _, w := range older {
+		if p.kept == retained {
+			return
+		}
+		p.batches[(int(p.newestAt)-int(p.kept)+retained)%retained] = w
+		p.kept++
 	}
 }
 
@@ -252,7 +285,7 @@ func (t *Table) Apply(b batch.Batch, marker *batch.Control) (started, ended *Tra
 	}
 	p.setEpoch(b.ProducerEpoch())
 	if b.BaseSequence() >= 0 { // batches of a coordinator have none
-		p.remember(Written{b.LastSequence(), b.LastOffsetDelta(), b.LastOffset(), b.MaxTimestamp()})
+		p.remember(WrittenIn(b))
 	} else {
 		p.TimestampMs = b.MaxTimestamp()
 	}
