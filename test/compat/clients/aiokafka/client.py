@@ -159,7 +159,7 @@ async def group(flags):
         options["partition_assignment_strategy"] = [ASSIGNORS[flags.assignor]]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=flags.brokers, group_id=flags.group, auto_offset_reset="earliest", enable_auto_commit=False,
-        session_timeout_ms=6_000, heartbeat_interval_ms=1_000, **options)
+        session_timeout_ms=30_000 if flags.instance else 6_000, heartbeat_interval_ms=1_000, **options)
     member = Member(consumer, flags.commit_every)
     consumer.subscribe([flags.topic], listener=member)
     await consumer.start()

@@ -104,7 +104,7 @@ class Member:
 
     def __init__(self, flags):
         self.flags, self.next, self.since, self.leaving = flags, {}, 0, False
-        more = {"group_id": flags.group, "session_timeout_ms": 6000, "heartbeat_interval_ms": 1000,
+        more = {"group_id": flags.group, "session_timeout_ms": 30000 if flags.instance else 6000, "heartbeat_interval_ms": 1000,
                 "auto_offset_reset": "earliest", "enable_auto_commit": False}
         if flags.instance:
             more["group_instance_id"] = flags.instance

@@ -98,7 +98,7 @@ def consume(flags):
 
 def group(flags):
     """Both streams come through one pipe, so that records and rebalances keep their order."""
-    args = ["-E", "-u", "-f", "R %p %o %s\n", "-X", "session.timeout.ms=6000", "-X", "heartbeat.interval.ms=1000",
+    args = ["-E", "-u", "-f", "R %p %o %s\n", "-X", "session.timeout.ms=%d" % (30000 if flags.instance else 6000), "-X", "heartbeat.interval.ms=1000",
             "-X", "auto.offset.reset=earliest", "-X", "auto.commit.interval.ms=250"]
     if flags.instance:
         args += ["-X", "group.instance.id=" + flags.instance]

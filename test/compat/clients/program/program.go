@@ -135,10 +135,14 @@ func run(c Client, args []string) error {
 		Print(map[string]int{"done": *count})
 		return nil
 	case "group":
-		return member(c, Membership{
+		m := Membership{
 			Brokers: seeds, Topic: *topic, Group: *group, Instance: *instance, Assignor: *assignor, CommitEvery: *commitEvery,
 			Session: 6 * time.Second, Beat: time.Second,
-		})
+		}
+		if m.Instance != "" {
+			m.Session = 30 * time.Second // the time to come back
+		}
+		return member(c, m)
 	case "admin":
 		return c.Admin(ctx, admin)
 	case "errors":

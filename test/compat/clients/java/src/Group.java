@@ -60,9 +60,9 @@ final class Group implements ConsumerRebalanceListener {
         settings.put(ConsumerConfig.GROUP_ID_CONFIG, flags.text("group"));
         settings.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
         settings.put(ConsumerConfig.ENABLE_AUTO_COMMIT_CONFIG, false);
-        settings.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, 6_000);
         settings.put(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG, 1_000);
         String instance = flags.text("instance", "");
+        settings.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, instance.isEmpty() ? 6_000 : 30_000);
         if (!instance.isEmpty()) {
             settings.put(ConsumerConfig.GROUP_INSTANCE_ID_CONFIG, instance);
         }

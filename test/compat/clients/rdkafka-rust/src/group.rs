@@ -64,6 +64,7 @@ impl Member {
         config.set("group.id", flags.text("group")).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
         config.set("session.timeout.ms", "6000").set("heartbeat.interval.ms", "1000");
         if !flags.text("instance").is_empty() {
+            config.set("session.timeout.ms", "30000"); // the time to come back
             config.set("group.instance.id", flags.text("instance"));
         }
         if !flags.text("assignor").is_empty() {
