@@ -104,6 +104,9 @@ func (n *Node) start(ctx context.Context) (err error) {
 		return fmt.Errorf("the metadata log is in %s, not in %s: say so with the key metadata.log.dir, or put %s first in log.dirs",
 			path, n.dirs.meta.Path(), path)
 	}
+	if n.admin != nil {
+		n.registerCleaner()
+	}
 	n.replicas.Use(n.dirs.data, n.dirs.leftOut...)
 	if err = n.startMetadata(ctx); err != nil {
 		return err

@@ -89,7 +89,6 @@ func (n *Node) registerMetrics() {
 		[]string{"topic", "partition"}, n.perPartition(func(p *partitionState) float64 { return float64(p.watermark) }))
 	n.metrics.Collect("directory_offline", "1 for a data directory that has failed.", metrics.Varies,
 		[]string{"dir"}, n.perDirectory)
-	n.registerCleaner()
 	n.metrics.Collect("build_info", "1, with the version of the program.", metrics.Varies,
 		[]string{"version"}, func(emit func(float64, ...string)) { emit(1, n.o.Version) })
 }
