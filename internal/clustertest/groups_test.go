@@ -3,6 +3,7 @@ package clustertest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/disk"
 )
@@ -465,4 +467,67 @@ func TestFirstLookMakesTheTopicOfGroups(t *testing.T) {
 			w.Fatalf("committed %v in a new topic", got)
 		}
 	})
+}
+
+// What compaction leaves of __consumer_offsets is all that was committed last, and much less to load.
+func TestCompactedOffsetsLoad(t *testing.T) {
+	for seed := range Seeds(6) {
+		Run(t, seed, func(w *World) {
+			dice := w.Dice("fate")
+			n := w.Node("broker", append(quick, "offsets.topic.num.partitions=1", "offsets.topic.segment.bytes=1048576",
+				"log.cleaner.backoff.ms=500", "log.initial.task.delay.ms=100")...)
+			n.MustStart()
+			c := w.MustDial("client", n)
+			w.mustCreate(c, "orders", 10)
+			w.mustMeet(c, "readers")
+			want := map[string]map[int32]int64{}
+			for i := range 100 {
+				group := fmt.Sprint("g", dice.IntN(5))
+				q := CommitRequest(group, "orders", map[int32]int64{})
+				if want[group] == nil {
+					want[group] = map[int32]int64{}
+				}
+				for p := range int32(10) {
+					one := kmsg.NewOffsetCommitRequestTopicPartition()
+					one.Partition, one.Offset, one.Metadata = p, int64(i), kmsg.StringPtr(strings.Repeat("x", 4000))
+					q.Topics[0].Partitions = append(q.Topics[0].Partitions, one)
+					want[group][p] = int64(i)
+				}
+				res, err := Call[*kmsg.OffsetCommitResponse](w.Context(), c, q)
+				if err == nil {
+					err = CommitRefusal(res)
+				}
+				if err != nil {
+					w.Fatalf("commit: %v", err)
+				}
+			}
+			before := w.logBytes(n, "__consumer_offsets-0")
+			time.Sleep(2 * time.Minute)
+			if after := w.logBytes(n, "__consumer_offsets-0"); after > before*2/3 {
+				w.Fatalf("the log has %d bytes, and had %d", after, before)
+			}
+			n.Crash(seed)
+			n.MustStart()
+			c = w.MustDial("client", n)
+			for group, offsets := range want {
+				if got := w.committed(c, group, "orders"); !maps.Equal(got, offsets) {
+					w.Fatalf("%s has committed %v, want %v", group, got, offsets)
+				}
+			}
+		})
+	}
+}
+
+// logBytes is how much the segments of a log take.
+func (w *World) logBytes(n *Node, log string) (total int64) {
+	entries, err := n.Disk().List("/data/" + log)
+	if err != nil {
+		w.Fatalf("%v", err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name, ".log") {
+			total += e.Size
+		}
+	}
+	return total
 }
