@@ -26,12 +26,14 @@ func newTestConsumer(t *testing.T, f *fakeCluster, options ...ConsumerOption) (*
 	return c, k
 }
 
-// poll reads until it has n values of all partitions together.
-func poll(t *testing.T, k *Consumer, n int) map[TopicPartition][]string {
+// poll reads until it has n values of all partitions together; an hour without any is too long.
+func poll(t *testing.T, k poller, n int) map[TopicPartition][]string {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
 	got := map[TopicPartition][]string{}
 	for count := 0; count < n; {
-		records, err := k.Poll(t.Context())
+		records, err := k.Poll(ctx)
 		if err != nil {
 			t.Fatalf("after %d of %d records: %v", count, n, err)
 		}
@@ -41,6 +43,10 @@ func poll(t *testing.T, k *Consumer, n int) map[TopicPartition][]string {
 		count += len(records)
 	}
 	return got
+}
+
+type poller interface {
+	Poll(ctx context.Context) ([]Record, error)
 }
 
 func values(from, to int) []string {

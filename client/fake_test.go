@@ -48,6 +48,7 @@ type fakeCluster struct {
 		autoCreate bool
 		dials      []time.Time
 
+		groups      *fakeGroups
 		sessions    map[int32]*fakeSession
 		nextSession int32
 		noSessions  bool
@@ -332,6 +333,9 @@ func (f *fakeCluster) answer(node int32, req kmsg.Request, i interference) kmsg.
 		return f.listOffsets(node, r, i)
 	case *kmsg.OffsetForLeaderEpochRequest:
 		return f.endOfEpochs(node, r, i)
+	case *kmsg.FindCoordinatorRequest, *kmsg.JoinGroupRequest, *kmsg.SyncGroupRequest, *kmsg.HeartbeatRequest,
+		*kmsg.LeaveGroupRequest, *kmsg.OffsetCommitRequest, *kmsg.OffsetFetchRequest:
+		return f.mu.groups.handle(node, req, i)
 	default:
 		f.t.Errorf("a request that the fake does not know: %T", req)
 		return nil
@@ -346,6 +350,11 @@ func (f *fakeCluster) metadata(r *kmsg.MetadataRequest) kmsg.Response {
 	resp.ControllerID = f.mu.nodes[0]
 	for _, n := range f.mu.nodes {
 		resp.Brokers = append(resp.Brokers, kmsg.MetadataResponseBroker{NodeID: n, Host: fmt.Sprintf("n%d", n), Port: 9092})
+	}
+	if r.Topics == nil {
+		for _, name := range slices.Sorted(maps.Keys(f.mu.topics)) {
+			r.Topics = append(r.Topics, kmsg.MetadataRequestTopic{Topic: kmsg.StringPtr(name)})
+		}
 	}
 	for _, want := range r.Topics {
 		t := f.mu.topics[*want.Topic]

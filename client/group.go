@@ -49,7 +49,6 @@ type GroupConsumer struct {
 		pattern  *regexp.Regexp // of SubscribeMatching
 		names    []string       // of Subscribe
 		learning []string       // topics that a leader wants to know about
-		calls    []membership.Call
 		failed   error
 		closed   bool
 		ended    bool // no goroutine may be started any more
@@ -211,14 +210,12 @@ func (g *GroupConsumer) awaitNews(ctx context.Context) error {
 func (g *GroupConsumer) serve(ctx context.Context) error {
 	for {
 		g.mu.Lock()
-		if len(g.mu.calls) == 0 {
-			err := g.mu.failed
-			g.mu.Unlock()
+		call, ok := g.mu.machine.TakeCall()
+		err := g.mu.failed
+		g.mu.Unlock()
+		if !ok {
 			return err
 		}
-		call := g.mu.calls[0]
-		g.mu.calls = g.mu.calls[1:]
-		g.mu.Unlock()
 		// A callback that takes too long is a program that stays away.
 		g.event(func(m *membership.Machine, now time.Time) { m.PollEnded(now) })
 		g.run(ctx, call)

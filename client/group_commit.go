@@ -256,11 +256,15 @@ func (g *GroupConsumer) mayCommitAgain(offsets map[TopicPartition]OffsetAndMetad
 		return member
 	case errors.Is(err, ErrUnknownMemberID), errors.Is(err, ErrFencedInstanceID), errors.Is(err, ErrClosed):
 		return false
-	case retriable(err):
-		return true
 	}
+	return mayPass(err)
+}
+
+// mayPass tells whether the same request to the coordinator may succeed later. An error that a
+// broker cannot name counts: it is often a passing one.
+func mayPass(err error) bool {
 	var code Error
-	return !errors.As(err, &code) // no broker was reached
+	return !errors.As(err, &code) || code.Retriable() || errors.Is(err, ErrUnknownServerError)
 }
 
 // commitOnce sends one commit under the identity that the member has now.

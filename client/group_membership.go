@@ -95,8 +95,7 @@ func (g *GroupConsumer) performLocked(a membership.Action) {
 			}
 			g.event(func(m *membership.Machine, now time.Time) { m.Left(now, a.Flight) })
 		})
-	case membership.Call:
-		g.mu.calls = append(g.mu.calls, a)
+	case membership.Tell:
 		g.k.tell()
 	case membership.Fail:
 		g.mu.failed = a.Err

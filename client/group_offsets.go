@@ -31,8 +31,7 @@ func (g *GroupConsumer) fetchCommitted(ctx context.Context, partitions []TopicPa
 	}
 	for failures := 1; ; failures++ {
 		offsets, err := g.fetchCommittedOnce(ctx, partitions)
-		var code Error
-		if err == nil || ctx.Err() != nil || errors.Is(err, ErrClosed) || errors.As(err, &code) && !code.Retriable() {
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrClosed) || !mayPass(err) {
 			return offsets, err
 		}
 		if late := g.pause(ctx, failures); late != nil {

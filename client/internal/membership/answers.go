@@ -289,10 +289,7 @@ func (m *Machine) backOff(now time.Time) {
 func (m *Machine) fail(err error) {
 	m.forgetIdentity()
 	m.lose()
-	for _, c := range m.then {
-		m.emit(c)
-	}
-	m.then, m.call, m.owned, m.state = nil, nil, nil, ended
+	m.state = ended
 	m.emit(Fail{err})
 	if m.closing {
 		m.emit(Gone{})

@@ -74,14 +74,10 @@ type (
 		To      int32
 		Request *kmsg.LeaveGroupRequest
 	}
-	// Call wants the program to be told of a change in what it owns; then CallDone. There is one at
-	// a time.
-	Call struct {
-		Kind       CallKind
-		Partitions []assignor.TopicPartition // sorted; may be empty with Assigned
-	}
-	// Fail says that the membership has ended for good: nothing mends Err. Lost partitions have
-	// been reported before.
+	// Tell wants the program to be told of changes in what it owns: see TakeCall.
+	Tell struct{}
+	// Fail says that the membership has ended for good: nothing mends Err. The program is still to
+	// be told what it has lost.
 	Fail struct{ Err error }
 	// Gone says that the member has left, after Close.
 	Gone struct{}
@@ -93,9 +89,15 @@ func (Learn) action()           {}
 func (Sync) action()            {}
 func (Heartbeat) action()       {}
 func (Leave) action()           {}
-func (Call) action()            {}
+func (Tell) action()            {}
 func (Fail) action()            {}
 func (Gone) action()            {}
+
+// Call is a change in what the program owns.
+type Call struct {
+	Kind       CallKind
+	Partitions []assignor.TopicPartition // sorted; may be empty with Assigned
+}
 
 // CallKind says how what is owned changes.
 type CallKind int8
@@ -157,8 +159,8 @@ type Machine struct {
 	members []assignor.Member
 	basis   map[string]assignor.Topic // what the leader's latest assignment rests on
 
-	call   *Call  // that the program is being told of
-	then   []Call // to follow it
+	call   *Call  // what the program is being told now
+	then   []Call // what it is to be told next; void once the membership is lost
 	polled pollTimer
 }
 
@@ -194,7 +196,7 @@ func (m *Machine) Coordinator() int32 { return m.coordinator }
 
 // Settled tells whether the member has an assignment and no reason to rejoin.
 func (m *Machine) Settled() bool {
-	return m.state == member && m.reason == "" && m.call == nil && len(m.then) == 0
+	return m.state == member && m.reason == "" && !m.telling()
 }
 
 // Watched gives the topics whose metadata matters: the program's, and for a leader everybody's.
@@ -218,7 +220,7 @@ func (m *Machine) Deadline() (at time.Time, ok bool) {
 	}
 	switch m.state {
 	case unjoined:
-		if m.call == nil && m.finding == 0 {
+		if !m.telling() && m.finding == 0 {
 			least(m.notBefore)
 		}
 	case member:
@@ -334,6 +336,27 @@ func (m *Machine) wants() bool { return len(m.subscribed) > 0 && !m.closing && !
 func (m *Machine) advance(now time.Time) {
 	for m.step(now) {
 	}
+	if m.call == nil && len(m.then) > 0 {
+		m.emit(Tell{})
+	}
+}
+
+// telling tells whether the program has yet to be told something, or to finish what it was told.
+func (m *Machine) telling() bool { return m.call != nil || len(m.then) > 0 }
+
+// TakeCall gives what the program is to be told now; CallDone must follow. There is one at a time.
+// Assigned partitions are owned from now on, revoked and lost ones until CallDone.
+func (m *Machine) TakeCall() (Call, bool) {
+	if m.call != nil || len(m.then) == 0 {
+		return Call{}, false
+	}
+	c := m.then[0]
+	m.then = m.then[1:]
+	m.call = &c
+	if c.Kind == Assigned {
+		m.owned = slices.SortedFunc(slices.Values(slices.Concat(m.owned, c.Partitions)), assignor.Compare)
+	}
+	return c, true
 }
 
 // step takes one step; false where there is none.
@@ -344,31 +367,16 @@ func (m *Machine) step(now time.Time) bool {
 	if !m.wants() {
 		return m.stepOut(now)
 	}
-	if m.call == nil && len(m.then) > 0 {
-		m.next()
-		return true
-	}
 	switch m.state {
 	case out:
 		m.state = unjoined
 		return true
 	case unjoined:
-		return m.call == nil && m.stepIn(now)
+		return !m.telling() && m.stepIn(now)
 	case member:
 		return m.stepMember(now)
 	}
 	return false
-}
-
-// next tells the program the next thing that it is to be told.
-func (m *Machine) next() {
-	c := m.then[0]
-	m.then = m.then[1:]
-	m.call = &c
-	if c.Kind == Assigned {
-		m.owned = slices.SortedFunc(slices.Values(slices.Concat(m.owned, c.Partitions)), assignor.Compare)
-	}
-	m.emit(c)
 }
 
 // stepIn finds the coordinator and joins.
@@ -399,7 +407,7 @@ func (m *Machine) find() bool {
 
 // stepMember beats, and gives up what must be given up before a rebalance.
 func (m *Machine) stepMember(now time.Time) bool {
-	if m.call == nil && len(m.then) == 0 && m.reason != "" {
+	if !m.telling() && m.reason != "" {
 		give := m.owned
 		if m.cfg.cooperative() {
 			give = nil
@@ -416,15 +424,18 @@ func (m *Machine) stepMember(now time.Time) bool {
 		m.state, m.beat = unjoined, 0
 		return true
 	}
-	switch {
-	case m.coordinator < 0:
-		return !now.Before(m.notBefore) && m.find()
-	default:
-		return m.stepBeat(now)
-	}
+	return m.stepSession(now)
 }
 
-// stepBeat keeps the session alive.
+// stepSession keeps the session alive, whatever the program does meanwhile.
+func (m *Machine) stepSession(now time.Time) bool {
+	if m.coordinator < 0 {
+		return !now.Before(m.notBefore) && m.find()
+	}
+	return m.stepBeat(now)
+}
+
+// stepBeat sends a heartbeat when one is due.
 func (m *Machine) stepBeat(now time.Time) bool {
 	if m.coordinator < 0 || m.beat != 0 || now.Before(m.nextBeat) {
 		return false
@@ -447,12 +458,8 @@ func (m *Machine) stepOut(now time.Time) bool {
 		m.state = out
 		return true
 	}
-	if m.call != nil {
-		return m.state == member && m.stepBeat(now) // the program finishes its work
-	}
-	if len(m.then) > 0 {
-		m.next()
-		return true
+	if m.telling() {
+		return m.state == member && m.stepSession(now) // the program finishes its work
 	}
 	if len(m.owned) > 0 {
 		m.then = append(m.then, Call{Revoked, m.owned})
