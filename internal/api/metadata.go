@@ -19,7 +19,7 @@ import (
 // 10 gives topic ids, 12 takes them (KIP-516), 13 has an error for the whole answer (KIP-1102).
 
 // autoCreateWait bounds how long a Metadata request waits for the topics that it makes. Past it the
-// answer is UNKNOWN_TOPIC_OR_PARTITION, which clients ask again about; the topics may yet appear.
+// topics may yet appear; the answer is the same.
 const autoCreateWait = 5 * time.Second
 
 // maxAutoCreated bounds the topics that one Metadata request makes. Those past it are answered with
@@ -42,11 +42,11 @@ func (h *Handler) metadata(_ context.Context, c *call) (wire.Reply, bool, error)
 	}
 	missing := h.toBeCreated(q)
 	return func(ctx context.Context, out *wire.Out) error {
-		refused, err := h.autoCreate(ctx, missing)
+		made, err := h.autoCreate(ctx, missing)
 		if err != nil {
 			return err
 		}
-		out.Append(h.describeMetadata(c.peer, q, refused).AppendTo)
+		out.Append(h.describeMetadata(c.peer, q, made).AppendTo)
 		return nil
 	}, len(missing) == 0, nil
 }
@@ -74,9 +74,11 @@ func (h *Handler) toBeCreated(q *kmsg.MetadataRequest) []string {
 	return missing
 }
 
-// autoCreate makes the missing topics and returns the codes of those that cannot be made. The topics
-// that were made are part of the image when it returns, so clients need not ask twice.
-func (h *Handler) autoCreate(ctx context.Context, missing []string) (refused map[string]int16, err error) {
+// autoCreate makes the missing topics and returns the code that each is answered with.
+// UNKNOWN_TOPIC_OR_PARTITION makes a client ask again, and is the code of a topic that has been made,
+// too, as in Kafka: who looks whether a topic is gone and forgets to forbid its creation is told that
+// it is gone, once. The second question finds the topic, for it is part of the image by then.
+func (h *Handler) autoCreate(ctx context.Context, missing []string) (made map[string]int16, err error) {
 	image := h.o.Images.Image() // requests before this one may have made some
 	missing = slices.DeleteFunc(missing, func(name string) bool { _, exists := image.Topic(name); return exists })
 	if len(missing) == 0 {
@@ -92,16 +94,15 @@ func (h *Handler) autoCreate(ctx context.Context, missing []string) (refused map
 		h.log.Warn("topics are not made by being used", "topics", missing, "err", err)
 		return nil, nil
 	}
-	refused = map[string]int16{}
+	made = map[string]int16{}
 	for _, t := range res.Topics {
-		// These stay as they are until somebody acts. Otherwise the topic is there now, or the client
-		// may as well ask again, which UNKNOWN_TOPIC_OR_PARTITION makes it do.
+		made[t.Topic] = kerr.UnknownTopicOrPartition.Code
 		switch t.ErrorCode {
 		case kerr.InvalidTopicException.Code, kerr.InvalidReplicationFactor.Code, kerr.PolicyViolation.Code:
-			refused[t.Topic] = t.ErrorCode
+			made[t.Topic] = t.ErrorCode // it stays so until somebody acts
 		}
 	}
-	return refused, nil
+	return made, nil
 }
 
 // refuseMetadata answers every topic of a request with an error.
@@ -124,7 +125,7 @@ func byID(q *kmsg.MetadataRequest) bool {
 	return slices.ContainsFunc(q.Topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != [16]byte{} })
 }
 
-func (h *Handler) describeMetadata(peer *wire.Peer, q *kmsg.MetadataRequest, refused map[string]int16) *kmsg.MetadataResponse {
+func (h *Handler) describeMetadata(peer *wire.Peer, q *kmsg.MetadataRequest, made map[string]int16) *kmsg.MetadataResponse {
 	image := h.o.Images.Image() // one image for the whole answer
 	res := kmsg.NewPtrMetadataResponse()
 	res.Version = q.Version
@@ -148,7 +149,7 @@ func (h *Handler) describeMetadata(peer *wire.Peer, q *kmsg.MetadataRequest, ref
 	case byID(q):
 		res.Topics = d.byID(q)
 	default:
-		res.Topics = d.byName(q, refused)
+		res.Topics = d.byName(q, made)
 	}
 	return res
 }
@@ -181,7 +182,7 @@ func (d *topicDescriber) byID(q *kmsg.MetadataRequest) (all []kmsg.MetadataRespo
 	return all
 }
 
-func (d *topicDescriber) byName(q *kmsg.MetadataRequest, refused map[string]int16) (all []kmsg.MetadataResponseTopic) {
+func (d *topicDescriber) byName(q *kmsg.MetadataRequest, made map[string]int16) (all []kmsg.MetadataResponseTopic) {
 	seen := map[string]bool{}
 	for _, asked := range q.Topics {
 		if asked.Topic == nil || seen[*asked.Topic] {
@@ -189,13 +190,14 @@ func (d *topicDescriber) byName(q *kmsg.MetadataRequest, refused map[string]int1
 		}
 		name := *asked.Topic
 		seen[name] = true
-		if t, ok := d.image.Topic(name); ok {
+		code, justMade := made[name]
+		if t, ok := d.image.Topic(name); ok && !justMade {
 			all = append(all, d.topic(t))
 			continue
 		}
 		missing := kmsg.NewMetadataResponseTopic()
 		missing.Topic, missing.ErrorCode, missing.IsInternal = &name, missingTopic(name), controller.InternalTopic(name)
-		if code, ok := refused[name]; ok {
+		if justMade {
 			missing.ErrorCode = code
 		}
 		if d.operations {

@@ -107,7 +107,7 @@ func TestMetadataAuthorizedOperations(t *testing.T) {
 }
 
 // TestMetadataMakesTopics: a topic that is asked for by name is made, where broker and client allow
-// it, and described at once.
+// it. The answer says that it is unknown; to the next question it is there.
 func TestMetadataMakesTopics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStack(t, "num.partitions=3")
@@ -118,11 +118,13 @@ func TestMetadataMakesTopics(t *testing.T) {
 		if _, ready, err := s.begin(s.peer(), q); ready || err != nil {
 			t.Fatal("a reply that waits for the controller promises not to wait", err)
 		}
+		s.wantAnswers(q, "x:3:0")
 		s.wantAnswers(q, "x:0:3")
-		s.wantAnswers(metadataOf(3, "y", "not legal", "x"), "y:0:3", "not legal:17:0", "x:0:3")
-		s.wantAnswers(metadataOf(3, "p.q"), "p.q:0:3")
+		s.wantAnswers(metadataOf(3, "y", "not legal", "x"), "y:3:0", "not legal:17:0", "x:0:3")
+		s.wantAnswers(metadataOf(3, "p.q"), "p.q:3:0")
 		s.wantAnswers(metadataOf(3, "p_q"), "p_q:17:0") // its metrics would be p.q's
 		s.wantAnswers(metadataOf(3, "__cluster_metadata"), "__cluster_metadata:3:0")
+		s.wantAnswers(metadataOf(3, "__consumer_offsets"), "__consumer_offsets:3:0")
 		res := s.wantAnswers(metadataOf(3, "__consumer_offsets"), "__consumer_offsets:0:50")
 		if !res.Topics[0].IsInternal {
 			t.Error("__consumer_offsets is not internal")
@@ -160,7 +162,7 @@ func TestMetadataMakesTopicsByTheHundred(t *testing.T) {
 		for i := range names {
 			names[i] = fmt.Sprint("topic-", i/2)
 		}
-		for _, there := range []int{maxAutoCreated, maxAutoCreated + 50} {
+		for _, there := range []int{0, maxAutoCreated, maxAutoCreated + 50} {
 			res := ask[*kmsg.MetadataResponse](s, metadataOf(3, names...))
 			made := 0
 			for _, topic := range res.Topics {
@@ -179,19 +181,20 @@ func TestMetadataMakesTopicsByTheHundred(t *testing.T) {
 		if len(asked.calls) != 2 || len(asked.calls[0]) != maxAutoCreated || len(asked.calls[1]) != 50 {
 			t.Fatalf("%d calls: %q", len(asked.calls), asked.calls)
 		}
-		// Made by the request before, on the same connection: nothing is left to ask for.
+		// Made by the request before, on the same connection: nothing is left to ask for, and it is there.
 		q := metadataOf(3, "late")
 		first, _, errA := s.begin(s.peer(), q)
 		second, ready, errB := s.begin(s.peer(), q)
 		if errA != nil || errB != nil || ready {
 			t.Fatal(errA, errB, ready)
 		}
-		for _, reply := range []wire.Reply{first, second} {
+		for n, reply := range []wire.Reply{first, second} {
+			want := []string{"late:3:0", "late:0:1"}[n]
 			res, err := s.finish(s.ctx, q, reply)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := answers(res.(*kmsg.MetadataResponse)); !slices.Equal(got, []string{"late:0:1"}) {
+			if got := answers(res.(*kmsg.MetadataResponse)); !slices.Equal(got, []string{want}) {
 				t.Fatalf("%q", got)
 			}
 		}
