@@ -64,3 +64,42 @@ func ExampleResource_String() {
 	fmt.Println(admin.Topic("orders"), "and", admin.Broker(3), "and", admin.AllBrokers())
 	// Output: topic orders and broker 3 and all brokers
 }
+
+func ExampleAdmin_Lag() {
+	c, err := client.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	groups, err := admin.New(c).Lag(context.Background(), client.ReadCommitted, "billing", "shipping")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for i := range groups {
+		g := &groups[i]
+		if g.Err != nil {
+			fmt.Println(g.Group, g.Err)
+			continue
+		}
+		fmt.Println(g.Group, g.State, len(g.Members), "members,", g.Total(), "records behind")
+	}
+}
+
+func ExampleAdmin_AlterGroupOffsets() {
+	c, err := client.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	results, err := admin.New(c).AlterGroupOffsets(context.Background(), "billing", map[client.TopicPartition]client.OffsetAndMetadata{
+		{Topic: "orders", Partition: 0}: {Offset: 1000},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, r := range results {
+		if errors.Is(r.Err, client.ErrNonEmptyGroup) {
+			fmt.Println("stop the consumers first")
+		}
+	}
+}

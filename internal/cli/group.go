@@ -139,7 +139,7 @@ func unknownGroup(ctx context.Context, a *admin.Admin, name string, err error) e
 	if groups, listErr := a.ListGroups(ctx); listErr == nil {
 		var names []string
 		for _, g := range groups {
-			if g.Group == name {
+			if g.Group == name && g.Type != admin.ClassicGroup && g.Type != admin.ConsumerGroup {
 				return fmt.Errorf("group %s is of type %s, which this command does not know: %w", name, g.Type, err)
 			}
 			names = append(names, g.Group)

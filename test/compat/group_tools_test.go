@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf16"
@@ -26,16 +27,17 @@ import (
 )
 
 const (
-	consumerGroups  = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
-	groupsCommand   = "org.apache.kafka.tools.GroupsCommand"
-	offsetsFormat   = "org.apache.kafka.tools.consumer.OffsetsMessageFormatter"
-	metadataFormat  = "org.apache.kafka.tools.consumer.GroupMetadataMessageFormatter"
-	groupTopic      = "group-tools"
-	liveGroup       = "group-tools-live"
-	idleGroup       = "group-tools-idle"
-	recordsEach     = 40 // in each of the three partitions of groupTopic
-	firstRecordTime = 1_700_000_000_000
+	consumerGroups = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+	groupsCommand  = "org.apache.kafka.tools.GroupsCommand"
+	offsetsFormat  = "org.apache.kafka.tools.consumer.OffsetsMessageFormatter"
+	metadataFormat = "org.apache.kafka.tools.consumer.GroupMetadataMessageFormatter"
+	groupTopic     = "group-tools"
+	liveGroup      = "group-tools-live"
+	idleGroup      = "group-tools-idle"
+	recordsEach    = 40 // in each of the three partitions of groupTopic
 )
+
+var firstRecordTime = msTime(1_700_000_000_000) // the others follow a minute apart each
 
 // TestGroupTools lets Apache Kafka's tools for groups and ours look at the same groups, one with members and
 // one without, and change them in turn: what the one says or does, the other says and sees.
@@ -52,6 +54,7 @@ func TestGroupTools(t *testing.T) {
 	g.sub("files of plans", groupTools.files)
 	g.sub("offsets formatter", groupTools.offsetsFormatter)
 	g.sub("group metadata formatter", groupTools.metadataFormatter)
+	g.sub("our consumer beside Kafka's", groupTools.mixed)
 	g.sub("deletion", groupTools.deletion)
 }
 
@@ -111,7 +114,7 @@ func (g groupTools) tryOurs(args ...string) (stdout, stderr string, err error) {
 	return rig.Try(g.t, nil, rig.Binary(g.t), append(args, "-b", g.b.Addr)...)
 }
 
-// prepare makes a topic with records a second apart, a group with two members, one of them static,
+// prepare makes a topic with records a minute apart, a group with two members, one of them static,
 // and a group of which only commits are left.
 func (g groupTools) prepare() {
 	createTopic(g.t, g.b.Addr, groupTopic, 3, "retention.ms=-1") // the records are old
@@ -119,7 +122,7 @@ func (g groupTools) prepare() {
 	producer := kgoClient(g.t, g.b.Addr, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	for i := range recordsEach {
 		for p := range int32(3) {
-			producer.Produce(ctx, &kgo.Record{Topic: groupTopic, Partition: p, Timestamp: msTime(firstRecordTime + 1000*int64(i)), Value: []byte("x")},
+			producer.Produce(ctx, &kgo.Record{Topic: groupTopic, Partition: p, Timestamp: firstRecordTime.Add(time.Duration(i) * time.Minute), Value: []byte("x")},
 				func(_ *kgo.Record, err error) {
 					if err != nil {
 						g.t.Errorf("produce: %v", err)
@@ -403,7 +406,7 @@ type ourReset struct {
 // plans makes the same plan with both tools, and carries none out.
 func (g groupTools) plans() {
 	all := []string{"--topic", groupTopic}
-	at := time.UnixMilli(firstRecordTime + 12_500).UTC()
+	at := firstRecordTime.Add(12*time.Minute + 30*time.Second).UTC()
 	for name, args := range map[string][]string{
 		"earliest":              append(all, "--to-earliest"),
 		"latest":                append(all, "--to-latest"),
@@ -416,7 +419,7 @@ func (g groupTools) plans() {
 		"a time with a zone":    append(all, "--to-datetime", at.In(time.FixedZone("", 7200)).Format("2006-01-02T15:04:05.000-07:00")),
 		"a time without a zone": append(all, "--to-datetime", at.Format("2006-01-02T15:04:05.000")),
 		"a time to come":        append(all, "--to-datetime", "2200-01-01T00:00:00.000"),
-		"a duration":            append(all, "--by-duration", fmt.Sprintf("PT%dS", time.Now().Unix()-firstRecordTime/1000-20)),
+		"a duration":            append(all, "--by-duration", fmt.Sprintf("PT%dS", int(time.Since(firstRecordTime.Add(20*time.Minute)).Seconds()))),
 	} {
 		var theirs, got []string
 		for _, row := range g.kafka(append([]string{"--reset-offsets", "--group", idleGroup, "--dry-run"}, args...)...) {
@@ -427,10 +430,10 @@ func (g groupTools) plans() {
 			got = append(got, fmt.Sprintf("%s %d %d", o.Topic, o.Partition, o.New))
 		}
 		slices.Sort(theirs)
-		if name == "a duration" { // measured from two moments some seconds apart
-			for i := range min(len(theirs), len(got)) {
-				if a, b := lastNumber(g.t, theirs[i]), lastNumber(g.t, got[i]); b < a || b > a+20 || a < 20 || a == recordsEach {
-					g.t.Errorf("%s: %s; Kafka's tool says %s some seconds before", name, got[i], theirs[i])
+		if name == "a duration" { // measured from two moments, some seconds apart, not long after it was made
+			for i := range max(len(theirs), len(got)) {
+				if a, b := lastNumber(g.t, theirs[i]), lastNumber(g.t, got[i]); a < 20 || b < a || b >= recordsEach {
+					g.t.Errorf("%s: %s; Kafka's tool said %s before", name, got[i], theirs[i])
 				}
 			}
 			continue
@@ -540,34 +543,39 @@ func formatted[T any](g groupTools, group, formatter string) []T {
 	}
 }
 
-func (g groupTools) offsetsFormatter() {
-	type record struct {
-		Key struct {
-			Type int
-			Data struct {
-				Group, Topic string
-				Partition    int32
-			}
-		}
-		Value *struct {
-			Version int
-			Data    struct {
-				Offset          int64
-				LeaderEpoch     int32
-				Metadata        string
-				CommitTimestamp int64
-			}
+// offsetRecord is what Kafka's formatter prints of a commit, or with a null value of its deletion.
+type offsetRecord struct {
+	Key struct {
+		Type int
+		Data struct {
+			Group, Topic string
+			Partition    int32
 		}
 	}
+	Value *struct {
+		Version int
+		Data    struct {
+			Offset          int64
+			LeaderEpoch     int32
+			Metadata        string
+			CommitTimestamp int64
+		}
+	}
+}
+
+func (g groupTools) offsetsFormatter() {
 	for _, group := range []string{liveGroup, idleGroup} {
 		last, newest := map[int32]int64{}, int64(0)
-		for _, r := range formatted[record](g, group, offsetsFormat) {
+		for _, r := range formatted[offsetRecord](g, group, offsetsFormat) {
 			if r.Key.Data.Group != group {
 				continue
 			}
 			if r.Key.Type != 1 || r.Key.Data.Topic != groupTopic || r.Value == nil {
 				g.t.Errorf("%+v", r)
 				continue
+			}
+			if r.Value.Version != 4 {
+				g.t.Errorf("a commit in version %d, Apache Kafka 4.3.1 writes 4: %+v", r.Value.Version, r)
 			}
 			if r.Value.Data.Metadata == "" && r.Value.Data.LeaderEpoch != -1 || r.Value.Data.Metadata != "" && r.Value.Data.LeaderEpoch != 0 {
 				g.t.Errorf("leader epoch beside %q: %+v", r.Value.Data.Metadata, r.Value.Data)
@@ -640,6 +648,89 @@ func (g groupTools) metadataFormatter() {
 	}
 }
 
+// mixed has a member of ours and one of Kafka's share a topic: each gets partitions, and what they
+// have printed, together, is every record once.
+func (g groupTools) mixed() {
+	const topic, group = groupTopic + "-mixed", "group-tools-mixed"
+	createTopic(g.t, g.b.Addr, topic, 4)
+	var mu sync.Mutex
+	printed := map[string]string{} // by value: who
+	take := func(who string) func(string) {
+		return func(line string) {
+			if _, err := strconv.Atoi(line); err != nil {
+				return // Kafka's consumer has things to say beside its records
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if other, twice := printed[line]; twice {
+				g.t.Errorf("%s printed %q, and so did %s", who, line, other)
+			}
+			printed[line] = who
+		}
+	}
+	ours := rig.Launch(g.t, "our consumer", []string{
+		rig.Binary(g.t), "consume", topic, "--group", group, "--follow", "-b", g.b.Addr, "--assignor", "range",
+	}, take("ours"))
+	kafkas := rig.Launch(g.t, "Kafka's consumer", rig.JavaCommand(g.t, consoleConsumer, "--bootstrap-server", g.b.Addr, "--topic", topic,
+		"--group", group, "--command-property", "auto.offset.reset=earliest",
+		"--command-property", "partition.assignment.strategy=org.apache.kafka.clients.consumer.RangeAssignor"), take("Kafka's"))
+	rig.Eventually(g.t, patience, "each member has two partitions", func() bool {
+		stdout, _, err := g.tryOurs("group", "describe", group, "-o", "json")
+		if err != nil {
+			return false // nobody has joined yet
+		}
+		d := decodeJSON[[]ourGroup](g.t, "the group", stdout)[0]
+		return d.State == "Stable" && len(d.Members) == 2 && len(d.Members[0].Assignment[topic]) == 2 && len(d.Members[1].Assignment[topic]) == 2
+	})
+	producer := kgoClient(g.t, g.b.Addr, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	send := func(from, to int) {
+		g.t.Helper()
+		for i := from; i < to; i++ {
+			r := &kgo.Record{Topic: topic, Partition: int32(i % 4), Value: fmt.Append(nil, i)}
+			if err := producer.ProduceSync(within(g.t, patience), r).FirstErr(); err != nil {
+				g.t.Fatal(err)
+			}
+		}
+	}
+	count := func(n int) func() bool {
+		return func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(printed) == n
+		}
+	}
+	send(0, 100)
+	rig.Eventually(g.t, patience, "both have printed what is theirs", count(100))
+	mu.Lock()
+	byOurs := 0
+	for _, who := range printed {
+		if who == "ours" {
+			byOurs++
+		}
+	}
+	mu.Unlock()
+	if byOurs != 50 {
+		g.t.Errorf("ours printed %d of 100", byOurs)
+	}
+	ours.Terminate()
+	ours.Succeeds(patience)
+	rig.Eventually(g.t, patience, "Kafka's member has all", func() bool {
+		d := g.described(group)
+		return d.State == "Stable" && len(d.Members) == 1 && len(d.Members[0].Assignment[topic]) == 4
+	})
+	send(100, 140)
+	rig.Eventually(g.t, patience, "Kafka's member has printed the rest", count(140))
+	kafkas.Terminate()
+	<-kafkas.Ended()
+	rig.Eventually(g.t, patience, "everything is committed", func() bool {
+		d := g.described(group)
+		return d.State == "Empty" && d.TotalLag == 0 && len(d.Partitions) == 4
+	})
+	if _, stderr, err := g.tryOurs("group", "delete", group); err != nil {
+		g.t.Errorf("delete the group: %v\n%s", err, stderr)
+	}
+}
+
 // deletion deletes some offsets with each tool, then groups with each.
 func (g groupTools) deletion() {
 	if _, _, err := g.tryOurs("group", "delete-offsets", idleGroup, "--topic", groupTopic+":1"); err != nil {
@@ -662,6 +753,15 @@ func (g groupTools) deletion() {
 	contains(g.t, "deleting what is not there", stderr, "there is no group")
 	if _, _, err := g.tryOurs("group", "delete", idleGroup); err != nil {
 		g.t.Fatal(err)
+	}
+	last := map[int32]bool{} // by partition: deleted
+	for _, r := range formatted[offsetRecord](g, idleGroup, offsetsFormat) {
+		if r.Key.Data.Group == idleGroup {
+			last[r.Key.Data.Partition] = r.Value == nil
+		}
+	}
+	if !last[0] || !last[1] || !last[2] {
+		g.t.Errorf("the log ends with commits of a group that has been deleted: %v", last)
 	}
 	out, _ := rig.TryJava(g.t, nil, consumerGroups, "--bootstrap-server", g.b.Addr, "--delete", "--group", idleGroup)
 	contains(g.t, "Kafka's deletion of what is not there", out, "GroupIdNotFoundException")
