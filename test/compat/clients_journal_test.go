@@ -40,13 +40,16 @@ type groupMember struct {
 	library *library
 
 	// Guarded by the journal.
-	holds    map[int32]bool
-	next     map[int32]int64 // within a period: what has to come next
-	assigned int             // lines of assignment
-	revoked  int             // lines of revocation that took something
-	read     int
-	left     bool
+	holds   map[int32]bool
+	next    map[int32]int64 // within a period: what has to come next
+	revoked int             // lines of revocation that took something
+	read    int
+	left    bool
+	events  []string // the last of its assignments, revocations and commits, with the time
 }
+
+// keptEvents bounds what a failure shows of a member's history.
+const keptEvents = 12
 
 func newJournal(t *testing.T, b *rig.Broker, topic, group string) *journal {
 	return &journal{
@@ -70,9 +73,9 @@ func (j *journal) join(l *library, name string, flags ...string) *groupMember {
 func (j *journal) note(m *groupMember, name string, line printed) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	m.remember(line)
 	switch {
 	case line.Assigned != nil:
-		m.assigned++
 		for _, p := range *line.Assigned {
 			m.holds[p] = true
 			delete(m.next, p)
@@ -95,6 +98,23 @@ func (j *journal) note(m *groupMember, name string, line printed) {
 	}
 	close(j.changed)
 	j.changed = make(chan struct{})
+}
+
+func (m *groupMember) remember(line printed) {
+	var event string
+	switch {
+	case line.Assigned != nil:
+		event = fmt.Sprintf("assigned %v", *line.Assigned)
+	case line.Revoked != nil:
+		event = fmt.Sprintf("revoked %v", *line.Revoked)
+	case line.Committed != nil:
+		event = fmt.Sprintf("committed %v", line.Committed)
+	default:
+		return
+	}
+	if m.events = append(m.events, time.Now().Format("15:04:05.000 ")+event); len(m.events) > keptEvents {
+		m.events = m.events[1:]
+	}
 }
 
 func (j *journal) noteRecord(m *groupMember, name string, p int32, o int64) {
@@ -158,14 +178,13 @@ func (j *journal) state() string {
 		fmt.Fprintf(&text, "partition %d: %d offsets read, %d committed\n", p, len(seen), j.committed[p])
 	}
 	for _, m := range j.members {
-		fmt.Fprintf(&text, "%s has %v, has read %d records. ", m.Name, sortedPartitions(m.holds), m.read)
+		fmt.Fprintf(&text, "%s has %v, has read %d records. %s\n", m.Name, sortedPartitions(m.holds), m.read, strings.Join(m.events, ", "))
 		if !m.left {
-			text.WriteString(m.Said())
+			text.WriteString(m.Said() + "\n")
 		}
-		text.WriteString("\n")
 	}
 	log := j.broker.Log()
-	fmt.Fprintf(&text, "the broker said last:\n%s", log[max(0, len(log)-3000):])
+	fmt.Fprintf(&text, "it is %s\nthe broker said last:\n%s", time.Now().Format("15:04:05.000"), log[max(0, len(log)-3000):])
 	return text.String()
 }
 

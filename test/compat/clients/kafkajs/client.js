@@ -201,6 +201,7 @@ async function group (flags) {
   const { topic } = flags
   const consumer = member(flags)
   follow(consumer, topic)
+  process.once('SIGTERM', () => leave(consumer))
   await consumer.connect()
   await consumer.subscribe({ topic, fromBeginning: true })
   await consumer.run({
@@ -236,7 +237,6 @@ async function group (flags) {
       }
     }
   })
-  process.once('SIGTERM', () => leave(consumer))
 }
 
 async function leave (consumer) {
