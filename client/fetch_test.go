@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -27,6 +28,7 @@ func TestIdlePartitionsAreNamedOnce(t *testing.T) {
 		poll(t, k, 1)
 		k.Pause(TopicPartition{"t", 8})
 		time.Sleep(time.Second)
+		synctest.Wait()
 		named, forgotten, whole := 0, 0, 0
 		for _, s := range f.requests(1) {
 			r := s.req.(*kmsg.FetchRequest)

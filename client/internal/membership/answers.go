@@ -142,17 +142,25 @@ func (m *Machine) Learned(now time.Time, f Flight, topics map[string]assignor.To
 		return
 	}
 	m.request = 0
+	before := m.basis
 	m.basis = map[string]assignor.Topic{}
 	for _, name := range topicsOf(m.members) {
 		m.basis[name] = topics[name]
 	}
-	if !m.leads { // a static leader that came back: the group keeps its assignment (KIP-814)
-		m.leads = true
-		m.sync(nil)
+	if m.leads {
+		m.sync(m.protocol.Assign(topics, m.members))
 		return
 	}
-	m.sync(m.protocol.Assign(topics, m.members))
-	m.advance(now)
+	// A static leader that came back: the group keeps its assignment (KIP-814), which rests on what
+	// was known when it was made.
+	m.leads = true
+	for name, was := range before {
+		if _, wanted := m.basis[name]; wanted {
+			m.basis[name] = was
+		}
+	}
+	m.sync(nil)
+	m.compare(topics)
 }
 
 // sync sends the leader's assignment, or asks for ours.

@@ -299,12 +299,17 @@ func (m *Machine) Metadata(now time.Time, topics map[string]assignor.Topic) {
 	if m.state != member || !m.leads {
 		return
 	}
+	m.compare(topics)
+	m.advance(now)
+}
+
+// compare wants a rebalance where the assignment rests on other partitions than there are.
+func (m *Machine) compare(topics map[string]assignor.Topic) {
 	for name, was := range m.basis {
 		is := topics[name]
 		// A topic that is not there just now may be one that a broker has not heard of yet.
 		if is.Partitions > 0 && (is.Partitions != was.Partitions || was.Partitions > 0 && is.ID != was.ID) {
 			m.rejoin("the partitions of topic " + name + " have changed")
-			m.advance(now)
 			return
 		}
 	}
