@@ -20,7 +20,7 @@ type mixture struct {
 
 var mixtures = []mixture{
 	{"range", []string{"java-4.3.1", "confluent-python", "franz-go", "kafka-python"}},
-	{"roundrobin", []string{"kafka-go", "java-2.8.2", "aiokafka", "rdkafka-rust", "sarama"}},
+	{"roundrobin", []string{"aiokafka", "java-2.8.2", "kafka-python", "rdkafka-rust", "sarama"}},
 	{"sticky", []string{"java-3.9.1", "franz-go", "sarama"}},
 	{"cooperative-sticky", []string{"confluent-python", "java-4.3.1", "franz-go"}},
 }
@@ -30,7 +30,7 @@ func mixed(t *testing.T, m mixture, v *compatibility) {
 	b := rig.Start(t, groupSettings...)
 	createTopic(t, b.Addr, topic, mixedPartitions)
 	j := newJournal(t, b, topic, group)
-	producer := v.library(t, "franz-go").produce(t, "producer", "--brokers", b.Addr, "--topic", topic, "--start", "0", "--count", "3000",
+	producer := v.library(t, m.members[len(m.members)-1]).produce(t, "producer", "--brokers", b.Addr, "--topic", topic, "--start", "0", "--count", "3000",
 		"--size", flagOf(recordSize), "--pace-ms", "3")
 	var members []*groupMember
 	for _, name := range m.members {

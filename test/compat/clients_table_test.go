@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,16 @@ func (v *compatibility) library(t *testing.T, name string) *library {
 	}
 	t.Fatalf("%s was not built", name)
 	return nil
+}
+
+// has says whether all of these libraries are among those of this run.
+func (v *compatibility) has(names []string) bool {
+	for _, name := range names {
+		if !slices.ContainsFunc(v.libraries, func(l *library) bool { return l.name == name }) {
+			return false
+		}
+	}
+	return true
 }
 
 // run runs a scenario as a subtest and keeps its verdict.

@@ -26,7 +26,10 @@ func (client) About() program.About {
 		Client: "kafka-go", Version: program.ModuleVersion("github.com/segmentio/kafka-go"), Language: "Go",
 		Codecs: []string{"none", "gzip", "snappy", "lz4", "zstd"}, Acks: []string{"0", "1", "all"},
 		Commits: true, Listener: true, Assignors: []string{"range", "roundrobin"},
-		Notes: []string{"Its writer is never idempotent."},
+		Notes: []string{
+			"Its writer is never idempotent.",
+			"It shares groups with itself alone: its members' subscriptions claim a version whose fields they lack, and those of others are refused for the fields they have.",
+		},
 	}
 }
 
