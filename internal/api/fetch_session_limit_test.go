@@ -52,7 +52,6 @@ func TestFetchSessionPartitionBytes(t *testing.T) {
 				want(q, fmt.Sprintf("%s-%07d", name, number), metadata.UUID{}, 0, 0)
 			}
 			body := q.AppendTo(nil)
-			q = nil
 			before := heapBytes()
 			s := newSession()
 			func() {

@@ -98,7 +98,6 @@ type encoder struct {
 	flexible bool
 }
 
-func (e *encoder) int8(v int8)   { e.dst = append(e.dst, byte(v)) }
 func (e *encoder) int16(v int16) { e.dst = binary.BigEndian.AppendUint16(e.dst, uint16(v)) }
 func (e *encoder) int32(v int32) { e.dst = binary.BigEndian.AppendUint32(e.dst, uint32(v)) }
 func (e *encoder) int64(v int64) { e.dst = binary.BigEndian.AppendUint64(e.dst, uint64(v)) }

@@ -252,9 +252,16 @@ func TestProduceSequences(t *testing.T) {
 			code     int16
 			offset   int64
 		}{
-			{0, 0, 2, 0, 0}, {0, 2, 3, 0, 2}, {0, 0, 2, 0, 0}, {0, 2, 3, 0, 2}, {0, 5, 1, 0, 5},
-			{0, 7, 1, kerr.OutOfOrderSequenceNumber.Code, -1}, {0, 6, 1, 0, 6},
-			{1, 3, 1, kerr.OutOfOrderSequenceNumber.Code, -1}, {1, 0, 1, 0, 7}, {0, 7, 1, kerr.InvalidProducerEpoch.Code, -1},
+			{0, 0, 2, 0, 0},
+			{0, 2, 3, 0, 2},
+			{0, 0, 2, 0, 0},
+			{0, 2, 3, 0, 2},
+			{0, 5, 1, 0, 5},
+			{0, 7, 1, kerr.OutOfOrderSequenceNumber.Code, -1},
+			{0, 6, 1, 0, 6},
+			{1, 3, 1, kerr.OutOfOrderSequenceNumber.Code, -1},
+			{1, 0, 1, 0, 7},
+			{0, 7, 1, kerr.InvalidProducerEpoch.Code, -1},
 		} {
 			if code, offset := send(c.epoch, c.sequence, c.n); code != c.code || offset != c.offset {
 				t.Fatalf("epoch %d sequence %d: code %d offset %d, want %d %d", c.epoch, c.sequence, code, offset, c.code, c.offset)

@@ -77,8 +77,10 @@ func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Append
 		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
 	}
 	if duplicate != nil {
-		return Appended{First: duplicate.LastOffset - int64(duplicate.Delta), Next: duplicate.LastOffset + 1,
-			Start: progress.Start, Duplicate: true}, nil
+		return Appended{
+			First: duplicate.LastOffset - int64(duplicate.Delta), Next: duplicate.LastOffset + 1,
+			Start: progress.Start, Duplicate: true,
+		}, nil
 	}
 	b.Assign(progress.End, o.LeaderEpoch)
 	if err := l.write(b, o.NowMs, cfg); err != nil {
@@ -164,10 +166,6 @@ func (l *Log) write(b batch.Batch, nowMs int64, cfg *Config) error {
 	l.publish(s, b, at, started, ended)
 	l.producers.Trim(l.dir.maxProducers)
 	return nil
-}
-
-func isMarker(c *batch.Control) bool {
-	return c.Type == batch.AbortMarker || c.Type == batch.CommitMarker
 }
 
 // parseMarker reads the transaction marker in a control batch; nil for every other batch.

@@ -303,7 +303,7 @@ func (k *keeper) shut(files []*segment.File) {
 		}
 		if logs[l] {
 			if err := f.Shut(false); err != nil {
-				d.fail(fmt.Errorf("close %s: %w", f.Path(), err))
+				_ = d.fail(fmt.Errorf("close %s: %w", f.Path(), err)) // told by the housekeeping
 			}
 		}
 	}

@@ -526,6 +526,6 @@ func (l *Log) failed(doing string, err error) error {
 // descriptors, is tolerated.
 func (l *Log) tolerate(err error) {
 	if err != nil && !disk.IsNoSpace(err) && !disk.IsExhausted(err) && !errors.Is(err, segment.ErrGone) {
-		l.dir.fail(err)
+		_ = l.dir.fail(err) // told by the housekeeping
 	}
 }

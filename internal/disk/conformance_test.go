@@ -398,7 +398,7 @@ func TestConcurrentUseOfOneFile(t *testing.T) {
 					if _, err := f.WriteAt([]byte(line), int64(w*each+i)*8); err != nil {
 						t.Error(err)
 					}
-					if _, err := f.ReadAt(make([]byte, 8), int64(w*each+i)*8); err != nil && err != io.EOF {
+					if _, err := f.ReadAt(make([]byte, 8), int64(w*each+i)*8); err != nil && !errors.Is(err, io.EOF) {
 						t.Error(err)
 					}
 				}

@@ -185,7 +185,7 @@ func (m *Mem) locked(f func() error) error {
 
 // inPath says of an error what was being done to what.
 func inPath(op Op, err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
 	if op.Kind == OpRename || op.Kind == OpExchange {

@@ -100,7 +100,7 @@ func syncfsReports(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	switch int64(s.Type) { // 32 bits wide on some platforms
+	switch int64(s.Type) { //nolint:unconvert // 32 bits wide on some platforms
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
 		return true, nil
 	}

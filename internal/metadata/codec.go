@@ -46,8 +46,10 @@ func (r *PartitionRecord) envelope() *Envelope { return &Envelope{Kind: &Envelop
 func (r *PartitionChangeRecord) envelope() *Envelope {
 	return &Envelope{Kind: &Envelope_PartitionChange{r}}
 }
+
 func (r *TopicRemovalRecord) envelope() *Envelope { return &Envelope{Kind: &Envelope_TopicRemoval{r}} }
-func (r *ProducerIDsRecord) envelope() *Envelope  { return &Envelope{Kind: &Envelope_ProducerIds{r}} }
+
+func (r *ProducerIDsRecord) envelope() *Envelope { return &Envelope{Kind: &Envelope_ProducerIds{r}} }
 
 // record opens the envelope; nil if it is empty.
 func (e *Envelope) record() Record {

@@ -292,10 +292,16 @@ func TestMissingMetadataLogIsNoReasonToDeleteData(t *testing.T) {
 		undo     []string
 		complain []string
 	}{
-		{"directories in another order", func(_ *clustertest.World, n *clustertest.Node) { n.Set("log.dirs=/more,/data") },
-			[]string{"log.dirs=/data,/more"}, []string{"/data", "metadata.log.dir"}},
-		{"metadata.log.dir forgotten", func(_ *clustertest.World, n *clustertest.Node) { n.Set("metadata.log.dir=/elsewhere") },
-			[]string{"metadata.log.dir"}, []string{"metadata.log.dir"}},
+		{
+			"directories in another order", func(_ *clustertest.World, n *clustertest.Node) { n.Set("log.dirs=/more,/data") },
+			[]string{"log.dirs=/data,/more"},
+			[]string{"/data", "metadata.log.dir"},
+		},
+		{
+			"metadata.log.dir forgotten", func(_ *clustertest.World, n *clustertest.Node) { n.Set("metadata.log.dir=/elsewhere") },
+			[]string{"metadata.log.dir"},
+			[]string{"metadata.log.dir"},
+		},
 		{"the metadata's directory replaced by an empty one", func(_ *clustertest.World, n *clustertest.Node) {
 			n.Set("log.dirs=/new,/more")
 		}, []string{"log.dirs=/data,/more"}, []string{"metadata.log.dir"}},
@@ -393,7 +399,8 @@ func TestNodeOnFilesAndSockets(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	set, warnings, err := config.Load(config.Sources{Flags: []config.Setting{
-		{Key: "log.dirs", Value: dir + "/one,./two"}, {Key: "listeners", Value: "PLAINTEXT://127.0.0.1:0"},
+		{Key: "log.dirs", Value: dir + "/one,./two"},
+		{Key: "listeners", Value: "PLAINTEXT://127.0.0.1:0"},
 		{Key: "admin.listener", Value: "127.0.0.1:0"},
 	}})
 	if err != nil || len(warnings) > 0 {

@@ -91,7 +91,7 @@ func decodeSnapshot(c *batch.Checker, data []byte) (m *pb.SnapshotMetadata, reco
 		data = rest
 		for r, err := range c.Records(b) {
 			if err != nil || len(r.Key) != 1 || m == nil && r.Key[0] != keyHeader {
-				return nil, nil, fmt.Errorf("snapshot: %w: unexpected record (%v)", ErrDamaged, err)
+				return nil, nil, errors.Join(fmt.Errorf("snapshot: %w: unexpected record", ErrDamaged), err)
 			}
 			switch r.Key[0] {
 			case keyHeader:

@@ -53,8 +53,12 @@ func BenchmarkRequest(b *testing.B) {
 		depth int
 		bytes int
 	}{
-		{"ready", true, 1, 200}, {"ready/burst=5", true, 5, 200}, {"ready/bytes=16384", true, 1, 16 << 10},
-		{"ready/bytes=1MiB", true, 1, 1 << 20}, {"waits", false, 1, 200}, {"waits/burst=5", false, 5, 200},
+		{"ready", true, 1, 200},
+		{"ready/burst=5", true, 5, 200},
+		{"ready/bytes=16384", true, 1, 16 << 10},
+		{"ready/bytes=1MiB", true, 1, 1 << 20},
+		{"waits", false, 1, 200},
+		{"waits/burst=5", false, 5, 200},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			s, err := Listen(b.Context(), Options{

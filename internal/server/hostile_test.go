@@ -65,9 +65,8 @@ func hostile(dice *rand.Rand) []byte {
 			frame[4+i] = byte(dice.Uint32())
 		}
 	case 4: // noise
-		frame = make([]byte, dice.IntN(2000))
-		for i := range frame {
-			frame[i] = byte(dice.Uint32())
+		for range dice.IntN(2000) {
+			frame = append(frame, byte(dice.Uint32()))
 		}
 	case 5: // oversized, negative, tiny
 		frame = binary.BigEndian.AppendUint32(nil, []uint32{0, 1, 9, 1<<31 - 1, 1 << 31, 1<<32 - 1, 200 << 20}[dice.IntN(7)])

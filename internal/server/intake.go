@@ -148,7 +148,7 @@ func partly(err error, have, size int64) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%d of %d bytes have arrived: %w", have, size, errStalled)
 	}
-	return fmt.Errorf("%d of %d bytes have arrived (%v): %w", have, size, err, io.ErrUnexpectedEOF)
+	return fmt.Errorf("%d of %d bytes have arrived (%w): %w", have, size, err, io.ErrUnexpectedEOF)
 }
 
 // release gives a frame's memory back.

@@ -53,6 +53,7 @@ func (f file) SendTo(c net.Conn) (int64, error) {
 	n, err := c.Write(data)
 	return int64(n), err
 }
+
 func (f file) AppendTo(dst []byte) ([]byte, error) {
 	if f.short {
 		return append(dst, f.data[:len(f.data)/2]...), nil
