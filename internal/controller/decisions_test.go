@@ -665,6 +665,26 @@ func TestInternalTopicsAreMadeAsTheirCoordinatorsSay(t *testing.T) {
 	}
 }
 
+// TestCreationTellsOfKafkasSettings: its clients look up what they are told in a table of their own,
+// so a setting that only we have is told to those who set it.
+func TestCreationTellsOfKafkasSettings(t *testing.T) {
+	told := func(line string) map[string]bool {
+		v := testView(t, 1, brokers(1)...)
+		_, resp := createTopics(v, parseCreate(strings.Fields(line)).(*kmsg.CreateTopicsRequest))
+		names := map[string]bool{}
+		for _, c := range resp.Topics[0].Configs {
+			names[c.Name] = true
+		}
+		return names
+	}
+	if names := told("a p=1 r=1"); names["flush.before.ack"] || !names["retention.ms"] {
+		t.Errorf("told: %v", slices.Sorted(maps.Keys(names)))
+	}
+	if names := told("a p=1 r=1 flush.before.ack=false"); !names["flush.before.ack"] {
+		t.Errorf("told who set it: %v", slices.Sorted(maps.Keys(names)))
+	}
+}
+
 func TestDeletionCanBeSwitchedOff(t *testing.T) {
 	b := newOwnBroker(t, "delete.topic.enable=false")
 	messages(t, b, "create a p=1 r=1")

@@ -141,6 +141,11 @@ func (v *view) created(name string, id metadata.UUID, configs map[string]string,
 	r.NumPartitions, r.ReplicationFactor = int32(len(where)), int16(len(where[0].replicas))
 	effective := v.settings.Topic(configs)
 	for _, e := range effective.Entries() {
+		// Clients may look up what is told here in Kafka's own table of settings, so they are told of
+		// ours only if they know them. DescribeConfigs shows all.
+		if _, set := configs[e.Key.Name]; e.Key.Own && !set {
+			continue
+		}
 		c := kmsg.NewCreateTopicsResponseTopicConfig()
 		c.Name, c.ReadOnly, c.Source, c.IsSensitive = e.Key.Name, e.ReadOnly, int8(e.Source), e.Sensitive
 		if !e.Null {
