@@ -9,7 +9,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -28,8 +27,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := read(ctx, strings.Split(*brokers, ","), *topic, *group, *session); err != nil {
-		log.Print(err)
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, err)
 	}
 }
 
@@ -64,7 +62,7 @@ func read(ctx context.Context, brokers []string, topic, group string, session ti
 		}
 		// Only now are they done with: a member that dies before leaves them to another.
 		if err := g.Commit(ctx); err != nil {
-			log.Print(err)
+			fmt.Fprintln(os.Stderr, err)
 			continue
 		}
 		last := records[len(records)-1]
