@@ -113,16 +113,37 @@ func CheckDynamicBroker(name string, values map[string]string, perBroker bool) e
 	} else {
 		name = "broker " + name
 	}
-	return &forBroker{name, err}
+	return &forBroker{name, readOnly(values), err}
 }
 
 type forBroker struct {
-	name string
-	err  error
+	name     string
+	readOnly []string // the keys that no running broker takes
+	err      error
 }
 
-func (e *forBroker) Error() string { return "settings of " + e.name + ": " + e.err.Error() }
+func (e *forBroker) Error() string {
+	why := e.err.Error()
+	if len(e.readOnly) > 0 {
+		// In these words, which users and their scripts look for, for they are Kafka's.
+		why = "Cannot update these configs dynamically: [" + strings.Join(e.readOnly, ", ") + "]: " + why
+	}
+	return "settings of " + e.name + ": " + why
+}
+
 func (e *forBroker) Unwrap() error { return e.err }
+
+// readOnly are those of the keys that are only read at start, in the order of their names.
+func readOnly(values map[string]string) []string {
+	var names []string
+	for name := range values {
+		if k, ok := table.broker[name]; ok && k.Update == ReadOnly {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 func checkDynamic(name, value string, perBroker bool) error {
 	k, ok := table.broker[name]

@@ -157,6 +157,17 @@ func TestCheckDynamicBroker(t *testing.T) {
 	}
 }
 
+// TestReadOnlySettingsAreNamedInKafkasWords: Apache Kafka's own tests of kafka-configs look for them.
+func TestReadOnlySettingsAreNamedInKafkasWords(t *testing.T) {
+	err := CheckDynamicBroker("1", map[string]string{"node.id": "2", "listeners": "x", "log.retention.ms": "0"}, true)
+	if err == nil || !strings.Contains(err.Error(), "Cannot update these configs dynamically: [listeners, node.id]") {
+		t.Errorf("%v", err)
+	}
+	if err := CheckDynamicBroker("1", map[string]string{"log.retention.ms": "0"}, true); err == nil || strings.Contains(err.Error(), "dynamically") {
+		t.Errorf("a value that is not allowed: %v", err)
+	}
+}
+
 func TestWithLeavesOutWhatIsNotAllowed(t *testing.T) {
 	base := mustLoad(t, Sources{})
 	s, err := base.With(map[string]string{"message.max.bytes": "many", "compression.type": "lz4"}, map[string]string{"node.id": "9", "log.roll.ms": "5"})
