@@ -1,0 +1,19 @@
+// Package suites runs the tests that other projects wrote for Apache Kafka against our broker:
+// franz-go's, segmentio/kafka-go's, kafka-python's and Apache Kafka's own. It decides which of
+// them count, and nothing about how they are fetched or started: that is the business of the
+// scripts in BARNABAS_SHARED (by default the folder shared beside the repository), suites/run-*.sh.
+//
+// Every test of a suite has to pass, unless it stands in left-out.txt with its reason; what stands
+// there is not run where a suite can be told so. A test that stands there and passes fails the run
+// too, so that the list only says what is true. Tests in the suites' own exclude files, which fail
+// on Apache Kafka as well, count for nothing.
+//
+//	go test -tags compat -count=1 -timeout 120m ./test/suites                          # everything
+//	go test -tags compat -count=1 -timeout 30m ./test/suites -slice 3                  # a slice of slices.txt
+//	go test -tags compat -count=1 -timeout 30m ./test/suites -run TestSuites/kafka-go  # a suite
+//	go test -tags compat -count=1 ./test/suites -run TestSuites/consumer -only 'kafka-it/*#testClassicConsumerListTopics'
+//
+// With -left-out the tests of left-out.txt run, and nothing else: it shows which of them have to
+// leave the list. BARNABAS_TEST_SYSTEM=kafka runs all that is said against an Apache Kafka. The
+// logs of a suite are kept in SUITES_RUN, where that names a folder.
+package suites

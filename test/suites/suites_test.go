@@ -1,0 +1,223 @@
+//go:build compat && linux
+
+package suites
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"barnabas/test/compat/rig"
+)
+
+var (
+	slice       = flag.String("slice", "", "run this slice of slices.txt, not everything")
+	only        = flag.String("only", "", "of Apache Kafka's tests, run those whose SUITE/TEST matches this pattern")
+	onlyLeftOut = flag.Bool("left-out", false, "run the tests of left-out.txt, and nothing else")
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+// suite is one of the others' suites, or a group of Apache Kafka's.
+type suite struct {
+	name   string // of the subtest, and in slices.txt
+	list   string // the first part of its names in left-out.txt
+	script string
+	group  string // of run-kafka-it.sh; "" in the others
+	fresh  bool   // a fresh broker for every test, started by launcher
+	within time.Duration
+	also   []string // settings of the broker beside those of broker.properties
+}
+
+// The others expect several partitions in what is made by being used; Apache Kafka's own tests
+// expect one, and the first of the brokers that their harness would start.
+var (
+	fourPartitions = []string{"num.partitions=4", "offsets.topic.num.partitions=5"}
+	firstOfKit     = []string{"node.id=0", "num.partitions=1", "offsets.topic.num.partitions=1"}
+)
+
+var all = []suite{
+	{name: "kafka-python", list: "kafka-python", script: "run-kafka-python.sh", within: 20 * time.Minute, also: fourPartitions},
+	{name: "kafka-go", list: "kafka-go", script: "run-kafka-go.sh", within: 20 * time.Minute, also: fourPartitions},
+	{name: "franz-go", list: "franz-go", script: "run-franz-go.sh", within: 20 * time.Minute, also: fourPartitions},
+	{name: "consumer", list: "kafka-it", script: "run-kafka-it.sh", group: "consumer", within: 40 * time.Minute, also: firstOfKit},
+	{name: "producer", list: "kafka-it", script: "run-kafka-it.sh", group: "producer", within: 20 * time.Minute, also: firstOfKit},
+	{name: "admin", list: "kafka-it", script: "run-kafka-it.sh", group: "admin", within: 20 * time.Minute, also: firstOfKit},
+	{name: "tools", list: "kafka-it", script: "run-kafka-it.sh", group: "tools", within: 40 * time.Minute, also: firstOfKit},
+	{name: "fresh", list: "kafka-it", script: "run-kafka-it.sh", fresh: true, within: 20 * time.Minute},
+}
+
+func TestSuites(t *testing.T) {
+	list, err := readLists()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := everything()
+	if *slice != "" {
+		slices, err := readSlices("slices.txt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parts = slices[*slice]; parts == nil {
+			t.Fatalf("slices.txt has no slice %q", *slice)
+		}
+	}
+	for _, p := range parts {
+		t.Run(p.String(), func(t *testing.T) { p.run(t, list) })
+	}
+}
+
+func (p part) run(t *testing.T, list lists) {
+	began := time.Now()
+	command := p.command(t, list)
+	if command == nil {
+		t.Log("nothing to run")
+		return
+	}
+	var mu sync.Mutex
+	var verdicts []verdict
+	program := rig.Launch(t, p.script, command, func(line string) {
+		if v, ok := readVerdict(line); ok {
+			mu.Lock()
+			defer mu.Unlock()
+			verdicts = append(verdicts, v)
+		}
+	})
+	// Its exit code says whether all tests passed, by the suite's own reckoning.
+	select {
+	case <-program.Ended():
+	case <-time.After(p.within + time.Minute):
+		t.Errorf("%s has not ended within %v", p.script, p.within)
+		program.Kill()
+	}
+	r := judge(p.list, verdicts, list)
+	t.Logf("%s: %d passed, %d failed, %d left out, %d excluded, %.0f s",
+		p, r.passed, len(r.failed), r.leftOut, r.excluded, time.Since(began).Seconds())
+	for _, v := range r.failed {
+		t.Errorf("%s %s/%s: %s", v.outcome, p.list, v.test, v.why)
+	}
+	for _, v := range r.pass {
+		t.Errorf("%s/%s passes: take it out of left-out.txt", p.list, v.test)
+	}
+	if r.passed == 0 && !*onlyLeftOut {
+		t.Errorf("nothing passed:\n%s", program.Said())
+	}
+}
+
+// command is the call of the suite's script for this part; nil if there is nothing to run.
+func (p part) command(t *testing.T, list lists) []string {
+	t.Helper()
+	dir := filepath.Join(rig.Shared(t), "suites")
+	logs := os.Getenv("SUITES_RUN")
+	if logs == "" {
+		logs = t.TempDir()
+	}
+	call := []string{"env", "SUITES_RUN=" + logs, fmt.Sprintf("SUITES_BUDGET=%.0f", p.within.Seconds())}
+	script := filepath.Join(dir, p.script)
+	if p.fresh {
+		tests := p.pick(t, freshTests(t), list)
+		if len(tests) == 0 {
+			return nil
+		}
+		launcher, err := filepath.Abs("launcher")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rig.System() == "kafka" {
+			launcher = filepath.Join(dir, "launchers", "apache-kafka.sh")
+		}
+		call = append(call, "EXT_LAUNCHER="+launcher, "SUITES_BARNABAS="+rig.Binary(t), "EXT_CLASSIC_ONLY=true", script, "-")
+		return append(call, tests...)
+	}
+	if p.group != "" {
+		tests := p.pick(t, lines(rig.Run(t, nil, "./methods", dir, p.group)), list)
+		if len(tests) == 0 {
+			return nil
+		}
+		call = append(call, "EXT_CLASSIC_ONLY=true", script, p.startBroker(t).Addr)
+		return append(call, tests...)
+	}
+	broker := p.startBroker(t)
+	if p.script == "run-kafka-go.sh" {
+		// Its program has the broker's address in it, so the next run cannot use this one's.
+		t.Cleanup(func() {
+			_ = os.RemoveAll(filepath.Join(cache(), "go", "kafka-go-"+strings.ReplaceAll(broker.Addr, ":", "-")))
+		})
+	}
+	call = append(call, "GO_TEST_ARGS="+skipped(p.list, list.leftOut), script, broker.Addr)
+	return call
+}
+
+// skipped are the flags of a Go test that keep it from what is left out.
+func skipped(suite string, list []leaveOut) string {
+	var patterns []string
+	for _, l := range list {
+		test, ours := strings.CutPrefix(l.pattern, suite+"/")
+		if !ours || *onlyLeftOut {
+			continue
+		}
+		levels := strings.Split(strings.ReplaceAll(regexp.QuoteMeta(test), `\*`, ".*"), "/")
+		patterns = append(patterns, "^"+strings.Join(levels, "$/^")+"$")
+	}
+	if len(patterns) == 0 {
+		return ""
+	}
+	return "-test.skip=" + strings.Join(patterns, "|")
+}
+
+// pick takes this part's share of methods, without what is left out.
+func (p part) pick(t *testing.T, methods []string, list lists) []string {
+	t.Helper()
+	var picked []string
+	n := 0
+	for _, method := range methods {
+		name := p.list + "/" + shortName(method)
+		if _, out := find(list.leftOut, name); out != *onlyLeftOut || *only != "" && !matches(*only, name) {
+			continue
+		}
+		if n++; n%p.of == p.share%p.of {
+			picked = append(picked, method)
+		}
+	}
+	return picked
+}
+
+// shortName is the name of a method in verdicts: without its package and its parameters.
+func shortName(method string) string {
+	name, _, _ := strings.Cut(method, "(")
+	class, _, _ := strings.Cut(name, "#")
+	return name[strings.LastIndexByte(class, '.')+1:]
+}
+
+func (p part) startBroker(t *testing.T) *rig.Broker {
+	t.Helper()
+	settings, err := os.ReadFile("broker.properties")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rig.Start(t, append(lines(string(settings)), p.also...)...)
+}
+
+// freshTests are the tests that want a broker of their own.
+func freshTests(t *testing.T) []string {
+	t.Helper()
+	tests, err := os.ReadFile("fresh.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines(string(tests))
+}
+
+// cache is where the scripts keep what they have fetched and built.
+func cache() string {
+	if dir := os.Getenv("SUITES_CACHE"); dir != "" {
+		return dir
+	}
+	return filepath.Join(os.Getenv("HOME"), ".cache", "suites")
+}
