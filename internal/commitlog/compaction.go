@@ -363,11 +363,7 @@ func (l *Log) exchange(old []*segment.Segment, by *segment.Segment) error {
 		l.mu.committed = spot{offset: -1}
 	}
 	if w := l.mu.warm; w != nil {
-		for i := range w.hints {
-			if gone(w.hints[i]) {
-				w.hints[i] = spot{}
-			}
-		}
+		w.hints = [maxHints]spot{}
 		if w.count > 0 && gone(w.recent[w.first]) {
 			w.first, w.count = 0, 0
 		}

@@ -16,7 +16,7 @@ import (
 // Range is a stretch of one segment's file: whole batches, undecoded. The zero Range is empty and valid. It keeps the file
 // open, whatever happens to the segment, until Close. It fits wire.FileRange.
 type Range struct {
-	First int64 // offset of the first record, at most the one asked for; with an empty range the one asked for
+	First int64 // offset of the first record, at most the one asked for, or the next there is; with an empty range the one asked for
 	Next  int64 // the offset to read from afterwards
 	part  *part
 }
@@ -84,7 +84,8 @@ func (r Range) Close() error {
 
 // Read returns batches from the one that holds offset from (all of it, if from lies inside), up to about maxBytes and to
 // upTo, a batch beyond which is left out. At least one batch, however large, with atLeastOne; otherwise perhaps
-// none. At the end, and at upTo, the range is empty. It does not wait for appends.
+// none. At the end, and at upTo, the range is empty, and where compaction has left nothing before upTo. It does not wait for appends.
+// What begins later than from is what compaction has left.
 //
 // Errors: ErrOutOfRange before the start or past the end, ErrCorrupt at a damaged place, ErrOffline, ErrClosed.
 func (l *Log) Read(from int64, maxBytes int, upTo int64, atLeastOne bool) (Range, error) {
@@ -99,6 +100,7 @@ func (l *Log) Read(from int64, maxBytes int, upTo int64, atLeastOne bool) (Range
 		}
 		if errors.Is(err, segment.ErrGone) { // compaction, retention or truncation came between
 			if attempt < mostLooks {
+				l.forgetHints() // one that was left behind by a reader of before would lead there for ever
 				continue
 			}
 			err = ErrOutOfRange
@@ -196,6 +198,15 @@ func (l *Log) remember(s spot) {
 	w := l.mu.warm
 	w.hints[w.oldHint] = s
 	w.oldHint = (w.oldHint + 1) % maxHints
+}
+
+// forgetHints drops where readers stopped that were not at the end.
+func (l *Log) forgetHints() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w := l.mu.warm; w != nil {
+		w.hints = [maxHints]spot{}
+	}
 }
 
 // findStart returns the segment and the place of the batch that holds v.from, or of the first after it; nil when
