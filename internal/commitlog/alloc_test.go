@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"testing"
 
-	"barnabas/internal/batch"
 	"barnabas/internal/disk"
 )
 
@@ -184,7 +183,7 @@ func BenchmarkRead(b *testing.B) {
 	made := records(0, 10, 100)
 	for range 100_000 {
 		made.Assign(0, -1)
-		mustAppend(b, l, batch.Batch(made))
+		mustAppend(b, l, made)
 	}
 	end := l.Progress().End
 	for name, next := range map[string]func(from int64) int64{

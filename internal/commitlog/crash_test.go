@@ -88,7 +88,7 @@ func TestFlushedRecordsSurviveCrashesInOrderAndNothingElseAppears(t *testing.T) 
 				if reported := o.Observer.(*watcher).end(testTopic); reported > flushed {
 					flushed = reported
 				}
-				next := m
+				var next *disk.Mem
 				if r.IntN(3) > 0 {
 					next = m.Crash(seed*10 + round)
 				} else {

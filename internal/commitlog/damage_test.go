@@ -80,7 +80,7 @@ func checkServed(t *testing.T, l *Log, h *history, from int64, maxBytes int) (ne
 	if err != nil {
 		return 0, err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	data, err := r.AppendTo(nil)
 	if err != nil {
 		return 0, err

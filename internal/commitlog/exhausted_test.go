@@ -16,7 +16,7 @@ func TestWantOfDescriptorsIsNoFailedDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		d := mustOpen(t, testOptions(mem))
-		defer d.Close()
+		defer func() { _ = d.Close() }()
 		l := mustLog(t, d, DefaultConfig())
 		none := func(op disk.Op) error {
 			if op.Kind == disk.OpOpen || op.Kind == disk.OpSyncDir {
@@ -52,7 +52,7 @@ func TestBecomingDurableFlushesWhatIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		d := mustOpen(t, testOptions(mem))
-		defer d.Close()
+		defer func() { _ = d.Close() }()
 		cfg := DefaultConfig()
 		cfg.FlushBeforeAck = false
 		l := mustLog(t, d, cfg)
@@ -95,7 +95,7 @@ func TestRemovedLogsLeaveNoRecoveryPoints(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := mustOpen(t, testOptions(mem))
-		defer again.Close()
+		defer func() { _ = again.Close() }()
 		offsets, err := again.readOffsets(recoveryPointFile)
 		if err != nil || len(offsets) != 1 {
 			t.Fatalf("%v, %v: want a line for the log that is left", offsets, err)

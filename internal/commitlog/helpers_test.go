@@ -91,7 +91,7 @@ func mustOpen(t testing.TB, o DirOptions) *Dir {
 
 // abandon stops the goroutines of a directory whose disk has crashed.
 func abandon(d *Dir) {
-	d.fail(errors.New("abandoned by the test"))
+	_ = d.fail(errors.New("abandoned by the test"))
 	_ = d.Close()
 }
 

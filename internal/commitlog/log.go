@@ -341,10 +341,10 @@ func (l *Log) AdvanceHighWatermark(hw int64) {
 		return
 	}
 	p.HighWatermark = hw
-	switch {
-	case hw == p.End:
+	switch hw {
+	case p.End:
 		l.mu.committed = l.mu.end
-	case hw == l.mu.flushed.offset:
+	case l.mu.flushed.offset:
 		l.mu.committed = l.mu.flushed
 	default:
 		l.mu.committed = spot{}

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ func TestValuesAreShownInPrometheusTextFormat(t *testing.T) {
 		func(emit func(float64, ...string)) { emit(42, "orders", "0"); emit(43, "orders", "1") })
 
 	w := httptest.NewRecorder()
-	r.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	r.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for _, line := range []string{
 		`barnabas_requests_total{api="Produce"} 3`,
 		`barnabas_requests_total{api="Fetch"} 1`,

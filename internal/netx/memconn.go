@@ -181,7 +181,7 @@ func (s *stream) heal(now time.Time) {
 func (c *memConn) Read(p []byte) (int, error) {
 	for {
 		n, changed, until, err := c.tryRead(p)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return 0, io.EOF
 		}
 		if err != nil {

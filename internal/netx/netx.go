@@ -7,6 +7,7 @@ package netx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -115,7 +116,7 @@ func copyFile(c net.Conn, f FileReader, off, n int64) (sent int64, err error) {
 		if int64(got) == want {
 			continue // io.EOF may come with the last byte
 		}
-		if readErr == nil || readErr == io.EOF {
+		if readErr == nil || errors.Is(readErr, io.EOF) {
 			readErr = io.ErrUnexpectedEOF
 		}
 		return sent, &FileError{Off: off + sent, Err: readErr}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -203,7 +204,7 @@ func TestSendFileOutlivesTheFilesClose(t *testing.T) {
 	require.NoError(t, other.Truncate(int64(len(content))))
 	rest := <-receive(far)
 	require.NoError(t, <-done)
-	require.True(t, bytes.Equal(content, append(first, rest...)))
+	require.True(t, bytes.Equal(content, slices.Concat(first, rest)))
 	require.NoError(t, other.Close())
 }
 

@@ -4,7 +4,7 @@ const (
 	never = 127 // no version of this key is flexible
 	gone  = -1  // brokers without ZooKeeper do not have this key
 
-	keyApiVersions = 18
+	keyAPIVersions = 18
 )
 
 // firstFlexible holds, by API key, the first version whose header and body are flexible
@@ -40,7 +40,7 @@ func FlexibleRequest(key, version int16) bool {
 // rather than 0). An ApiVersions response never has them, so that a client can read the answer
 // to a version that the broker does not know.
 func FlexibleResponse(key, version int16) bool {
-	return key != keyApiVersions && FlexibleRequest(key, version)
+	return key != keyAPIVersions && FlexibleRequest(key, version)
 }
 
 func removed(key int16) bool {

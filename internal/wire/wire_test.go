@@ -25,7 +25,7 @@ func TestFlexibleTableAgreesWithMessageDefinitions(t *testing.T) {
 			if got := FlexibleRequest(key, v); got != req.IsFlexible() {
 				t.Errorf("%s v%d request: flexible %t, want %t", kmsg.NameForKey(key), v, got, req.IsFlexible())
 			}
-			want := resp.IsFlexible() && key != keyApiVersions
+			want := resp.IsFlexible() && key != keyAPIVersions
 			if got := FlexibleResponse(key, v); got != want {
 				t.Errorf("%s v%d response: flexible %t, want %t", kmsg.NameForKey(key), v, got, want)
 			}
