@@ -54,7 +54,7 @@ const (
 // otherwise memory of their own.
 func (k *Consumer) appendRecords(dst []Record, a *fetched, b batch.Batch) ([]Record, error) {
 	var copies arena
-	keep := func(p []byte) []byte { return p }
+	keep := slices.Clip[[]byte] // who appends to one must not write into the next
 	if b.Codec() != batch.None {
 		keep = copies.copy
 	}

@@ -443,6 +443,9 @@ func Decode(resp kmsg.Response, body []byte) error {
 	if resp.Key() == 18 && len(body) >= 2 && int16(binary.BigEndian.Uint16(body)) == int16(errcode.UnsupportedVersion) {
 		resp.SetVersion(0)
 	}
+	if err := checkShape(resp.Key(), resp.GetVersion(), body); err != nil {
+		return err
+	}
 	read := resp.ReadFrom
 	if u, ok := resp.(kmsg.UnsafeReadFrom); ok && resp.Key() <= 1 {
 		read = u.UnsafeReadFrom
