@@ -159,8 +159,17 @@ func checkDynamic(name, value string, perBroker bool) error {
 	if k.Update == PerBroker && !perBroker {
 		return notDynamic(k, value, "per broker only, not for all brokers at once")
 	}
+	if slices.Contains(perListener, name) {
+		return notDynamic(k, value, "for one listener only, as listener.name.NAME."+name)
+	}
 	_, err := k.parse(value)
 	return err
+}
+
+// perListener are the settings that a running broker takes for a single listener only (KIP-226).
+var perListener = []string{
+	"ssl.key.password", "ssl.keystore.certificate.chain", "ssl.keystore.key", "ssl.keystore.location", "ssl.keystore.password",
+	"ssl.keystore.type", "ssl.truststore.certificates", "ssl.truststore.location", "ssl.truststore.password", "ssl.truststore.type",
 }
 
 func notDynamic(k *Key, value, allowed string) error {
