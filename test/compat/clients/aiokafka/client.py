@@ -235,7 +235,7 @@ async def admin(flags):
 
     async def fetch_offsets():
         found = await client.list_consumer_group_offsets(flags.group)
-        return {str(p.partition): o.offset for p, o in found.items() if p.topic == flags.data}
+        return {str(p.partition): o.offset for p, o in sorted(found.items()) if p.topic == flags.data}
 
     async def delete_records():
         await client.delete_records({data[0]: RecordsToDelete(10)})

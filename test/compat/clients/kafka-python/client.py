@@ -208,7 +208,7 @@ def admin(flags):
 
     def fetch_offsets():
         found = client.list_group_offsets({flags.group: None})[flags.group]
-        return {str(p.partition): o.offset for p, o in found.items() if p.topic == flags.data}
+        return {str(p.partition): o.offset for p, o in sorted(found.items()) if p.topic == flags.data}
 
     def delete_records():
         client.delete_records({data[0]: 10})

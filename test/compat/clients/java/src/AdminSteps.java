@@ -5,6 +5,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeMap;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.stream.Collectors;
@@ -76,10 +77,10 @@ final class AdminSteps {
         step("list-groups", () -> names(admin.listConsumerGroups().all().get()));
         step("describe-group", () -> admin.describeConsumerGroups(Set.of(group)).describedGroups().get(group).get().state().toString());
         step("fetch-offsets", () -> {
-            ObjectNode found = Lines.object();
+            Map<Integer, Long> found = new TreeMap<>();
             admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get().forEach((p, o) -> {
                 if (p.topic().equals(data)) {
-                    found.put(Integer.toString(p.partition()), o.offset());
+                    found.put(p.partition(), o.offset());
                 }
             });
             return found;
