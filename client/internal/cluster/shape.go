@@ -41,13 +41,13 @@ const (
 	tagged  kind = 't' // among a struct's tagged fields, the one of the number
 )
 
-// field is a part of a struct, from version from to version to (0: no end).
+// field is a part of a struct, in the versions from from on and before before (0: no end).
 type field struct {
-	kind     kind
-	from, to int16
-	of       []field // a struct's fields; the one that a tag holds
-	element  kind    // values
-	number   uint64  // tagged
+	kind         kind
+	from, before int16
+	of           []field // a struct's fields; the one that a tag holds
+	element      kind    // values
+	number       uint64  // tagged
 }
 
 func structs(of ...field) field         { return field{kind: array, of: of} }
@@ -57,7 +57,7 @@ func maybe(of ...field) field           { return field{kind: perhaps, of: of} }
 func tag(number uint64, of field) field { return field{kind: tagged, number: number, of: []field{of}} }
 
 func (f field) since(version int16) field { f.from = version; return f }
-func (f field) until(version int16) field { f.to = version; return f }
+func (f field) until(version int16) field { f.before = version + 1; return f }
 
 var (
 	int8s  = field{kind: fixed1}
@@ -96,7 +96,7 @@ type walker struct {
 
 func (w *walker) structure(fields []field) {
 	for i := range fields {
-		if f := &fields[i]; f.kind != tagged && w.version >= f.from && (f.to == 0 || w.version <= f.to) {
+		if f := &fields[i]; f.kind != tagged && w.version >= f.from && (f.before == 0 || w.version < f.before) {
 			w.value(f)
 		}
 	}

@@ -134,10 +134,10 @@ var shapes = map[kmsg.Key][]field{
 	},
 	kmsg.ListTransactions:       {int32s, int16s, list(compact), structs(text, int64s, text)},
 	kmsg.AllocateProducerIDs:    {int32s, int16s, int64s, int32s},
-	kmsg.ConsumerGroupHeartbeat: {int32s, int16s, text, text, int32s, int32s, structs(uuid, list(fixed4))},
+	kmsg.ConsumerGroupHeartbeat: {int32s, int16s, text, text, int32s, int32s, maybe(structs(uuid, list(fixed4)))},
 	kmsg.ConsumerGroupDescribe: {
 		int32s,
-		structs(int16s, text, text, text, int32s, int32s, text, structs(text, text, text, int32s, text, text, list(compact), text, structs(uuid, text, list(fixed4)), structs(uuid, text, list(fixed4)), int8s.since(1)), int32s),
+		structs(int16s, text, text, text, int32s, int32s, text, structs(text, text, text, int32s, text, text, list(compact), text, inline(structs(uuid, text, list(fixed4))), inline(structs(uuid, text, list(fixed4))), int8s.since(1)), int32s),
 	},
 	kmsg.ControllerRegistration:    {int32s, int16s, text},
 	kmsg.GetTelemetrySubscriptions: {int32s, int16s, uuid, int32s, list(fixed1), int32s, int32s, int8s, list(compact)},
@@ -149,10 +149,10 @@ var shapes = map[kmsg.Key][]field{
 		structs(int16s, text, uuid, int8s, structs(int16s, int32s, int32s, int32s, list(fixed4), list(fixed4), list(fixed4), list(fixed4), list(fixed4)), int32s),
 		maybe(text, int32s),
 	},
-	kmsg.ShareGroupHeartbeat: {int32s, int16s, text, text, int32s, int32s, structs(uuid, list(fixed4))},
+	kmsg.ShareGroupHeartbeat: {int32s, int16s, text, text, int32s, int32s, maybe(structs(uuid, list(fixed4)))},
 	kmsg.ShareGroupDescribe: {
 		int32s,
-		structs(int16s, text, text, text, int32s, int32s, text, structs(text, text, int32s, text, text, list(compact), structs(uuid, text, list(fixed4))), int32s),
+		structs(int16s, text, text, text, int32s, int32s, text, structs(text, text, int32s, text, text, list(compact), inline(structs(uuid, text, list(fixed4)))), int32s),
 	},
 	kmsg.ShareFetch: {
 		int32s, int16s, text, int32s.since(1),
@@ -182,7 +182,7 @@ var shapes = map[kmsg.Key][]field{
 	},
 	kmsg.StreamsGroupDescribe: {
 		int32s,
-		structs(int16s, text, text, text, int32s, int32s, structs(text, list(compact), list(compact), structs(text, int32s, int16s, structs(text, text)), structs(text, int32s, int16s, structs(text, text))), structs(text, int32s, text, text, text, text, int32s, text, maybe(text, int16s), structs(text, text), structs(text, int32s, int64s), structs(text, int32s, int64s), structs(text, list(fixed4)), structs(text, list(fixed4)), int8s), int32s, structs(text, structs(text, int8s, list(compact), text, list(compact), list(compact))).since(1), int8s.since(1), text.since(1)),
+		structs(int16s, text, text, text, int32s, int32s, maybe(int32s, structs(text, list(compact), list(compact), structs(text, int32s, int16s, structs(text, text)), structs(text, int32s, int16s, structs(text, text)))), structs(text, int32s, text, text, text, text, int32s, text, maybe(text, int16s), structs(text, text), structs(text, int32s, int64s), structs(text, int32s, int64s), inline(structs(text, list(fixed4)), structs(text, list(fixed4)), structs(text, list(fixed4))), inline(structs(text, list(fixed4)), structs(text, list(fixed4)), structs(text, list(fixed4))), int8s), int32s, maybe(structs(text, structs(text, int8s, list(compact), text, list(compact), list(compact))), structs(inline(text, int8s, list(compact), text, list(compact), list(compact)), inline(text, int8s, list(compact), text, list(compact), list(compact)))).since(1), int8s.since(1), text.since(1)),
 	},
 	kmsg.DescribeShareGroupOffsets: {
 		int32s, structs(text, structs(text, uuid, structs(int32s, int64s, int32s, int64s.since(1), int16s, text)), int16s, text),
