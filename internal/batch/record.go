@@ -48,7 +48,8 @@ func (b Batch) TimestampOf(r *Record) int64 {
 
 // Records iterates over the records of b in order, decompressing as it goes. It does not check the CRC. A pair
 // with an error is the last one: ErrCorrupt, ErrUnsupportedCodec, ErrInflates past DefaultMaxDecompressedBytes.
-// A record's memory is valid until the next step. Records of a control batch come too (see ParseControl).
+// A record of a compressed batch is valid until the next step; one of an uncompressed batch is a view on b, and lasts as long as
+// b's bytes do. Records of a control batch come too (see ParseControl).
 func (c *Checker) Records(b Batch) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		s, err := c.borrow(b.Codec())
