@@ -576,3 +576,20 @@ func TestCompactionLags(t *testing.T) {
 	}
 	_ = d.Close()
 }
+
+// TestAPlaceInASegmentThatIsGoneIsForgotten: a reader that stops in a segment while that is replaced leaves its place behind.
+func TestAPlaceInASegmentThatIsGoneIsForgotten(t *testing.T) {
+	m := disk.NewMem()
+	d := mustOpen(t, testOptions(m))
+	l := mustLog(t, d, keyedConfig())
+	fillKeys(t, l, 60, 6)
+	old := (*l.segments.Load())[0]
+	mustCompact(t, l, time.UnixMilli(testNow))
+	l.remember(spot{1, old, 100})
+	if r, err := l.Read(1, 100, 60, true); err != nil || r.Len() == 0 {
+		t.Fatalf("%d bytes, %v", r.Len(), err)
+	} else {
+		_ = r.Close()
+	}
+	_ = d.Close()
+}
