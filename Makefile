@@ -39,8 +39,10 @@ sim:
 	echo "$(SEEDS) seeds from $(FROM) on: no failure"
 
 # Other people's clients and Apache Kafka's own tools against our broker; docs/compat.md is written anew.
+# Then the tests that other projects wrote, all of them: .ci/run does a tenth of those.
 compat:
 	BARNABAS_COMPAT_WRITE=1 $(GO) test -tags compat -count=1 -timeout 25m ./test/compat/...
+	$(GO) test -tags compat -count=1 -timeout 120m -v ./test/suites
 
 # Processes killed, disks filled.
 chaos:
