@@ -176,15 +176,17 @@ function member (flags) {
   })
 }
 
-/** Says what a consumer has and has no more. The library tells of a revocation when it has stopped reading for it. */
+/**
+ * Says what a consumer has and has no more. What it had counts as revoked when it has joined again: the library stops
+ * reading before it does, but where a broker that is gone keeps it from joining, it goes on with what it had.
+ */
 function follow (consumer, topic, assigned = () => {}) {
-  const { GROUP_JOIN, REBALANCING, CRASH } = consumer.events
+  const { GROUP_JOIN, CRASH } = consumer.events
   let owned = []
   const revoke = () => {
     if (owned.length > 0) tell({ revoked: owned })
     owned = []
   }
-  consumer.on(REBALANCING, revoke)
   consumer.on(CRASH, ({ payload }) => {
     revoke()
     if (!payload.restart) fail(payload.error)
