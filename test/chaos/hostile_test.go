@@ -44,6 +44,11 @@ func TestHostileFrames(t *testing.T) {
 	createTopic(t, b.Addr, "honest", 3, nil)
 	createTopic(t, b.Addr, "victim", 3, nil)
 
+	// A stray FindCoordinator makes the topic of committed offsets, with a goroutine for each of its partitions.
+	rig.Eventually(t, patience, "groups have a coordinator", func() bool {
+		return admin(t, b.Addr).FindGroupCoordinators(within(t, patience), "honest").Error() == nil
+	})
+
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var wg sync.WaitGroup
@@ -189,7 +194,7 @@ func hostile(rng *rand.Rand) []byte {
 
 // request is an honest frame of any key and version, its arrays filled where that is simple.
 func request(rng *rand.Rand) []byte {
-	keys := []int16{0, 1, 2, 3, 18, 19, 20, 21, 22, 23, 32, 33, 35, 37, 44, 55, 57, 60, 61, 74, 75}
+	keys := []int16{0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 32, 33, 35, 37, 42, 44, 47, 55, 57, 60, 61, 74, 75}
 	req := kmsg.RequestForKey(keys[rng.IntN(len(keys))])
 	req.SetVersion(int16(rng.IntN(int(req.MaxVersion()) + 1)))
 	switch r := req.(type) {
