@@ -24,6 +24,8 @@ var (
 
 const kafkaIT = "run-kafka-it.sh" // which takes the names of tests
 
+const readyWithin = time.Minute
+
 func TestMain(m *testing.M) { rig.Main(m) }
 
 // suite is one of the others' suites, or a group of Apache Kafka's.
@@ -166,16 +168,16 @@ func (p part) command(t *testing.T, list lists) (script, tests []string) {
 	}
 	if p.group != "" {
 		tests = p.pick(lines(rig.Run(t, nil, "./methods", dir, p.group)), list)
-		return append(script, "EXT_CLASSIC_ONLY=true", file, p.startBroker(t).Addr), tests
+		return append(script, "EXT_CLASSIC_ONLY=true", file, p.startBroker(t)), tests
 	}
-	broker := p.startBroker(t)
+	address := p.startBroker(t)
 	if p.script == "run-kafka-go.sh" {
 		// Its program has the broker's address in it, so the next run cannot use this one's.
 		t.Cleanup(func() {
-			_ = os.RemoveAll(filepath.Join(cache(), "go", "kafka-go-"+strings.ReplaceAll(broker.Addr, ":", "-")))
+			_ = os.RemoveAll(filepath.Join(cache(), "go", "kafka-go-"+strings.ReplaceAll(address, ":", "-")))
 		})
 	}
-	return append(script, "GO_TEST_ARGS="+skipped(p.list, list.leftOut), file, broker.Addr), nil
+	return append(script, "GO_TEST_ARGS="+skipped(p.list, list.leftOut), file, address), nil
 }
 
 // skipped are the flags of a Go test that keep it from what is left out.
@@ -218,13 +220,43 @@ func shortName(method string) string {
 	return name[strings.LastIndexByte(class, '.')+1:]
 }
 
-func (p part) startBroker(t *testing.T) *rig.Broker {
+// startBroker starts a broker with an empty data directory, which ends with the test.
+func (p part) startBroker(t *testing.T) (address string) {
 	t.Helper()
-	settings, err := os.ReadFile("broker.properties")
+	text, err := os.ReadFile("broker.properties")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rig.Start(t, append(lines(string(settings)), p.also...)...)
+	settings := append(lines(string(text)), p.also...)
+	if rig.System() == "kafka" {
+		return rig.StartKafka(t, settings...).Addr
+	}
+	address = rig.FreeAddress(t)
+	home := t.TempDir()
+	settings = append(settings, "listeners=PLAINTEXT://"+address, "advertised.listeners=PLAINTEXT://"+address, "log.dirs="+filepath.Join(home, "data"))
+	file := filepath.Join(home, "broker.properties")
+	if err := os.WriteFile(file, []byte(strings.Join(settings, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan struct{})
+	broker := rig.Launch(t, "the broker", []string{rig.Binary(t), "serve", "--config", file}, func(line string) {
+		if strings.HasPrefix(line, "ready on ") {
+			close(ready)
+		}
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(broker.Said())
+		}
+	})
+	select {
+	case <-ready:
+	case <-broker.Ended():
+		t.Fatalf("the broker has not started\n%s", broker.Said())
+	case <-time.After(readyWithin):
+		t.Fatalf("the broker is not ready within %v\n%s", readyWithin, broker.Said())
+	}
+	return address
 }
 
 // freshTests are the tests that want a broker of their own.
