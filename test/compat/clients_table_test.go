@@ -3,6 +3,7 @@
 package compat
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -161,7 +162,7 @@ func (v *compatibility) document() string {
 	line("and a program on it (`test/compat/clients`) is let at a broker. Apache Kafka 4.3.1 passes the same tests.\n")
 	line("%s", row("Client", "Version", "Language", columns(func(s string) string { return s })...))
 	line("%s", strings.Repeat("|---", len(scenarios)+3)+"|")
-	for _, l := range v.libraries {
+	for _, l := range v.sorted() {
 		line("%s", row(l.about.Client, l.about.Version, l.about.Language, columns(func(s string) string {
 			if !l.offers(s) {
 				return "–"
@@ -176,8 +177,8 @@ func (v *compatibility) document() string {
 	line("\n## What each library offers\n")
 	line("%s", row("Client", "Version", "Assignors", "Not offered, and other notes"))
 	line("%s", strings.Repeat("|---", 4)+"|")
-	for _, l := range v.libraries {
-		line("%s", row(l.about.Client, l.about.Version, strings.Join(l.about.Assignors, ", "), strings.Join(v.remarks(l), " ")))
+	for _, l := range v.sorted() {
+		line("%s", row(l.about.Client, l.about.Version, strings.Join(slices.Sorted(slices.Values(l.about.Assignors)), ", "), strings.Join(v.remarks(l), " ")))
 	}
 	line("\n## Groups of several libraries\n")
 	line("They join one after the other while records are produced, the first is killed, the second leaves.\n")
@@ -206,7 +207,17 @@ func (v *compatibility) remarks(l *library) []string {
 	if !l.about.Listener {
 		all = append(all, "Learns of a revocation too late to commit.")
 	}
-	return append(all, l.about.Notes...)
+	for _, note := range l.about.Notes {
+		all = append(all, strings.ToUpper(note[:1])+strings.TrimSuffix(note[1:], ".")+".")
+	}
+	return all
+}
+
+// sorted are the libraries by name and version, whatever the order in which they are built.
+func (v *compatibility) sorted() []*library {
+	return slices.SortedFunc(slices.Values(v.libraries), func(a, b *library) int {
+		return cmp.Or(cmp.Compare(a.about.Client, b.about.Client), cmp.Compare(a.name, b.name))
+	})
 }
 
 func row(first, second, third string, more ...string) string {

@@ -163,9 +163,10 @@ def group(flags):
         bootstrap_servers=flags.brokers, group_id=flags.group, auto_offset_reset="earliest", enable_auto_commit=False,
         session_timeout_ms=30_000 if flags.instance else 6_000, heartbeat_interval_ms=1_000, **options)
     member = Member(consumer, flags.commit_every)
-    # A leader that learns of the partitions while it divides them divides none, and never again.
-    consumer.partitions_for_topic(flags.topic)
     consumer.subscribe([flags.topic], listener=member)
+    # Known before the first join: a leader that learns of the partitions later joins again, and where its poll
+    # ends meanwhile, it takes itself for a member and sends no heartbeats.
+    consumer.partitions_for_topic(flags.topic)
     while not stopping.is_set():
         for r in itertools.chain.from_iterable(consumer.poll(timeout_ms=200).values()):
             member.read(r)

@@ -37,7 +37,7 @@ def ask(flags, *args, stdin=None):
 def about(flags):
     version, built = re.search(r"Version (\S+) \(.*librdkafka (\S+)", subprocess.run(["kcat", "-V"], stdout=subprocess.PIPE, text=True).stdout).groups()
     tell({"client": "kcat", "version": version, "language": "C", "codecs": ["none", "gzip", "snappy", "lz4", "zstd"],
-          "acks": ["0", "1", "all"], "idempotent": True, "static": True, "commits": False, "listener": False,
+          "acks": ["0", "1", "all"], "idempotent": True, "static": True, "commits": False, "listener": True,
           "assignors": ["range", "roundrobin", "cooperative-sticky"], "lacks": ["headers"],
           "notes": ["Built on librdkafka " + built + ".", "All records of one run have the same headers.",
                     "A group's offsets are committed by time and on leaving, never by a command."]})
