@@ -19,18 +19,18 @@ func TestPing(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, f *fakeCluster) {
 		// The first address does not exist, the second does.
 		c := f.client(Brokers("nowhere:9092", bootstrap))
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		for range 5 {
 			if err := c.Ping(t.Context()); err != nil {
 				t.Error(err)
 			}
 		}
 		lost := f.client(Brokers("nowhere:9092"), ConnectionSetupTimeout(time.Second))
-		defer lost.Close()
+		defer func() { _ = lost.Close() }()
 		if err := lost.Ping(t.Context()); !errors.Is(err, ErrNoBrokers) || !errors.Is(err, ErrNetwork) {
 			t.Errorf("error %v", err)
 		}
-		lost.Close()
+		_ = lost.Close()
 		if err := lost.Ping(t.Context()); err == nil {
 			t.Error("a closed client answered")
 		}
@@ -42,7 +42,7 @@ func TestConnectionsAreKept(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
 		f.topic("t", 1)
 		c, p := newTestProducer(t, f)
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		for range 20 {
 			if _, err := p.SendSync(t.Context(), ProducerRecord{Topic: "t"}); err != nil {
 				t.Fatal(err)
@@ -62,7 +62,7 @@ func TestConnectionsAreKept(t *testing.T) {
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
 		c := f.client(ConnectionsMaxIdle(time.Minute), MetadataMaxAge(time.Hour))
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		ask := func() {
 			if err := c.Ping(t.Context()); err != nil {
 				t.Fatal(err)
@@ -219,7 +219,7 @@ func TestMetadataIsRefreshedByAge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer k.Close()
+		defer func() { _ = k.Close() }()
 		if err := k.Assign(map[TopicPartition]Position{{"t", 0}: Earliest}); err != nil {
 			t.Fatal(err)
 		}
@@ -270,7 +270,7 @@ func TestLeaderHints(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer k.Close()
+		defer func() { _ = k.Close() }()
 		if err := k.Assign(map[TopicPartition]Position{tp: Earliest}); err != nil {
 			t.Fatal(err)
 		}
@@ -357,7 +357,7 @@ func TestAutoCreation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer k.Close()
+		defer func() { _ = k.Close() }()
 		if err := k.Assign(map[TopicPartition]Position{{"not made", 0}: Earliest}); err != nil {
 			t.Fatal(err)
 		}

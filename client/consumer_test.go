@@ -155,10 +155,10 @@ func TestStartPositions(t *testing.T) {
 				t.Errorf("from %v: %v, %v", c.at, records, err)
 			}
 			k.Close()
-			c0.Close()
+			_ = c0.Close()
 		}
 		c0, k := newTestConsumer(t, f)
-		defer c0.Close()
+		defer func() { _ = c0.Close() }()
 		defer k.Close()
 		for _, at := range []Position{Latest, AtTime(time.UnixMilli(9999))} {
 			if err := k.Assign(map[TopicPartition]Position{tp: at}); err != nil {

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -122,7 +121,7 @@ func (f *fakeCluster) listen(n int32) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	context.AfterFunc(f.ctx, func() { l.Close() })
+	context.AfterFunc(f.ctx, func() { _ = l.Close() })
 	f.wg.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -228,8 +227,6 @@ func (f *fakeCluster) serve(node int32, c net.Conn) {
 	}
 }
 
-var errSilent = errors.New("no answer")
-
 func (f *fakeCluster) handle(node int32, frame []byte) (reply []byte, ok bool) {
 	head, err := wire.ParseRequest(frame)
 	if err != nil {
@@ -289,7 +286,7 @@ func (f *fakeCluster) handle(node int32, frame []byte) (reply []byte, ok bool) {
 }
 
 func frameReply(head wire.Request, resp kmsg.Response) []byte {
-	out := make([]byte, 4)
+	out := make([]byte, 4, 64) // room for the length
 	out = binary.BigEndian.AppendUint32(out, uint32(head.CorrelationID))
 	if wire.FlexibleResponse(head.Key, head.Version) {
 		out = append(out, 0)

@@ -331,7 +331,7 @@ func (g *GroupConsumer) Close(ctx context.Context) error {
 	g.joins.Close()
 	g.links.Close()
 	g.wg.Wait()
-	g.k.Close()
+	_ = g.k.Close()
 	if err != nil {
 		return fmt.Errorf("close: group %q: %w", g.group, err)
 	}

@@ -166,7 +166,7 @@ func (m *testMember) end() {
 	if err := m.g.Close(ctx); err != nil && !m.dead {
 		m.t.Errorf("close: %v", err)
 	}
-	m.c.Close()
+	_ = m.c.Close()
 }
 
 // kill cuts a member off for good, as kill -9 does; it goes on believing.

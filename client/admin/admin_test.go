@@ -46,7 +46,7 @@ func serving(t *testing.T, keys []int16, answers func(node int32, req kmsg.Reque
 			if err != nil {
 				t.Fatal(err)
 			}
-			context.AfterFunc(ctx, func() { l.Close() })
+			context.AfterFunc(ctx, func() { _ = l.Close() })
 			wg.Go(func() {
 				for {
 					c, err := l.Accept()
@@ -391,7 +391,7 @@ func TestCallsEndWithTheirTimeout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer lost.Close()
+		defer func() { _ = lost.Close() }()
 		if _, err := New(lost).ListTopics(ctx); !errors.Is(err, client.ErrNoBrokers) {
 			t.Errorf("a wrong address: %v", err)
 		}

@@ -170,10 +170,10 @@ func (c *Checker) pass(b Batch, k *walk, limit int64, tee *compressor) error {
 	if err == nil {
 		err = k.run(&s.window, b.Count())
 	}
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return k.verdict()
-	case errShort, errMalformed, errTrailing:
+	case errors.Is(err, errShort), errors.Is(err, errMalformed), errors.Is(err, errTrailing):
 		return invalid("%s", err)
 	}
 	return fmt.Errorf("check a batch of %d bytes: %w", len(b), err)

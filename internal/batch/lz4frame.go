@@ -95,7 +95,7 @@ func (z *lz4Inflater) more(dst []byte, _ int64) ([]byte, error) {
 		if !compressed {
 			dst = append(grow(dst, len(block)), block...)
 		} else {
-			n := 0
+			var n int
 			if dst, n, err = z.uncompress(dst, block); err != nil {
 				return dst, undecodable(Lz4, err)
 			}

@@ -80,7 +80,7 @@ func (w *window) more() error {
 	buf, err := w.inflater.more(w.buf, w.left)
 	w.buf = buf
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return errShort
 	case err != nil:
 		return err
@@ -102,10 +102,10 @@ func (w *window) atEnd() (bool, error) {
 	if w.at < len(w.buf) {
 		return false, nil
 	}
-	switch err := w.more(); err {
-	case nil:
+	switch err := w.more(); {
+	case err == nil:
 		return false, nil
-	case errShort:
+	case errors.Is(err, errShort):
 		return true, nil
 	default:
 		return false, err

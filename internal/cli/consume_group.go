@@ -210,7 +210,7 @@ func (r *groupReader) follow(ctx context.Context, g *client.GroupConsumer) error
 		case gone != nil:
 			r.unheard[gone.TopicPartition] = true
 		case r.failed != nil:
-			return nil
+			return nil //nolint:nilerr // it is told when the member has left
 		}
 		if done, err := r.take(g, records); done || err != nil {
 			return err

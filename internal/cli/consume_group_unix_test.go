@@ -39,7 +39,7 @@ func startMember(t *testing.T, address string, args ...string) *member {
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { m.cmd.Process.Kill() })
+	t.Cleanup(func() { _ = m.cmd.Process.Kill() })
 	return m
 }
 

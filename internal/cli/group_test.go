@@ -53,7 +53,7 @@ func TestBusyGroupsNameTheirMembers(t *testing.T) {
 // One reason for many partitions is told once.
 func TestSameFailures(t *testing.T) {
 	one, other := errors.New("one"), errors.New("other")
-	if got := sameFailure([]failedItem{{"a", one}, {"b", one}}, "all"); len(got) != 1 || got[0].what != "all" || got[0].err != one {
+	if got := sameFailure([]failedItem{{"a", one}, {"b", one}}, "all"); len(got) != 1 || got[0].what != "all" || !errors.Is(got[0].err, one) {
 		t.Errorf("%v", got)
 	}
 	if got := sameFailure([]failedItem{{"a", one}, {"b", other}}, "all"); len(got) != 2 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,10 +35,6 @@ type loader struct {
 	bytes  atomic.Int64 // of the values of what was acked
 	failed atomic.Int64
 	fatal  atomic.Pointer[error] // after which there is no point in reading on
-	mu     struct {
-		sync.Mutex
-		first error
-	}
 }
 
 // loaded is the summary.

@@ -161,13 +161,13 @@ func serveInScript(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(s.cmd.Start())
 	ts.Defer(func() {
-		s.cmd.Process.Kill()
-		s.cmd.Wait()
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
 	})
 	s.out = bufio.NewReader(out)
 	line, err := s.out.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "ready ") {
-		s.cmd.Wait()
+		_ = s.cmd.Wait()
 		ts.Fatalf("no line that begins with ready: %q %v\n%s", line, err, s.stderr.String())
 	}
 	ts.Check(os.WriteFile(ts.MkAbs("ready"), []byte(line), 0o644))

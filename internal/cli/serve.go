@@ -166,7 +166,7 @@ func serve(ctx context.Context, p *program, f serveFlags) error {
 	})
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil // asked to stop while starting
+			return nil //nolint:nilerr // asked to stop while starting
 		}
 		return asServeFailure(err)
 	}

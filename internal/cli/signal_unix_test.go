@@ -64,7 +64,7 @@ func TestInterruptedProduceKeepsItsWord(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { cmd.Process.Kill() })
+		t.Cleanup(func() { _ = cmd.Process.Kill() })
 	}
 	if _, err := io.WriteString(in, "one\ntwo\nhalf a li"); err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestREADME(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer n.Close(t.Context())
+	defer func() { _ = n.Close(t.Context()) }()
 	address := strings.TrimPrefix(n.Advertised()[0], "PLAINTEXT://")
 	typed := regexp.MustCompile("(?m)^(\\./barnabas (?:topic|produce|consume|group|config) .*)$|`(\\./barnabas log dump [^`]*)`").FindAllSubmatch(text, -1)
 	if len(typed) < 6 {

@@ -199,9 +199,8 @@ func (k *keyedModel) append(r *rand.Rand, l *Log, keys int, sequences map[int64]
 		b.Append(rec.ms, []byte(rec.key), value, nil)
 		records = append(records, rec)
 	}
-	id := int64(-1)
 	if r.IntN(3) == 0 {
-		id = r.Int64N(3)
+		id := r.Int64N(3)
 		first, known := sequences[id]
 		if !known {
 			first = -1

@@ -73,11 +73,9 @@ func TestTableIsKafkas(t *testing.T) {
 		if k.Deviation != "" {
 			ours = k.KafkaDefault
 		}
-		mode, ok := updateHere[k.Name]
-		if ok {
+		mode := k.Update
+		if _, ok := updateHere[k.Name]; ok {
 			mode = PerBroker
-		} else {
-			mode = k.Update
 		}
 		got := []string{k.Type.String(), ours, k.Importance.String(), mode.String()}
 		if diff := cmp.Diff([]string{want.Type, def, want.Importance, want.Update}, got); diff != "" {

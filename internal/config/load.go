@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -110,9 +111,11 @@ func (l *loader) flag(f Setting) {
 func (l *loader) put(key, value, origin string) {
 	if k := table.broker[key]; k != nil {
 		if _, err := k.parse(value); err != nil {
-			e := err.(*InvalidError)
-			e.Origin = origin
-			l.errs = append(l.errs, e)
+			var e *InvalidError
+			if errors.As(err, &e) {
+				e.Origin = origin
+			}
+			l.errs = append(l.errs, err)
 			return
 		}
 	}

@@ -201,7 +201,7 @@ func FuzzDump(f *testing.F) {
 			if err != nil || damaged != told {
 				t.Fatalf("%s: %d damaged, %d told: %v", path, damaged, told, err)
 			}
-			os.Remove(path)
+			_ = os.Remove(path)
 		}
 	})
 }
