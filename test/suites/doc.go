@@ -13,7 +13,8 @@
 //	go test -tags compat -count=1 -timeout 30m ./test/suites -run TestSuites/kafka-go  # a suite
 //	go test -tags compat -count=1 ./test/suites -run TestSuites/consumer -only 'kafka-it/*#testClassicConsumerListTopics'
 //
-// With -left-out the tests of left-out.txt run, and nothing else: it shows which of them have to
-// leave the list. BARNABAS_TEST_SYSTEM=kafka runs all that is said against an Apache Kafka. The
-// logs of a suite are kept in SUITES_RUN, where that names a folder.
+// With -left-out the tests of left-out.txt run too, and of Apache Kafka's own only they: it shows
+// which of them have to leave the list. BARNABAS_TEST_SYSTEM=kafka runs all that is said against an
+// Apache Kafka, whose verdicts are the measure. A suite's logs are kept in SUITES_RUN, where that
+// names a folder; a second suite in the same run writes over them.
 package suites

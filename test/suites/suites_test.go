@@ -19,7 +19,7 @@ import (
 var (
 	slice       = flag.String("slice", "", "run this slice of slices.txt, not everything")
 	only        = flag.String("only", "", "of Apache Kafka's tests, run those whose SUITE/TEST matches this pattern")
-	onlyLeftOut = flag.Bool("left-out", false, "run the tests of left-out.txt, and nothing else")
+	onlyLeftOut = flag.Bool("left-out", false, "run the tests of left-out.txt; of Apache Kafka's, nothing else")
 )
 
 const kafkaIT = "run-kafka-it.sh" // which takes the names of tests
