@@ -274,8 +274,13 @@ func (g *GroupConsumer) commitOnce(ctx context.Context, offsets map[TopicPartiti
 		return err
 	}
 	g.mu.Lock()
-	id, generation, _ := g.mu.machine.Generation()
+	id, generation, known := g.mu.machine.Generation()
+	member := g.mu.machine.Subscribed() || len(g.mu.machine.Owned()) > 0
 	g.mu.Unlock()
+	if member && !known {
+		// Without an identity the group's fence would not hold: an empty group takes offsets from anybody.
+		return fmt.Errorf("commit for group %s: the member has lost its place: %w", g.group, ErrUnknownMemberID)
+	}
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Group, req.MemberID, req.Generation = g.group, id, generation
 	if g.cfg.instanceID != "" {

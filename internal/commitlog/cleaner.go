@@ -54,7 +54,7 @@ type CleanerStats struct {
 	BytesRead, BytesWritten                  atomic.Int64
 	Nanoseconds                              atomic.Int64
 	Compactable                              atomic.Int64 // logs that were due when last looked
-	Uncleanable                              atomic.Int64 // logs left alone because of damage
+	Uncleanable                              atomic.Int64 // logs that are left alone because of damage now
 }
 
 // Cleaner compacts the logs of the directories that were opened with it: always the one with the largest share of new
@@ -305,8 +305,8 @@ func (c *Cleaner) clean(ctx context.Context, l *Log, d dirt, o *CleanerOptions) 
 	return true
 }
 
-// giveUp decides what an error means for the log. A full disk, and a log that was changed under the compaction, get
-// another try; one with damage is left alone until the damage is gone.
+// giveUp decides what an error means for the log. One with damage is left alone until that is cut off; everything else may
+// pass, and the log gets another try.
 func (c *Cleaner) giveUp(l *Log, err error) {
 	var damage *compact.Damage
 	switch {
@@ -316,9 +316,11 @@ func (c *Cleaner) giveUp(l *Log, err error) {
 	case errors.Is(err, ErrNoSpace):
 		c.logger().Warn("no space to compact a log", "log", l.id.String(), "error", err)
 		return
-	case errors.As(err, &damage):
-		l.damaged(damage.Offset, damage.Cause)
+	case !errors.As(err, &damage):
+		c.logger().Error("a log could not be compacted; it is tried again", "log", l.id.String(), "path", l.path, "error", err)
+		return
 	}
+	l.damaged(damage.Offset, damage.Cause)
 	if !l.uncleanable.Swap(true) {
 		c.stats.Uncleanable.Add(1)
 		c.logger().Error("log cannot be compacted and is left as it is", "log", l.id.String(), "path", l.path, "error", err)

@@ -105,7 +105,7 @@ func (l *Log) dirt(nowMs int64) (dirt, error) {
 		if within && cfg.MinCompactionLagMs > 0 {
 			newest, err := s.Newest()
 			if err != nil {
-				return d, err
+				return d, l.compactError(err)
 			}
 			within = newest.Ms <= youngest
 		}
@@ -116,7 +116,7 @@ func (l *Log) dirt(nowMs int64) (dirt, error) {
 		if cfg.MaxCompactionLagMs < math.MaxInt64 {
 			first, err := s.FirstTimestamp()
 			if err != nil {
-				return d, err
+				return d, l.compactError(err)
 			}
 			d.late = d.late || (first > 0 && first < oldest)
 		}

@@ -99,6 +99,8 @@ var (
 	ErrLargerThanSegment = errors.New("batch is larger than a segment")
 	// ErrClosed: the log has been removed, or its directory closed.
 	ErrClosed = errors.New("log is closed")
+	// ErrEpochOver: a batch of a leader's whose epoch has ended; a later one has begun in the log.
+	ErrEpochOver = errors.New("leader epoch is over")
 	// ErrTopicID: the directory's log of that name belongs to another topic, deleted and made again.
 	ErrTopicID = errors.New("log belongs to another topic of this name")
 )

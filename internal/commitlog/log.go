@@ -260,6 +260,9 @@ func (l *Log) repaired(start, end int64) {
 	defer l.mu.Unlock()
 	if l.mu.damage >= 0 && (l.mu.damage < start || l.mu.damage >= end) {
 		l.mu.damage = -1
+		if l.uncleanable.Swap(false) {
+			l.dir.options.Cleaner.stats.Uncleanable.Add(-1)
+		}
 	}
 }
 

@@ -139,8 +139,8 @@ func (p *points) forget(d *Dir, tp TopicPartition) error {
 		name    string
 		offsets map[TopicPartition]int64
 	}{{recoveryPointFile, p.recovery}, {startOffsetFile, p.starts}, {watermarkFile, p.highWatermarks}, {cleanerFile, p.cleaned}} {
-		before := f.offsets[tp]
-		if before == 0 {
+		before, known := f.offsets[tp]
+		if !known {
 			continue
 		}
 		delete(f.offsets, tp)
@@ -167,7 +167,7 @@ func (d *Dir) write(name string, offsets map[TopicPartition]int64) error {
 	return d.fail(err)
 }
 
-// store writes all three files from how far the logs have come; everything flushed counts as checked.
+// store writes the recovery points, starts and watermarks from how far the logs have come; everything flushed counts as checked.
 func (p *points) store(d *Dir, logs []*Log) error {
 	moves := make([]move, 0, len(logs))
 	for _, l := range logs {

@@ -135,13 +135,13 @@ func (l *Log) discard(segments []*segment.Segment, delayMs int64) error {
 	d := l.dir
 	var errs []error
 	for _, s := range segments {
+		errs = append(errs, s.Shut(true)) // before the files have other names: who looks for one then is told that it is gone
 		for _, path := range s.Paths() {
 			errs = append(errs, d.discardFile(path, delayMs))
 		}
 		if s.Base != l.snapshotAt { // still the newest
 			errs = append(errs, d.discardFile(s.Path(segment.SnapshotSuffix), delayMs))
 		}
-		errs = append(errs, s.Shut(true))
 	}
 	l.forgetWarm()
 	l.entriesDirty.Store(true)

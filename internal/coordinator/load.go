@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"barnabas/internal/batch"
@@ -33,6 +34,35 @@ func (p *partition) load(ctx context.Context) error {
 	}
 	p.loaded(progress.End)
 	return nil
+}
+
+// Loading that failed is tried again after a pause, which doubles from the one to the other.
+const (
+	firstLoadPause = time.Second
+	mostLoadPause  = time.Minute
+)
+
+// loadAtLast loads until that succeeds: what keeps a log from being read may pass, and nobody else leads it. False: the
+// partition is lost.
+func (p *partition) loadAtLast(ctx context.Context) bool {
+	for pause := firstLoadPause; ; pause = min(2*pause, mostLoadPause) {
+		err := p.load(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		p.c.log.Error("groups are unavailable: their partition cannot be read; it is tried again", "partition", p.String(), "in", pause, "err", err)
+		p.shard = group.New(p.c.shards, rand.NewPCG(p.dice.Uint64(), p.dice.Uint64())) // nothing of half a log is known
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
 }
 
 // loaded lets requests in, once the shard knows what lies below an offset.

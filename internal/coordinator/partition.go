@@ -62,10 +62,7 @@ func (p *partition) String() string { return fmt.Sprintf("%s-%d", OffsetsTopic, 
 // run is the life of the goroutine.
 func (p *partition) run(ctx context.Context) {
 	defer p.unload()
-	if err := p.load(ctx); err != nil {
-		if ctx.Err() == nil {
-			p.c.log.Error("groups are unavailable: their partition cannot be read", "partition", p.String(), "err", err)
-		}
+	if !p.loadAtLast(ctx) {
 		return
 	}
 	p.inbox.rouse() // the shard may have deadlines
@@ -135,8 +132,8 @@ func (p *partition) apply(now time.Time, e group.Effects, together bool) {
 	}
 	nowMs, commits := now.UnixMilli(), int64(0)
 	for _, r := range e.Records {
-		if !together && p.builder != nil && p.builder.SizeWith(nowMs, r.Key, r.Value, nil) > p.mostBytes() {
-			p.append(now)
+		if !together && p.builder != nil && p.builder.SizeWith(nowMs, r.Key, r.Value, nil) > p.mostBytes() && !p.append(now) {
+			return // the rest was decided on the ground of what has just been refused; the next check decides anew
 		}
 		if err := p.shard.Replay(r, now); err != nil {
 			failure = fmt.Errorf("replay a record just made: %w", err)
@@ -149,8 +146,11 @@ func (p *partition) apply(now time.Time, e group.Effects, together bool) {
 	}
 	p.c.stats.commits.Add(commits)
 	p.reply(e.Replies)
-	if failure != nil {
+	switch {
+	case failure != nil:
 		p.refuse(now, failure)
+	case p.builder == nil:
+		p.shard.Appended() // these answers are on their way: what is refused later must not change them any more
 	}
 }
 
@@ -207,15 +207,17 @@ func (p *partition) batch(now time.Time) *batch.Builder {
 }
 
 // append writes the batch that has been gathered, if there is one. Nobody waits here for the disk:
-// the answers do.
-func (p *partition) append(now time.Time) {
+// the answers do. False: it was refused, and is undone.
+func (p *partition) append(now time.Time) bool {
 	if p.builder == nil {
 		p.shard.Appended() // there was nothing
-		return
+		return true
 	}
 	if err := p.write(now); err != nil {
 		p.refuse(now, err)
+		return false
 	}
+	return true
 }
 
 // write appends the batch and lets its answers go. After an error nothing of it has been written, and

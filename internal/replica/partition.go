@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -112,6 +113,9 @@ func (p *Partition) appendAs(b batch.Batch, requireAll bool, o commitlog.AppendO
 	}
 	o.LeaderEpoch = r.epoch
 	appended, err := p.log.Append(b, o)
+	if errors.Is(err, commitlog.ErrEpochOver) { // since the role was looked at
+		return commitlog.Appended{}, fmt.Errorf("%w: %w", ErrNotLeader, err)
+	}
 	if err != nil {
 		return commitlog.Appended{}, fmt.Errorf("append to %v: %w", p.id, err)
 	}

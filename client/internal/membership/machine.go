@@ -191,6 +191,9 @@ func (m *Machine) Generation() (id string, generation int32, ok bool) {
 	return m.memberID, m.generation, m.generation != assignor.NoGeneration
 }
 
+// Subscribed tells whether the program wants to be a member.
+func (m *Machine) Subscribed() bool { return len(m.subscribed) > 0 }
+
 // Coordinator gives the group's coordinator, -1 while it is not known.
 func (m *Machine) Coordinator() int32 { return m.coordinator }
 

@@ -2,6 +2,7 @@ package compact
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -204,8 +205,11 @@ func (p *Pass) lastOfProducer(b batch.Batch) bool {
 	return found && b.IsControl() && b.ProducerEpoch() == epoch
 }
 
-// rewrite takes over what Sift left of a batch. Were the new one so much longer that the group would not fit into
-// one segment any more, the batch stays as it is, until another time.
+// errGrown: what is left of a group is larger than a segment can be, since batches that lost records compress worse. They
+// cannot stay as they are: their superseded records would be taken for compacted, and outlive the tombstones that delete them.
+var errGrown = errors.New("compacted records are larger than a segment")
+
+// rewrite takes over what Sift left of a batch.
 func (p *Pass) rewrite(b batch.Batch, kept int32, date bool) error {
 	horizon := batch.NoHorizon
 	if date {
@@ -218,9 +222,7 @@ func (p *Pass) rewrite(b batch.Batch, kept int32, date bool) error {
 	}
 	p.write = out
 	if p.now.into.Size.Load()+int64(len(out))+p.now.left > math.MaxInt32 {
-		p.write = out[:at]
-		p.keep(b)
-		return nil
+		return fmt.Errorf("at offset %d: %w", b.BaseOffset(), errGrown)
 	}
 	p.Stats.RecordsKept += int64(kept)
 	p.note(at)

@@ -45,6 +45,12 @@ type File struct {
 // Path of the file.
 func (f *File) Path() string { return f.seg.Path(f.suffix) }
 
+func (f *File) isGone() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gone
+}
+
 // Acquire opens the file if need be. The caller releases the handle.
 func (f *File) Acquire(m disk.Mode) (*Handle, error) {
 	d := f.seg.files
@@ -57,6 +63,9 @@ func (f *File) Acquire(m disk.Mode) (*Handle, error) {
 	if errors.Is(err, fs.ErrNotExist) && path != f.Path() { // it has got its last name meanwhile
 		path = f.Path()
 		opened, err = d.fs.Open(path, m)
+	}
+	if errors.Is(err, fs.ErrNotExist) && f.isGone() {
+		return nil, ErrGone // given up since it was looked for
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
