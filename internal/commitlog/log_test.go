@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"errors"
 	"testing"
 
 	"barnabas/internal/disk"
@@ -45,4 +46,22 @@ func TestWhatIsAppendedIsReadBack(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAppendInAnEndedEpochIsRefused: once an epoch has begun in the log, a leader of an earlier one writes nothing, and the
+// history of epochs stays.
+func TestAppendInAnEndedEpochIsRefused(t *testing.T) {
+	d := mustOpen(t, testOptions(disk.NewMem()))
+	l := mustLog(t, d, DefaultConfig())
+	mustAppend(t, l, records(0, 1, 30))
+	if err := l.AssignEpoch(6, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(records(1, 1, 30), AppendOptions{LeaderEpoch: 5, NowMs: testNow}); !errors.Is(err, ErrEpochOver) {
+		t.Fatalf("an append in epoch 5 after 6 has begun: %v", err)
+	}
+	if p := l.Progress(); p.End != 1 || l.LatestEpoch() != 6 {
+		t.Fatalf("%+v, epoch %d", p, l.LatestEpoch())
+	}
+	_ = d.Close()
 }

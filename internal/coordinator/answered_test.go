@@ -1,11 +1,13 @@
 package coordinator
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -53,6 +55,35 @@ func TestRefusedAppendLeavesEarlierAnswersAlone(t *testing.T) {
 		read := fetch.answer.Response.(*kmsg.OffsetFetchResponse).Groups[0]
 		if len(read.Topics) != 1 || read.ErrorCode != 0 || read.Topics[0].Partitions[0].Offset != 2 {
 			t.Fatalf("the answered read became %+v", read)
+		}
+	})
+}
+
+// TestFailedLoadIsTriedAgain: what kept a partition from being read passes, and its groups are there again without anybody
+// else having led it.
+func TestFailedLoadIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, disk.NewMem(), nil)
+		b.settle()
+		b.mustCommit("g", 7)
+		failures := 0
+		b.disk.SetFault(func(op disk.Op) error {
+			if op.Kind == disk.OpRead && strings.Contains(op.Path, fmt.Sprint(OffsetsTopic, "-0/")) && failures < 3 {
+				failures++
+				return syscall.EMFILE
+			}
+			return nil
+		})
+		again := led(offsetsID, 0)
+		again.LeaderEpoch = 1
+		b.commit(again)
+		b.settle()
+		if code, err := outcome(t.Context(), b.offer("g", 8, 1, "")); !errors.Is(err, ErrLoading) {
+			t.Fatalf("while the log cannot be read: %d, %v", code, err)
+		}
+		time.Sleep(10 * mostLoadPause)
+		if got := b.committed("g"); failures != 3 || got != 7 {
+			t.Fatalf("after %d failures: offset %d", failures, got)
 		}
 	})
 }
