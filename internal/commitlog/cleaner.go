@@ -208,7 +208,8 @@ func (c *Cleaner) work() {
 
 // next compacts the log that needs it most. False when there was none, or when it failed.
 func (c *Cleaner) next(o *CleanerOptions) bool {
-	l, d, r := c.choose(o.Now().UnixMilli())
+	now := o.Now().UnixMilli()
+	l, r := c.choose(now)
 	if l == nil {
 		return false
 	}
@@ -219,6 +220,15 @@ func (c *Cleaner) next(o *CleanerOptions) bool {
 		c.mu.Unlock()
 		close(r.done)
 	}()
+	// Looked at again, now that it is this worker's alone: another may have compacted it since it was chosen.
+	d, err := l.dirt(now)
+	if err != nil {
+		c.giveUp(l, err)
+		return false
+	}
+	if !d.due(l.config.Load()) {
+		return true // there may be another
+	}
 	return c.clean(r.ctx, l, d, o)
 }
 
@@ -229,7 +239,7 @@ type run struct {
 }
 
 // choose finds the log with the largest share of dirty bytes among those that are due, and marks it as being compacted.
-func (c *Cleaner) choose(nowMs int64) (*Log, dirt, run) {
+func (c *Cleaner) choose(nowMs int64) (*Log, run) {
 	c.mu.Lock()
 	dirs := make([]*Dir, 0, len(c.mu.dirs))
 	for d := range c.mu.dirs {
@@ -261,7 +271,7 @@ func (c *Cleaner) choose(nowMs int64) (*Log, dirt, run) {
 	}
 	c.stats.Compactable.Store(due)
 	if best == nil {
-		return nil, dirt{}, run{}
+		return nil, run{}
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	r := run{&cleanRun{cancel, make(chan struct{})}, ctx}
@@ -269,10 +279,10 @@ func (c *Cleaner) choose(nowMs int64) (*Log, dirt, run) {
 	defer c.mu.Unlock()
 	if c.mu.closed || !c.mu.dirs[best.dir] || c.mu.busy[best] != nil {
 		cancel()
-		return nil, dirt{}, run{}
+		return nil, run{}
 	}
 	c.mu.busy[best] = r.cleanRun
-	return best, most, r
+	return best, r
 }
 
 func (c *Cleaner) isBusy(l *Log) bool {
