@@ -106,19 +106,23 @@ type ownership struct {
 	partitions int
 	generation int32
 	owned      int
-	whole      chan struct{}
+	done       bool
+	whole      chan struct{} // closed when done
 }
 
 func (o *ownership) note(generation int32, owned int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.done {
+		return
+	}
 	if generation > o.generation {
 		o.generation, o.owned = generation, 0
 	}
 	if generation == o.generation {
 		if o.owned += owned; o.owned == o.partitions {
+			o.done = true
 			close(o.whole)
-			o.owned = -1 << 30
 		}
 	}
 }
