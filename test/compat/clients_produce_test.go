@@ -19,7 +19,7 @@ import (
 
 const (
 	perCombination = 100 // records with one codec and one acks
-	recordSize     = 60
+	recordSize     = 300 // mostly spaces: a batch of one record gets smaller with every codec, or some clients store it without
 	clientTopic    = "clients"
 )
 
