@@ -156,7 +156,8 @@ func (v *view) alterOnce(r metadata.Resource, times int, next func() (map[string
 		return nil, outcome{why: why}
 	}
 	old := v.image.Config(r.Kind, r.Name)
-	return configRecords(r, old, configs), outcome{warning: v.configWarning(r, old, configs)}
+	records := append(v.minISRLowered(r, old, configs), configRecords(r, old, configs)...)
+	return records, outcome{warning: v.configWarning(r, old, configs)}
 }
 
 func resourceText(r metadata.Resource) string {

@@ -49,7 +49,14 @@ func (t *Topic) ReplicationFactor() int {
 // EffectiveMinISR is the number of in-sync replicas that a write with acks=all really waits for:
 // Kafka lowers min.insync.replicas silently to the number of replicas that there are, so that a
 // topic of one replica is no safer for a setting of two. lowered says so, for those who warn.
+// A configured number below one leaves it to the replicas: two from three on, else one.
 func EffectiveMinISR(configured, replicationFactor int) (effective int, lowered bool) {
+	if configured < 1 {
+		configured = 1
+		if replicationFactor >= 3 {
+			configured = 2
+		}
+	}
 	return min(configured, replicationFactor), configured > replicationFactor
 }
 

@@ -1,0 +1,156 @@
+package controller
+
+import (
+	"slices"
+
+	"barnabas/internal/metadata"
+)
+
+// What happens to partitions when a broker comes, goes, or is not heard of. The records about the broker
+// itself are the caller's; those returned here follow them in the same entry.
+
+// Fence decides what follows when a broker is fenced: it leaves every in-sync replica set and leads nothing
+// (KIP-841). Where it was the last in-sync replica the partition has no leader until one that has everything
+// returns.
+func (d Partitions) Fence(id int32) []metadata.Record {
+	if b, ok := d.Image.Broker(id); ok {
+		fenced := *b
+		fenced.Fenced = true
+		d = d.with(&fenced)
+	}
+	return d.every(id, func(r *revision) bool {
+		r.leave(id)
+		r.elect()
+		return true
+	})
+}
+
+// Unfence decides what follows when a broker is unfenced: it leads what nobody leads and it may.
+func (d Partitions) Unfence(id int32) []metadata.Record {
+	if b, ok := d.Image.Broker(id); ok {
+		back := *b
+		back.Fenced = false
+		d = d.with(&back)
+	}
+	return d.leadOrphans(id)
+}
+
+func (d Partitions) leadOrphans(id int32) []metadata.Record {
+	return d.every(id, func(r *revision) bool {
+		if r.old.Leader != metadata.NoLeader {
+			return false
+		}
+		r.elect()
+		return true
+	})
+}
+
+// ShutDown decides what follows when a broker announces that it stops: everything that others can lead they
+// lead now, while it still runs, and it leaves the in-sync replicas that have others. What only it can
+// lead it leads until it is gone.
+func (d Partitions) ShutDown(id int32) []metadata.Record {
+	if b, ok := d.Image.Broker(id); ok {
+		leaving := *b
+		leaving.ShuttingDown = true
+		d = d.with(&leaving)
+	}
+	return d.every(id, func(r *revision) bool {
+		r.leave(id)
+		r.elect()
+		return r.next.Leader != metadata.NoLeader && slices.Contains(r.complete(), r.next.Leader)
+	})
+}
+
+// LedBy counts the partitions that a broker leads, and those of them that another could lead now. A broker
+// that shuts down may go once the second is zero.
+func (d Partitions) LedBy(id int32) (led, movable int) {
+	for t := range d.Image.Topics() {
+		for n, p := range t.Partitions {
+			if p.Leader != id {
+				continue
+			}
+			led++
+			r := d.revise(t, int32(n))
+			if slices.ContainsFunc(without(r.complete(), id), r.acceptable) {
+				movable++
+			}
+		}
+	}
+	return led, movable
+}
+
+// Comeback is how a broker registers again.
+type Comeback struct {
+	// Clean: its process ended in peace under the registration before, so that its disks have all that it had.
+	Clean bool
+	// Complete: every log directory that it is configured with is online. What is in none of them is gone.
+	Complete bool
+}
+
+// Restart decides what follows when a broker registers, as next: whatever ran under its id before is over. It
+// leaves the in-sync replicas, for it may have missed records since it was last heard of. Of what it had:
+//
+//   - In a durable topic an in-sync replica has every committed record on its disk, so it stays eligible to
+//     lead; elsewhere only after a clean end, for a crash may have taken records that it had said to have (KIP-966).
+//   - What was in a log directory that is gone is lost. If another replica has it, this one begins anew in
+//     a directory that is there; if not, the partition waits for the directory, or for the operator.
+//
+// If next is not fenced it leads at once what it may.
+func (d Partitions) Restart(next *metadata.Broker, how Comeback) []metadata.Record {
+	d = d.with(next)
+	placed := 0
+	return d.every(next.ID, func(r *revision) bool {
+		r.leave(next.ID)
+		r.again = r.old.Leader == next.ID
+		if !how.Clean && !r.durable {
+			r.lost = []int32{next.ID}
+		}
+		if how.Complete && !online(next, &r.next) && r.replaceDirectory(next, placed) {
+			placed++
+		}
+		r.elect()
+		return true
+	})
+}
+
+// replaceDirectory moves the broker's replica, whose directory is gone, to one that it has.
+func (r *revision) replaceDirectory(b *metadata.Broker, placed int) bool {
+	others := without(r.complete(), b.ID)
+	if len(others) == 0 && !slices.ContainsFunc(r.old.LastKnownELR, func(id int32) bool { return id != b.ID }) {
+		return false
+	}
+	open := slices.DeleteFunc(slices.Clone(b.Directories), func(id metadata.UUID) bool { return slices.Contains(b.Cordoned, id) })
+	if len(open) == 0 {
+		return false
+	}
+	slices.SortFunc(open, metadata.UUID.Compare)
+	r.next.Directories = slices.Clone(r.next.Directories)
+	r.next.Directories[slices.Index(r.next.Replicas, b.ID)] = open[placed%len(open)]
+	r.lost = append(r.lost, b.ID)
+	return true
+}
+
+// LoseDirectories decides what follows when log directories of a broker have failed while it runs: the replicas
+// in them leave the in-sync replicas and lead nothing. next is the registration with what is left.
+func (d Partitions) LoseDirectories(next *metadata.Broker) []metadata.Record {
+	d = d.with(next)
+	return d.every(next.ID, func(r *revision) bool {
+		if online(next, r.old) {
+			return false
+		}
+		r.leave(next.ID)
+		r.elect()
+		return true
+	})
+}
+
+// Unregister decides what follows when a broker is removed for good.
+func (d Partitions) Unregister(id int32) []metadata.Record {
+	d.gone = id
+	return d.every(id, func(r *revision) bool {
+		r.leave(id)
+		r.lost = []int32{id}
+		r.elect()
+		return true
+	})
+}
