@@ -35,7 +35,7 @@ const (
 // A folder inside one of these belongs to its family and may import within it.
 var levels = map[string]int{
 	"batch": 0, "wire": 0, "disk": 0, "netx": 0, "config": 0, "metrics": 0,
-	"commitlog": 1, "metadata": 1,
+	"commitlog": 1, "metadata": 1, "peer": 1,
 	"authn": 2, "authz": 2, "quota": 2, "quorum": 2, "tier": 2,
 	"replica": 3, "controller": 3, "lifecycle": 3,
 	"coordinator": 4, "sharelog": 4,
@@ -62,7 +62,7 @@ var publicMayImport = map[string][]string{
 }
 
 // bytesOnly knows nothing of the protocol's requests, so kmsg must not reach it.
-var bytesOnly = []string{"batch", "commitlog", "replica", "disk", "netx", "wire"}
+var bytesOnly = []string{"batch", "commitlog", "replica", "disk", "netx", "wire", "peer"}
 
 var vagueNames = []string{"util", "utils", "common", "base", "types", "helper", "helpers", "misc", "shared"}
 

@@ -1,0 +1,237 @@
+package peer
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"barnabas/internal/wire"
+)
+
+const (
+	readBuffer = 32 << 10
+	// oneWay is the version of a frame that nobody answers.
+	oneWay int16 = 1
+	// keepFrameBytes is the largest frame whose memory the connection keeps for the next.
+	keepFrameBytes = 64 << 10
+)
+
+// accept takes connections until the listener is closed.
+func (p *Peers) accept() {
+	slots := make(chan struct{}, maxConnections)
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-p.ctx.Done():
+			return
+		}
+		c, err := p.o.Listener.Accept()
+		if err != nil {
+			if p.ctx.Err() == nil {
+				p.log.Error("the internal listener has failed", "err", err)
+			}
+			return
+		}
+		p.running.Go(func() {
+			defer func() { <-slots }()
+			p.serve(c)
+		})
+	}
+}
+
+// inbound is a connection that another node has made.
+type inbound struct {
+	p       *Peers
+	conn    net.Conn
+	ctx     context.Context // ends with the connection
+	with    agreed
+	cluster string        // this node's when with was agreed
+	writer  chan struct{} // one slot, held while writing
+	atWork  chan struct{} // one for each reply that waits
+	works   sync.WaitGroup
+	frame   []byte
+}
+
+func (p *Peers) serve(conn net.Conn) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	// Whatever reads or writes ends when the node does.
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	defer func() { _ = conn.Close() }()
+	self := p.introduction(p.o.Self.ID)
+	with, err := p.receive(conn, self)
+	if err != nil {
+		if ctx.Err() == nil {
+			p.log.Warn("a connection to the internal listener is refused", "from", conn.RemoteAddr().String(), "err", err)
+		}
+		return
+	}
+	in := &inbound{
+		p: p, conn: conn, ctx: ctx, with: with, cluster: self.cluster,
+		writer: make(chan struct{}, 1), atWork: make(chan struct{}, maxUnanswered),
+	}
+	if !p.admit(in, cancel) {
+		return
+	}
+	p.hurry(with.node.ID)
+	err = in.read()
+	cancel()
+	in.works.Wait()
+	p.dismiss(in)
+	if p.ctx.Err() == nil && !errors.Is(err, io.EOF) {
+		p.log.Debug("a connection from another node has ended", "node", with.node.ID, "err", err)
+	}
+}
+
+// receive is the handshake with whoever has connected.
+func (p *Peers) receive(conn net.Conn, self introduction) (agreed, error) {
+	select {
+	case p.handshakes <- struct{}{}:
+		defer func() { <-p.handshakes }()
+	default:
+		return agreed{}, fmt.Errorf("more than %d connections wait to be authenticated", maxHandshakes)
+	}
+	return receive(conn, p.o.Secret, self, p.o.Loopback(conn.RemoteAddr()), time.Now().Add(handshakeTimeout))
+}
+
+// read takes frames until the connection ends.
+func (in *inbound) read() error {
+	r := bufio.NewReaderSize(in.conn, readBuffer)
+	for {
+		if err := in.readOne(r); err != nil {
+			return err
+		}
+	}
+}
+
+func (in *inbound) readOne(r *bufio.Reader) error {
+	if err := in.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return err
+	}
+	var head [wire.LengthBytes]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	size := int(int32(binary.BigEndian.Uint32(head[:])))
+	if size < wire.MinRequestBytes || size > maxFrameBytes {
+		return fmt.Errorf("a frame of %d bytes: %w", size, wire.ErrMalformed)
+	}
+	if err := in.p.memory.Acquire(in.ctx, int64(size)); err != nil {
+		return err
+	}
+	defer in.p.memory.Release(int64(size))
+	frame, err := in.readFrame(r, size)
+	if err != nil {
+		return err
+	}
+	request, err := wire.ParseRequest(frame)
+	if err != nil {
+		return err
+	}
+	kind := request.Key - KindKey
+	if kind < 0 || kind >= int16(endOfKinds) || request.Version > oneWay {
+		return fmt.Errorf("a frame with key %d, version %d: %w", request.Key, request.Version, wire.ErrMalformed)
+	}
+	return in.handle(Kind(kind), &request)
+}
+
+func (in *inbound) readFrame(r *bufio.Reader, size int) ([]byte, error) {
+	frame := in.frame
+	if size > cap(frame) {
+		frame = make([]byte, size)
+	}
+	frame = frame[:size]
+	if size <= keepFrameBytes {
+		in.frame = frame
+	}
+	if err := in.conn.SetReadDeadline(time.Now().Add(wire.Patience(silence, int64(size)))); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(r, frame); err != nil {
+		return nil, fmt.Errorf("read a frame of %d bytes: %w", size, err)
+	}
+	return frame, nil
+}
+
+// handle runs what a frame asks for.
+func (in *inbound) handle(kind Kind, request *wire.Request) error {
+	id, answered := request.CorrelationID, request.Version != oneWay
+	var out wire.Out
+	if kind == kindPing {
+		if err := status(&out, id, answerResult, ""); err != nil {
+			return err
+		}
+		return in.send(&out)
+	}
+	handler, early := in.p.handler(kind)
+	code := answerResult
+	switch {
+	case handler == nil:
+		code = answerUnserved
+	case !in.with.formed && !early:
+		code = answerNotFormed
+	}
+	if code != answerResult {
+		if !answered {
+			return nil
+		}
+		if err := status(&out, id, code, ""); err != nil {
+			return err
+		}
+		return in.send(&out)
+	}
+	reply, ready, err := handler(in.ctx, in.with.node, request.Body)
+	if err != nil || !answered {
+		return err
+	}
+	if reply == nil {
+		reply, ready = func(context.Context, *wire.Out) error { return nil }, true
+	}
+	if ready {
+		if err := compose(in.ctx, &out, id, reply); err != nil {
+			return err
+		}
+		return in.send(&out)
+	}
+	select {
+	case in.atWork <- struct{}{}:
+	case <-in.ctx.Done():
+		return context.Cause(in.ctx)
+	}
+	in.works.Go(func() {
+		defer func() { <-in.atWork }()
+		var out wire.Out
+		if err := compose(in.ctx, &out, id, reply); err != nil {
+			return
+		}
+		if err := in.send(&out); err != nil {
+			_ = in.conn.Close() // the reader ends over it
+		}
+	})
+	return nil
+}
+
+// send writes a complete answer.
+func (in *inbound) send(out *wire.Out) error {
+	select {
+	case in.writer <- struct{}{}:
+	case <-in.ctx.Done():
+		out.Reset()
+		return context.Cause(in.ctx)
+	}
+	defer func() { <-in.writer }()
+	if err := in.conn.SetWriteDeadline(time.Now().Add(wire.Patience(writeStall, out.Size()))); err != nil {
+		out.Reset()
+		return err
+	}
+	if err := out.Flush(in.conn); err != nil {
+		return fmt.Errorf("answer node %d: %w", in.with.node.ID, err)
+	}
+	return nil
+}

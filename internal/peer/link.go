@@ -1,0 +1,275 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"barnabas/internal/wire"
+)
+
+// link keeps one connection to another node. Its goroutine connects, sends what was posted, and looks
+// whether the other end still answers; Call sends on the connection directly.
+type link struct {
+	p      *Peers
+	to     int32
+	data   bool
+	wake   chan struct{} // holds one token: something below has changed
+	random *rand.Rand    // the goroutine's
+
+	mu struct { // short
+		sync.Mutex
+		addr    string
+		client  *wire.Client  // nil while there is no connection
+		with    agreed        // of client
+		changed chan struct{} // closed and replaced when client changes
+		posted  []post
+		bytes   int  // of posted
+		hurry   bool // the other end is alive: connect now
+		down    error
+		pingDue bool
+	}
+}
+
+// post is a one-way message that waits.
+type post struct {
+	kind Kind
+	body []byte
+}
+
+func (l *link) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// post queues a one-way message; false: there is no connection, or too much waits already.
+func (l *link) post(kind Kind, body []byte) bool {
+	l.mu.Lock()
+	fits := l.mu.client != nil && len(l.mu.posted) < maxPosted && l.mu.bytes+len(body) <= maxPostedBytes
+	if fits {
+		l.mu.posted = append(l.mu.posted, post{kind, body})
+		l.mu.bytes += len(body)
+	}
+	l.mu.Unlock()
+	if fits {
+		l.signal()
+	}
+	return fits
+}
+
+// call sends a request once there is a connection.
+func (l *link) call(ctx context.Context, kind Kind, body []byte) ([]byte, error) {
+	for {
+		l.mu.Lock()
+		client, changed := l.mu.client, l.mu.changed
+		l.mu.Unlock()
+		if client == nil {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return nil, fmt.Errorf("connect to node %d: %w", l.to, errors.Join(context.Cause(ctx), l.trouble()))
+			case <-l.p.ctx.Done():
+				return nil, ErrClosed
+			}
+			continue
+		}
+		answer, err := client.Call(ctx, KindKey+int16(kind), 0, func(dst []byte) []byte { return append(dst, body...) })
+		if err != nil {
+			return nil, fmt.Errorf("ask node %d: %w", l.to, err)
+		}
+		if answer, err = result(answer); err != nil {
+			return nil, fmt.Errorf("ask node %d: %w", l.to, err)
+		}
+		return answer, nil
+	}
+}
+
+// trouble is why there is no connection.
+func (l *link) trouble() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.down
+}
+
+// run is the link's goroutine.
+func (l *link) run() {
+	pause := firstPause
+	for l.p.ctx.Err() == nil {
+		client, err := l.connect()
+		l.mu.Lock()
+		l.mu.down = err
+		l.mu.Unlock()
+		if err != nil {
+			l.rest(pause)
+			pause = min(2*pause, longestPause)
+			continue
+		}
+		began := time.Now()
+		l.serve(client)
+		_ = client.Close() // it has no other failure to report than the one that ended it
+		l.set(nil, agreed{})
+		l.p.observe(l, false)
+		if time.Since(began) > longestPause { // else it is refused again and again
+			pause = firstPause
+		}
+		l.rest(pause)
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// rest waits before the next attempt, unless the other end shows that it is alive.
+func (l *link) rest(pause time.Duration) {
+	due := false
+	timer := time.AfterFunc(pause+time.Duration(l.random.Int64N(int64(pause/2))), func() {
+		l.mu.Lock()
+		due = true
+		l.mu.Unlock()
+		l.signal()
+	})
+	defer timer.Stop()
+	for {
+		select {
+		case <-l.wake:
+		case <-l.p.ctx.Done():
+			return
+		}
+		l.mu.Lock()
+		over := due || l.mu.hurry
+		l.mu.hurry = false
+		l.mu.Unlock()
+		if over {
+			return
+		}
+	}
+}
+
+// watchedConn tells when its connection is closed, which wire.Client does at the first failure.
+type watchedConn struct {
+	net.Conn
+	closed func()
+}
+
+// Close implements net.Conn.
+func (c watchedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
+
+func (l *link) connect() (*wire.Client, error) {
+	l.mu.Lock()
+	addr := l.mu.addr
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(l.p.ctx, dialTimeout)
+	defer cancel()
+	conn, err := l.p.o.Network.Dial(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect to node %d: %w", l.to, err)
+	}
+	stop := context.AfterFunc(l.p.ctx, func() { _ = conn.Close() })
+	defer stop()
+	self := l.p.introduction(l.to)
+	with, err := l.greet(conn, self)
+	if err != nil {
+		_ = conn.Close()
+		l.p.warnRefused(l, addr, err)
+		return nil, fmt.Errorf("connect to node %d at %s: %w", l.to, addr, err)
+	}
+	if l.p.ctx.Err() != nil {
+		_ = conn.Close()
+		return nil, ErrClosed
+	}
+	client := wire.NewClient(watchedConn{conn, l.signal}, wire.ClientOptions{
+		MaxInFlight: maxInFlight, MaxResponseBytes: maxFrameBytes, WriteStall: writeStall,
+	})
+	l.set(client, with)
+	if !with.formed && l.p.ClusterID() != self.cluster {
+		l.renew() // what was agreed is out of date
+	}
+	l.p.observe(l, true)
+	return client, nil
+}
+
+func (l *link) greet(conn net.Conn, self introduction) (agreed, error) {
+	if len(l.p.o.Secret) == 0 && !l.p.o.Loopback(conn.RemoteAddr()) {
+		return agreed{}, ErrNotLoopback
+	}
+	return greet(conn, l.p.o.Secret, self, time.Now().Add(handshakeTimeout))
+}
+
+func (l *link) set(client *wire.Client, with agreed) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.client, l.mu.with = client, with
+	l.mu.posted, l.mu.bytes, l.mu.pingDue = nil, 0, false // what waited for the last connection is lost with it
+	if l.mu.changed != nil {
+		close(l.mu.changed)
+	}
+	l.mu.changed = make(chan struct{})
+}
+
+// serve sends what is posted, and asks now and then whether the other end is there, until the
+// connection ends.
+func (l *link) serve(client *wire.Client) {
+	ping := time.AfterFunc(l.nextPing(), func() {
+		l.mu.Lock()
+		l.mu.pingDue = true
+		l.mu.Unlock()
+		l.signal()
+	})
+	defer ping.Stop()
+	var asked *wire.Pending
+	var askedAt time.Time
+	for client.Err() == nil {
+		select {
+		case <-l.wake:
+		case <-l.p.ctx.Done():
+			return
+		}
+		l.mu.Lock()
+		posts, due, addr := l.mu.posted, l.mu.pingDue, l.mu.addr
+		l.mu.posted, l.mu.bytes, l.mu.pingDue = nil, 0, false
+		l.mu.Unlock()
+		for i := range posts {
+			if err := l.send(client, &posts[i]); err != nil {
+				return
+			}
+		}
+		if !due {
+			continue
+		}
+		if asked == nil || isDone(asked) {
+			var err error
+			if asked, err = client.Start(l.p.ctx, KindKey+int16(kindPing), 0, func(dst []byte) []byte { return dst }); err != nil {
+				return
+			}
+			askedAt = time.Now()
+		} else if time.Since(askedAt) > pingPatience {
+			l.p.log.Info("another node does not answer; its connection is given up", "node", l.to, "address", addr)
+			return
+		}
+		ping.Reset(l.nextPing())
+	}
+}
+
+func (l *link) nextPing() time.Duration {
+	return pingInterval + time.Duration(l.random.Int64N(int64(pingInterval/10)))
+}
+
+func isDone(p *wire.Pending) bool {
+	select {
+	case <-p.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *link) send(client *wire.Client, m *post) error {
+	return client.Send(l.p.ctx, KindKey+int16(m.kind), oneWay, func(dst []byte) []byte { return append(dst, m.body...) })
+}
