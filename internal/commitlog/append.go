@@ -72,8 +72,8 @@ func (c *Config) rules(o AppendOptions, maxDecompressed int) batch.Rules {
 // appendLeading needs the slot.
 func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Appended, error) {
 	progress := l.Progress()
-	if latest := l.epochs.latest(); o.LeaderEpoch < latest {
-		return Appended{}, fmt.Errorf("append to %s in epoch %d, the log is at %d: %w", l.id, o.LeaderEpoch, latest, ErrEpochOver)
+	if err := l.mayLead(o.LeaderEpoch); err != nil {
+		return Appended{}, err
 	}
 	duplicate, err := l.checkProducer(b, o.Origin)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"barnabas/internal/commitlog/epoch"
 	"barnabas/internal/disk"
 )
 
@@ -25,6 +26,9 @@ const (
 
 // maxCheckpointBytes bounds a checkpoint file: a million partitions with the longest topic names fit.
 const maxCheckpointBytes = 512 << 20
+
+// epochFile is where the epochs of a log are kept, in Kafka's format.
+const epochFile = "leader-epoch-checkpoint"
 
 // maxEpochFileBytes bounds leader-epoch-checkpoint: more than a million leader changes of one partition.
 const maxEpochFileBytes = 32 << 20
@@ -104,29 +108,29 @@ func (d *Dir) readOffsets(name string) (map[TopicPartition]int64, error) {
 	return offsets, nil
 }
 
-func formatEpochs(entries []epochStart) []byte {
+func formatEpochs(entries []epoch.Start) []byte {
 	out := fmt.Appendf(nil, "0\n%d\n", len(entries))
 	for _, e := range entries {
-		out = fmt.Appendf(out, "%d %d\n", e.epoch, e.start)
+		out = fmt.Appendf(out, "%d %d\n", e.Epoch, e.Offset)
 	}
 	return out
 }
 
-func parseEpochs(data []byte) ([]epochStart, error) {
-	var entries []epochStart
+func parseEpochs(data []byte) ([]epoch.Start, error) {
+	var entries []epoch.Start
 	err := parseCheckpoint(data, 2, func(f []string) error {
-		epoch, err := strconv.ParseInt(f[0], 10, 32)
-		if err != nil || epoch < 0 {
+		number, err := strconv.ParseInt(f[0], 10, 32)
+		if err != nil || number < 0 {
 			return fmt.Errorf("%w: epoch %q", errCheckpoint, f[0])
 		}
 		start, err := parseOffset(f[1])
 		if err != nil {
 			return err
 		}
-		e := epochStart{int32(epoch), start}
-		if n := len(entries); n > 0 && (entries[n-1].epoch >= e.epoch || entries[n-1].start >= e.start) {
-			return fmt.Errorf("%w: epoch %d at %d after epoch %d at %d", errCheckpoint, e.epoch, e.start,
-				entries[n-1].epoch, entries[n-1].start)
+		e := epoch.Start{Epoch: int32(number), Offset: start}
+		if n := len(entries); n > 0 && (entries[n-1].Epoch >= e.Epoch || entries[n-1].Offset >= e.Offset) {
+			return fmt.Errorf("%w: epoch %d at %d after epoch %d at %d", errCheckpoint, e.Epoch, e.Offset,
+				entries[n-1].Epoch, entries[n-1].Offset)
 		}
 		entries = append(entries, e)
 		return nil

@@ -120,7 +120,7 @@ func TestEpochsWithoutRecordsAreNotWritten(t *testing.T) {
 		return nil
 	})
 	for _, epoch := range []int32{2, 4, 6} {
-		if err := l.AssignEpoch(epoch, l.Progress().End); err != nil {
+		if err := leads(l, epoch); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestEpochsWithoutRecordsAreNotWritten(t *testing.T) {
 	if got, want := file(), "0\n2\n0 0\n6 1\n"; got != want {
 		t.Errorf("the file holds %q, want %q", got, want)
 	}
-	if err := l.AssignEpoch(8, l.Progress().End); err != nil {
+	if err := leads(l, 8); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {

@@ -182,7 +182,7 @@ func TestALogNeverWrittenToHasNoFile(t *testing.T) {
 	d := mustOpen(t, testOptions(m))
 	before, _ := m.List("/data")
 	l := mustLog(t, d, smallConfig())
-	if err := errors.Join(l.AssignEpoch(3, 0), l.Truncate(0), l.AdvanceStart(0), d.Remove(TopicPartition{"none", 0})); err != nil {
+	if err := errors.Join(leads(l, 3), l.Truncate(0), l.AdvanceStart(0), d.Remove(TopicPartition{"none", 0})); err != nil {
 		t.Fatal(err)
 	}
 	flush(t, l)

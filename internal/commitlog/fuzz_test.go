@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/epoch"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -110,11 +111,11 @@ func FuzzEpochs(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var e epochs
-		e.replace(entries)
+		var e epoch.History
+		e.Replace(entries)
 		for _, s := range entries {
-			if e.at(s.start) != s.epoch {
-				t.Fatalf("%v: epoch at %d", entries, s.start)
+			if e.At(s.Offset) != s.Epoch {
+				t.Fatalf("%v: epoch at %d", entries, s.Offset)
 			}
 		}
 		if again, err := parseEpochs(formatEpochs(entries)); err != nil || len(again) != len(entries) {

@@ -213,3 +213,9 @@ func flush(t testing.TB, l *Log) {
 		t.Fatalf("flush: %v", err)
 	}
 }
+
+// leads begins a leader epoch at the log's end.
+func leads(l *Log, epoch int32) error {
+	_, err := l.Lead(epoch)
+	return err
+}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"barnabas/internal/commitlog/epoch"
 	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
@@ -145,7 +146,7 @@ type Log struct {
 
 	config   atomic.Pointer[Config]
 	segments atomic.Pointer[[]*segment.Segment] // ascending; replaced, never changed; empty before the first append
-	epochs   epochs
+	epochs   epoch.History
 
 	scheduled    atomic.Bool // waits for the flusher
 	lazy         atomic.Bool // waits for flush.ms
@@ -174,6 +175,7 @@ type Log struct {
 	}
 
 	// Guarded by slot.
+	reign          reign
 	epochsUnstored bool // the file lacks epochs, of which there is no record yet
 	producers      producer.Table
 	snapshotAt     int64   // offset of the newest producer snapshot, -1 without
@@ -195,7 +197,7 @@ func newLog(d *Dir, tp TopicPartition, cfg Config) *Log {
 	l.segments.Store(&noSegments)
 	l.mu.damage = -1
 	l.tombstonesFrom.Store(math.MaxInt64)
-	l.producers, l.snapshotAt = producer.NewTable(&d.producerCount), -1
+	l.producers, l.snapshotAt, l.reign.epoch = producer.NewTable(&d.producerCount), -1, -1
 	return l
 }
 
@@ -426,40 +428,26 @@ func (l *Log) Producers() ([]ProducerState, error) {
 // EpochEnd answers where a leader epoch ended in this log, as OffsetForLeaderEpoch asks (KIP-101): the largest known
 // epoch that is not above the asked one, and where the next began; -1, -1 when the epoch is above all known.
 func (l *Log) EpochEnd(epoch int32) (found int32, end int64) {
-	return l.epochs.endOf(epoch, l.Progress().End)
+	return l.epochs.EndOf(epoch, l.Progress().End)
 }
 
 // EpochAt is the leader epoch of the record at offset, -1 when it is not known.
-func (l *Log) EpochAt(offset int64) int32 { return l.epochs.at(offset) }
+func (l *Log) EpochAt(offset int64) int32 { return l.epochs.At(offset) }
 
 // LatestEpoch is the last leader epoch of the log, -1 when there is none.
-func (l *Log) LatestEpoch() int32 { return l.epochs.latest() }
-
-// AssignEpoch notes that a leader epoch begins at an offset. Appends do so by themselves; a new leader does it before,
-// at the log's end. It is noted in memory, and stored with the epoch's first record: an epoch without records is nobody's
-// history, and every start begins one in every log.
-func (l *Log) AssignEpoch(epoch int32, start int64) error {
-	if err := l.take(); err != nil {
-		return err
-	}
-	defer l.give()
-	if l.epochs.assign(epoch, start) {
-		l.epochsUnstored = true
-	}
-	return nil
-}
+func (l *Log) LatestEpoch() int32 { return l.epochs.Latest() }
 
 // assignEpoch needs the slot.
 func (l *Log) assignEpoch(epoch int32, start int64) error {
-	if epoch == l.epochs.latest() && !l.epochsUnstored { // every append but the first of a leader
+	if epoch == l.epochs.Latest() && !l.epochsUnstored { // every append but the first of a leader
 		return nil
 	}
-	before := l.epochs.all()
-	if !l.epochs.assign(epoch, start) && !l.epochsUnstored {
+	before := l.epochs.All()
+	if !l.epochs.Assign(epoch, start) && !l.epochsUnstored {
 		return nil
 	}
 	if err := l.storeEpochs(); err != nil {
-		l.epochs.replace(before)
+		l.epochs.Replace(before)
 		return err
 	}
 	return nil
@@ -471,7 +459,7 @@ func (l *Log) storeEpochs() error {
 	if len(*l.segments.Load()) == 0 {
 		return nil
 	}
-	text := formatEpochs(l.epochs.all())
+	text := formatEpochs(l.epochs.All())
 	var err error
 	if l.config.Load().ReserveBytes > 0 { // this file is part of the reserve: every start writes it
 		err = l.failed("write "+epochFile, disk.WriteFileReserved(l.dir.fs, l.path+"/"+epochFile, text))

@@ -54,7 +54,7 @@ func TestAppendInAnEndedEpochIsRefused(t *testing.T) {
 	d := mustOpen(t, testOptions(disk.NewMem()))
 	l := mustLog(t, d, DefaultConfig())
 	mustAppend(t, l, records(0, 1, 30))
-	if err := l.AssignEpoch(6, 1); err != nil {
+	if err := leads(l, 6); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Append(records(1, 1, 30), AppendOptions{LeaderEpoch: 5, NowMs: testNow}); !errors.Is(err, ErrEpochOver) {

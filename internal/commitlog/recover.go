@@ -145,7 +145,7 @@ func (r *loader) loadEpochs(base int64) (known bool, err error) {
 		r.log.dir.logger.Warn("leader epochs are damaged and read again from the log", "file", path, "error", err)
 		return false, nil
 	}
-	r.log.epochs.replace(entries)
+	r.log.epochs.Replace(entries)
 	return true, nil
 }
 
@@ -156,7 +156,7 @@ func (r *loader) rebuildEpochs(segments []*segment.Segment) error {
 			break
 		}
 		err := s.Headers(0, r.buf, func(h batch.Batch, _ int64) error {
-			r.newEpochs = r.log.epochs.assign(h.LeaderEpoch(), h.BaseOffset()) || r.newEpochs
+			r.newEpochs = r.log.epochs.Assign(h.LeaderEpoch(), h.BaseOffset()) || r.newEpochs
 			return nil
 		})
 		if err != nil {
@@ -449,7 +449,7 @@ func (r *loader) checkNext(s *segment.Segment, w *segment.Walker) error {
 			return err
 		}
 		h = b
-		r.newEpochs = r.log.epochs.assign(h.LeaderEpoch(), h.BaseOffset()) || r.newEpochs
+		r.newEpochs = r.log.epochs.Assign(h.LeaderEpoch(), h.BaseOffset()) || r.newEpochs
 		if err := r.applyChecked(s, h, at, size); err != nil {
 			return err
 		}
@@ -516,7 +516,7 @@ func (r *loader) finish(segments []*segment.Segment) error {
 		l.dir.logger.Warn("log ends before its start and begins anew there", "log", l.id.String(), "end", r.expected, "start", r.from.start)
 		return l.restart(r.from.start)
 	}
-	atEnd, atStart := l.epochs.cutEnd(r.expected), l.epochs.cutStart(r.from.start)
+	atEnd, atStart := l.epochs.CutEnd(r.expected), l.epochs.CutStart(r.from.start)
 	if atEnd || atStart || r.newEpochs {
 		switch err := l.storeEpochs(); {
 		case errors.Is(err, ErrNoSpace): // they were read from the batches, and will be again

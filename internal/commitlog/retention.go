@@ -41,7 +41,7 @@ func (l *Log) moveStart(to int64) {
 	end := p.End
 	l.mu.Unlock()
 	l.repaired(to, end+1)
-	if l.epochs.cutStart(to) {
+	if l.epochs.CutStart(to) {
 		l.tolerate(l.storeEpochs())
 	}
 }

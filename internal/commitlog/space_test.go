@@ -331,7 +331,7 @@ func (w *fullDisk) check(epoch int32) {
 	w.t.Helper()
 	w.epoch = epoch
 	for _, l := range []*Log{w.log, w.withReserve} {
-		if err := l.AssignEpoch(epoch, l.Progress().End); err != nil {
+		if err := leads(l, epoch); err != nil {
 			w.t.Fatalf("seed %d: epoch %d: %v", w.seed, epoch, err)
 		}
 	}

@@ -13,12 +13,18 @@ import (
 // the log ends at or before to. The high watermark moves back with the end if need be: who truncates below it knows why.
 //
 // Errors: ErrOutOfRange below the start (see Restart).
-func (l *Log) Truncate(to int64) error {
+func (l *Log) Truncate(to int64) error { return l.truncate(to, func() error { return nil }) }
+
+// truncate asks may once nobody else can change the log.
+func (l *Log) truncate(to int64, may func() error) error {
 	l.dir.options.Cleaner.abort(l)
 	if err := l.takeList(); err != nil {
 		return err
 	}
 	defer l.giveList()
+	if err := may(); err != nil {
+		return err
+	}
 	p := l.Progress()
 	if to < p.Start {
 		return fmt.Errorf("truncate %s to %d, log starts at %d: %w", l.id, to, p.Start, ErrOutOfRange)
@@ -75,7 +81,7 @@ func (l *Log) cutTo(to int64) error {
 	if err := l.dropSnapshots(end); err != nil {
 		return err
 	}
-	if l.epochs.cutEnd(end) {
+	if l.epochs.CutEnd(end) {
 		if err := l.storeEpochs(); err != nil {
 			return err
 		}
@@ -133,12 +139,17 @@ func (l *Log) listSnapshots() ([]int64, error) {
 
 // Restart empties the log and lets it begin at offset at, wherever it was: what follows a snapshot that was taken over
 // from somebody else, or a repair from peers. It is durable when this returns.
-func (l *Log) Restart(at int64) error {
+func (l *Log) Restart(at int64) error { return l.restartIf(at, func() error { return nil }) }
+
+func (l *Log) restartIf(at int64, may func() error) error {
 	l.dir.options.Cleaner.abort(l)
 	if err := l.takeList(); err != nil {
 		return err
 	}
 	defer l.giveList()
+	if err := may(); err != nil {
+		return err
+	}
 	if err := errors.Join(l.dir.lowerRecoveryPoint(l, 0), l.lowerCompacted(at)); err != nil {
 		return l.failed("lower recovery point", err)
 	}
@@ -152,7 +163,7 @@ func (l *Log) Restart(at int64) error {
 func (l *Log) restart(at int64) error {
 	old := *l.segments.Load()
 	l.segments.Store(&noSegments)
-	l.epochs.replace(nil)
+	l.epochs.Replace(nil)
 	l.producers.Clear()
 	l.snapshotAt = -1
 	for _, s := range old { // at once: one of them may have the name of the new segment

@@ -1,6 +1,9 @@
 package replica
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What a caller can decide on. Each is wrapped with the partition that it is about.
 var (
@@ -14,6 +17,12 @@ var (
 	ErrUnknownEpoch = errors.New("leader epoch is newer than the partition's")
 	// ErrNotEnoughReplicas: fewer replicas are in sync than min.insync.replicas asks for; nothing was written.
 	ErrNotEnoughReplicas = errors.New("fewer in-sync replicas than min.insync.replicas")
+	// ErrNotEnoughReplicasAfterAppend: while the caller waited, replicas left until fewer than min.insync.replicas were in
+	// sync. What was written stays, and is committed once enough are back. It wraps ErrNotEnoughReplicas.
+	ErrNotEnoughReplicasAfterAppend = fmt.Errorf("the records were written, but then there were %w", ErrNotEnoughReplicas)
+	// ErrOffsetNotAvailable: this leader is new and does not know yet how far its predecessor had committed, or this
+	// follower does not know yet that the offset is committed (KIP-207, KIP-392). Asked again, it soon will.
+	ErrOffsetNotAvailable = errors.New("offset is not available yet")
 	// ErrOffsetOutOfRange: the offset lies outside what may be read, or deleted.
 	ErrOffsetOutOfRange = errors.New("offset out of range")
 	// ErrUnavailable: the replica's data directory is missing or has failed, or its log cannot be opened.

@@ -54,11 +54,15 @@ func (p *Partition) reconfigure(t *config.Topic, img *metadata.Image) {
 	c := logConfig(t)
 	p.log.Reconfigure(c)
 	p.durable.Store(c.FlushBeforeAck)
-	least := int32(t.Int("min.insync.replicas"))
+	p.leastAsked.Store(int32(t.Int("min.insync.replicas")))
 	if state, ok := img.Partition(p.id.Topic, p.id.Partition); ok {
-		// Kafka's effectiveMinIsr: asking for more than there are replicas would refuse every write.
-		least = min(least, int32(len(state.Replicas)))
+		p.setReplicas(len(state.Replicas))
 	}
-	p.minInSync.Store(least)
 	p.advance()
+}
+
+// setReplicas works out Kafka's effectiveMinIsr: asking for more than there are replicas would refuse every write.
+func (p *Partition) setReplicas(n int) {
+	least, _ := metadata.EffectiveMinISR(int(p.leastAsked.Load()), n)
+	p.minInSync.Store(int32(least))
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,7 +20,7 @@ import (
 // metadataTopic is the quorum's log, which lies in a data directory too and is nobody's replica.
 const metadataTopic = "__cluster_metadata"
 
-// Options is what a Manager is made of. All fields are required.
+// Options is what a Manager is made of. All fields but Cluster are required.
 type Options struct {
 	NodeID int32
 	// Incarnation is this process's own, under which it registers with the controller. Until an
@@ -28,6 +29,7 @@ type Options struct {
 	Incarnation metadata.UUID
 	Config      *config.Set // static broker settings; dynamic ones come with the metadata
 	Logger      *slog.Logger
+	Cluster     *Cluster // nil: this broker's replicas have no others
 }
 
 // Manager holds this broker's replicas. State enters by one door, Publish; the data directories
@@ -41,12 +43,17 @@ type Manager struct {
 	leftOut  []string                   // fixed likewise
 	started  bool                       // Publish's alone
 	ready    chan struct{}              // closed when the replicas of the first image are open
+	image    atomic.Pointer[metadata.Image]
+	sessions atomic.Uint64 // given out to followers
+	links    *links        // nil without a Cluster
+	keeper   *keeper       // likewise
 
 	mu struct { // held for look-ups and single insertions only
 		sync.RWMutex
 		partitions map[commitlog.TopicPartition]*Partition
 		found      map[commitlog.TopicPartition]*commitlog.Dir // where logs stood at start
 		failed     map[commitlog.TopicPartition]error          // replicas that should be here and could not be opened
+		feeds      map[int32]*feed                             // sessions of followers, by broker
 	}
 }
 
@@ -58,7 +65,58 @@ func NewManager(o Options) *Manager {
 	m.mu.partitions = map[commitlog.TopicPartition]*Partition{}
 	m.mu.found = map[commitlog.TopicPartition]*commitlog.Dir{}
 	m.mu.failed = map[commitlog.TopicPartition]error{}
+	m.mu.feeds = map[int32]*feed{}
+	// A session of an earlier process under this id is none of this one.
+	m.sessions.Store(binary.BigEndian.Uint64(o.Incarnation[8:]))
+	if o.Cluster != nil {
+		m.links, m.keeper = newLinks(m, o.Cluster), newKeeper(m, o.Cluster)
+	}
 	return m
+}
+
+// Close ends what the Manager does of its own: following other brokers, and asking the controller. Its replicas stay as
+// they are until their directories are closed. Called once, after the last Publish.
+func (m *Manager) Close() {
+	if m.links == nil {
+		return
+	}
+	m.links.close()
+	m.keeper.close()
+	m.mu.Lock()
+	feeds := m.mu.feeds
+	m.mu.feeds = map[int32]*feed{}
+	m.mu.Unlock()
+	for _, f := range feeds {
+		f.end()
+	}
+}
+
+// registered tells in which life a broker is registered, and whether it may be in sync (KIP-841).
+func (m *Manager) registered(id int32) (life int64, eligible bool) {
+	if img := m.image.Load(); img != nil {
+		if b, ok := img.Broker(id); ok {
+			return b.Epoch, !b.Fenced && !b.ShuttingDown
+		}
+	}
+	return 0, false
+}
+
+// brokerEpoch is this broker's own.
+func (m *Manager) brokerEpoch() int64 {
+	epoch, _ := m.registered(m.o.NodeID)
+	return epoch
+}
+
+func (m *Manager) rackOf(id int32) (string, bool) {
+	if b, ok := m.image.Load().Broker(id); ok && b.Rack != nil {
+		return *b.Rack, true
+	}
+	return "", false
+}
+
+// patience is how far a follower may fall behind.
+func (m *Manager) patience() patience {
+	return patience{m.Settings().Millis("replica.lag.time.max.ms"), m.o.Cluster.MaxLagMessages}
 }
 
 // Use sets the data directories, and the paths of those that had failed before and are left out. It is
@@ -123,7 +181,7 @@ func (m *Manager) Flushed(l *commitlog.Log, _ int64) {
 	p, ok := m.mu.partitions[id]
 	m.mu.RUnlock()
 	if ok && p.log == l {
-		p.advance()
+		p.flushedHere()
 	}
 }
 
@@ -154,6 +212,7 @@ func (m *Manager) Publish(ctx context.Context, d *metadata.Delta, img *metadata.
 }
 
 func (m *Manager) apply(ctx context.Context, d *metadata.Delta, img *metadata.Image) {
+	m.image.Store(img)
 	m.applySettings(d, img)
 	var work []func() error
 	gone := map[*commitlog.Dir][]commitlog.TopicPartition{}
@@ -169,6 +228,11 @@ func (m *Manager) apply(ctx context.Context, d *metadata.Delta, img *metadata.Im
 	m.delete(gone)
 	m.run(ctx, work)
 	m.applyTopicConfigs(d, img)
+	if len(d.Brokers) > 0 && m.keeper != nil { // one of them may be eligible now
+		for _, p := range m.Partitions() {
+			m.keep(p)
+		}
+	}
 }
 
 // run opens logs side by side: recovery after a crash reads from disk.
@@ -254,23 +318,7 @@ func (m *Manager) applyPartition(topic *metadata.Topic, number int32, img *metad
 			return err
 		}
 	}
-	next := m.roleOf(state)
-	if l, leads := next.(leading); leads {
-		// Before the first append in it, so that whoever asks where the epoch before ended is told.
-		if err := p.log.AssignEpoch(l.epoch, p.log.Progress().End); err != nil {
-			return fmt.Errorf("begin epoch %d of %v: %w", l.epoch, id, err)
-		}
-	}
-	p.become(next)
-	p.advance()
-	return nil
-}
-
-func (m *Manager) roleOf(state *metadata.Partition) role {
-	if state.Leader != m.o.NodeID {
-		return absent{}
-	}
-	return leading{epoch: state.LeaderEpoch, inSync: state.ISR}
+	return p.assume(m.o.NodeID, state, m.links)
 }
 
 func (m *Manager) open(topic *metadata.Topic, id commitlog.TopicPartition, state *metadata.Partition, at int, img *metadata.Image) (*Partition, error) {
@@ -283,7 +331,10 @@ func (m *Manager) open(topic *metadata.Topic, id commitlog.TopicPartition, state
 	if err != nil {
 		return nil, fmt.Errorf("open %v in %s: %w", id, dir.Path(), err)
 	}
-	p := &Partition{id: id, topicID: topic.ID, log: log}
+	p := &Partition{m: m, id: id, topicID: topic.ID, log: log}
+	if len(state.Replicas) > 1 {
+		log.RetainTombstonesFrom(0) // until it is known what the others have
+	}
 	p.mu.role = absent{}
 	p.reconfigure(settings, img)
 	m.mu.Lock()
@@ -343,7 +394,7 @@ func (m *Manager) end(id commitlog.TopicPartition, gone map[*commitlog.Dir][]com
 	delete(m.mu.failed, id)
 	m.mu.Unlock()
 	if ok {
-		p.become(absent{})
+		p.leave(absent{})
 		gone[p.log.Dir()] = append(gone[p.log.Dir()], id)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 // Partition is this broker's replica of one topic partition.
 type Partition struct {
+	m       *Manager
 	id      commitlog.TopicPartition
 	topicID metadata.UUID
 	log     *commitlog.Log
@@ -22,6 +23,13 @@ type Partition struct {
 	durable atomic.Bool
 	// minInSync is the topic's min.insync.replicas, at most the number of replicas.
 	minInSync atomic.Int32
+	// leastAsked is the setting itself.
+	leastAsked atomic.Int32
+	// taps hear of every append: the brokers that follow this partition. Nil where there are none, so that a partition
+	// without followers pays nothing for them. Replaced under mu, never changed.
+	taps atomic.Pointer[[]tap]
+	// listed: the keeper of in-sync replicas has this partition on its list.
+	listed atomic.Bool
 
 	mu struct { // short sections only: never held across the log's calls that do I/O, nor while waiting
 		sync.Mutex
@@ -31,20 +39,30 @@ type Partition struct {
 	}
 }
 
-// role is what the metadata makes of this replica. Cluster roles (following) join leading here.
-type role interface{ isRole() }
-
-// leading: this broker is the partition's leader in this epoch.
-type leading struct {
-	epoch  int32
-	inSync []int32 // node ids, this broker's among them
+// tap is a Watch that hears of appends too.
+type tap struct {
+	watch *Watch
+	key   int
 }
 
-// absent: the partition is led elsewhere, was deleted, or has no leader.
+// role is what the metadata makes of this replica. It is replaced when the leader epoch changes; a *leading is
+// changed in place, under the partition's mutex.
+type role interface{ isRole() }
+
+// following: another broker leads, and this one copies its log.
+type following struct {
+	leader, epoch int32
+	from          *fetcher // nil where this broker has no links to others
+	// counted: others rely on what this replica has; it is in sync or eligible to lead.
+	counted bool
+}
+
+// absent: the partition was deleted, or has no leader.
 type absent struct{}
 
-func (leading) isRole() {}
-func (absent) isRole()  {}
+func (*leading) isRole()   {}
+func (*following) isRole() {}
+func (absent) isRole()     {}
 
 // ID returns topic and partition number.
 func (p *Partition) ID() commitlog.TopicPartition { return p.id }
@@ -66,17 +84,22 @@ func (p *Partition) Log() *commitlog.Log { return p.log }
 // Errors: ErrNotLeader, ErrFencedEpoch, ErrUnknownEpoch.
 func (p *Partition) LeaderEpoch(caller int32) (int32, error) {
 	p.mu.Lock()
-	r, leads := p.mu.role.(leading)
+	r, leads := p.mu.role.(*leading)
 	p.mu.Unlock()
-	switch {
-	case !leads:
+	if !leads {
 		return 0, fmt.Errorf("%v: %w", p.id, ErrNotLeader)
-	case caller >= 0 && caller < r.epoch:
-		return 0, fmt.Errorf("%v: epoch %d, leader is at %d: %w", p.id, caller, r.epoch, ErrFencedEpoch)
-	case caller > r.epoch:
-		return 0, fmt.Errorf("%v: epoch %d, leader is at %d: %w", p.id, caller, r.epoch, ErrUnknownEpoch)
 	}
-	return r.epoch, nil
+	return r.epoch, p.checkEpoch(caller, r.epoch) // an epoch's number never changes
+}
+
+func (p *Partition) checkEpoch(caller, epoch int32) error {
+	switch {
+	case caller >= 0 && caller < epoch:
+		return fmt.Errorf("%v: epoch %d, leader is at %d: %w", p.id, caller, epoch, ErrFencedEpoch)
+	case caller > epoch:
+		return fmt.Errorf("%v: epoch %d, leader is at %d: %w", p.id, caller, epoch, ErrUnknownEpoch)
+	}
+	return nil
 }
 
 // Append writes one batch as the partition's leader. requireAll (acks=all) demands that at least
@@ -99,25 +122,34 @@ const anyEpoch int32 = -1
 
 func (p *Partition) appendAs(b batch.Batch, requireAll bool, o commitlog.AppendOptions) (commitlog.Appended, error) {
 	p.mu.Lock()
-	r, leads := p.mu.role.(leading)
+	r, leads := p.mu.role.(*leading)
+	var epoch, inSync int32
+	if leads {
+		epoch, inSync = r.epoch, int32(len(r.inSync))
+	}
 	p.mu.Unlock()
 	switch {
 	case !leads:
 		return commitlog.Appended{}, fmt.Errorf("append to %v: %w", p.id, ErrNotLeader)
-	case o.LeaderEpoch != anyEpoch && o.LeaderEpoch != r.epoch:
-		return commitlog.Appended{}, fmt.Errorf("append to %v in epoch %d, leader is at %d: %w", p.id, o.LeaderEpoch, r.epoch, ErrNotLeader)
+	case o.LeaderEpoch != anyEpoch && o.LeaderEpoch != epoch:
+		return commitlog.Appended{}, fmt.Errorf("append to %v in epoch %d, leader is at %d: %w", p.id, o.LeaderEpoch, epoch, ErrNotLeader)
 	}
-	if least := p.minInSync.Load(); requireAll && int32(len(r.inSync)) < least {
+	if least := p.minInSync.Load(); requireAll && inSync < least {
 		return commitlog.Appended{}, fmt.Errorf("append to %v: %d in sync, min.insync.replicas %d: %w",
-			p.id, len(r.inSync), least, ErrNotEnoughReplicas)
+			p.id, inSync, least, ErrNotEnoughReplicas)
 	}
-	o.LeaderEpoch = r.epoch
+	o.LeaderEpoch = epoch
 	appended, err := p.log.Append(b, o)
 	if errors.Is(err, commitlog.ErrEpochOver) { // since the role was looked at
 		return commitlog.Appended{}, fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
 	if err != nil {
 		return commitlog.Appended{}, fmt.Errorf("append to %v: %w", p.id, err)
+	}
+	if taps := p.taps.Load(); taps != nil {
+		for _, t := range *taps {
+			t.watch.notify(t.key)
+		}
 	}
 	if !p.durable.Load() {
 		p.advance() // nothing else has to happen before these records count
@@ -130,17 +162,22 @@ func (p *Partition) Committed(next int64) bool { return p.log.Progress().HighWat
 
 // AwaitCommitted waits until everything below next is committed.
 // Errors: ErrNotLeader when leadership ends first, commitlog.ErrOffline when the directory fails
-// first, the context's error when it ends first. In all three the records may yet be committed.
+// first, ErrNotEnoughReplicasAfterAppend when too few replicas stay in sync, the context's error when it ends first. In all
+// of these the records may yet be committed.
 func (p *Partition) AwaitCommitted(ctx context.Context, next int64) error {
 	p.mu.Lock()
 	if p.Committed(next) {
 		p.mu.Unlock()
 		return nil
 	}
-	before, leads := p.mu.role.(leading)
+	before, leads := p.mu.role.(*leading)
 	if !leads {
 		p.mu.Unlock()
 		return fmt.Errorf("wait for %v: %w", p.id, ErrNotLeader)
+	}
+	if p.tooFew(before) {
+		p.mu.Unlock()
+		return fmt.Errorf("wait for %v: %w", p.id, ErrNotEnoughReplicasAfterAppend)
 	}
 	if err := p.log.Dir().Offline(); err != nil {
 		p.mu.Unlock()
@@ -165,35 +202,50 @@ func (p *Partition) AwaitCommitted(ctx context.Context, next int64) error {
 	if now, err := p.LeaderEpoch(-1); err != nil || now != before.epoch {
 		return fmt.Errorf("wait for %v: leadership changed: %w", p.id, ErrNotLeader)
 	}
-	if !p.Committed(next) {
-		return fmt.Errorf("wait for %v: woken below %d: %w", p.id, next, ErrNotLeader)
+	if !p.Committed(next) { // let go in the same epoch
+		return fmt.Errorf("wait for %v: %w", p.id, ErrNotEnoughReplicasAfterAppend)
 	}
 	return nil
 }
 
-// advance moves the high watermark to what every in-sync replica has, and wakes who waited for it.
-func (p *Partition) advance() {
-	progress := p.log.Progress()
-	reached := progress.End
-	if p.durable.Load() {
-		reached = progress.Flushed
-	}
-	if reached <= progress.HighWatermark {
-		return
-	}
-	p.log.AdvanceHighWatermark(reached)
-	p.wake()
-}
+// tooFew: the watermark stands still, for fewer than min.insync.replicas are in sync.
+func (p *Partition) tooFew(r *leading) bool { return int32(len(r.inSync)) < p.minInSync.Load() }
 
-// wake tells the producers whose records are committed now, and all readers.
-func (p *Partition) wake() {
+// advance moves the high watermark of a partition led here to what every in-sync replica has, and wakes who
+// waited for it.
+func (p *Partition) advance() {
 	p.mu.Lock()
-	satisfied := p.mu.waiters.take(p.log.Progress().HighWatermark)
-	p.notifyWatchesLocked()
+	satisfied := p.advanceLocked()
 	p.mu.Unlock()
 	for _, w := range satisfied {
 		close(w.done)
 	}
+}
+
+// advanceLocked returns the producers whose records are committed now. It looks at the log and moves the watermark
+// under the lock that changes of the in-sync replicas take: one that joins is never passed by a move that
+// was reckoned without it.
+func (p *Partition) advanceLocked() []*waiter {
+	r, leads := p.mu.role.(*leading)
+	if !leads {
+		return nil
+	}
+	progress := p.log.Progress()
+	reached := r.reach(p.own(progress), p.durable.Load(), p.minInSync.Load())
+	if reached <= progress.HighWatermark {
+		return nil
+	}
+	p.log.AdvanceHighWatermark(reached)
+	p.notifyWatchesLocked()
+	return p.mu.waiters.take(reached)
+}
+
+// own is what the leader's own log counts with.
+func (p *Partition) own(at commitlog.Progress) int64 {
+	if p.durable.Load() {
+		return at.Flushed
+	}
+	return at.End
 }
 
 func (p *Partition) notifyWatches() {
@@ -205,6 +257,11 @@ func (p *Partition) notifyWatches() {
 func (p *Partition) notifyWatchesLocked() {
 	for w, key := range p.mu.watches {
 		w.notify(key)
+	}
+	if taps := p.taps.Load(); taps != nil {
+		for _, t := range *taps {
+			t.watch.notify(t.key)
+		}
 	}
 }
 
@@ -236,18 +293,16 @@ func (p *Partition) Watches() int {
 }
 
 // become changes the role, and lets go everybody who waited in the one before. Who leads on in the
-// same epoch, with other replicas in sync, has made nobody's wait void.
+// same epoch, with other replicas in sync, has made nobody's wait void, unless too few are left.
 func (p *Partition) become(next role) {
 	p.mu.Lock()
-	before, led := p.mu.role.(leading)
-	after, leads := next.(leading)
+	before, led := p.mu.role.(*leading)
+	after, leads := next.(*leading)
 	p.mu.role = next
-	if led && leads && before.epoch == after.epoch {
-		p.notifyWatchesLocked()
-		p.mu.Unlock()
-		return
+	var let []*waiter
+	if !led || !leads || before.epoch != after.epoch || p.tooFew(after) {
+		let = p.mu.waiters.takeAll()
 	}
-	let := p.mu.waiters.takeAll()
 	p.notifyWatchesLocked()
 	p.mu.Unlock()
 	for _, w := range let {

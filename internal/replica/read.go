@@ -34,10 +34,52 @@ type Result struct {
 // the leader epoch that the caller believes in, -1 for none.
 // Errors: ErrNotLeader, ErrFencedEpoch, ErrUnknownEpoch, ErrOffsetOutOfRange, and commitlog's.
 func (p *Partition) Read(from int64, callerEpoch int32, maxBytes int, atLeastOne bool, isolation Isolation) (Result, error) {
-	progress := p.log.Progress()
 	if _, err := p.LeaderEpoch(callerEpoch); err != nil {
+		return Result{Progress: p.log.Progress()}, err
+	}
+	return p.read(from, maxBytes, atLeastOne, isolation)
+}
+
+// ReadHere is Read for a consumer that was sent to this replica because it is near (KIP-392): a follower answers it
+// too, as far as it knows that records are committed.
+// Errors: those of Read, and ErrOffsetNotAvailable.
+func (p *Partition) ReadHere(from int64, callerEpoch int32, maxBytes int, atLeastOne bool, isolation Isolation) (Result, error) {
+	p.mu.Lock()
+	f, follows := p.mu.role.(*following)
+	p.mu.Unlock()
+	if !follows {
+		return p.Read(from, callerEpoch, maxBytes, atLeastOne, isolation)
+	}
+	progress := p.log.Progress()
+	if err := p.checkEpoch(callerEpoch, f.epoch); err != nil {
 		return Result{Progress: progress}, err
 	}
+	if from > progress.HighWatermark {
+		return Result{Progress: progress}, fmt.Errorf("read %v at %d, this follower knows %d to be committed: %w",
+			p.id, from, progress.HighWatermark, ErrOffsetNotAvailable)
+	}
+	return p.read(from, maxBytes, atLeastOne, isolation)
+}
+
+// LatestOffset is the end of what a reader of this isolation may read, as ListOffsets asks for it.
+// Errors: those of LeaderEpoch; ErrOffsetNotAvailable while a new leader's watermark has not come to where its epoch
+// began, for its predecessor may have told readers of a higher one (KIP-207).
+func (p *Partition) LatestOffset(callerEpoch int32, isolation Isolation) (int64, error) {
+	if _, err := p.LeaderEpoch(callerEpoch); err != nil {
+		return -1, err
+	}
+	progress := p.log.Progress()
+	p.mu.Lock()
+	r, leads := p.mu.role.(*leading)
+	p.mu.Unlock()
+	if leads && progress.HighWatermark < r.start {
+		return -1, fmt.Errorf("latest offset of %v: %w", p.id, ErrOffsetNotAvailable)
+	}
+	return isolation.limit(progress), nil
+}
+
+func (p *Partition) read(from int64, maxBytes int, atLeastOne bool, isolation Isolation) (Result, error) {
+	progress := p.log.Progress()
 	if from < progress.Start || from > progress.End {
 		return Result{Progress: progress}, fmt.Errorf("read %v at %d, log holds %d to %d: %w",
 			p.id, from, progress.Start, progress.End, ErrOffsetOutOfRange)
@@ -54,6 +96,7 @@ func (p *Partition) Read(from int64, callerEpoch int32, maxBytes int, atLeastOne
 		return Result{Progress: p.log.Progress()}, fmt.Errorf("read %v at %d: %w", p.id, from, ErrOffsetOutOfRange)
 	}
 	if err != nil {
+		p.damageFound(err)
 		return Result{Progress: progress}, fmt.Errorf("read %v at %d: %w", p.id, from, err)
 	}
 	return Result{Progress: progress, Records: records}, nil

@@ -1,0 +1,543 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/commitlog"
+)
+
+const (
+	// firstRetry and lastRetry bound how soon a partition whose leader refused is asked for again: its leader may
+	// hear of its office a moment later than we.
+	firstRetry = 10 * time.Millisecond
+	lastRetry  = time.Second
+	// answerPatience is how much longer than the wait asked for an answer may take. After it the session is begun again.
+	answerPatience = 10 * time.Second
+)
+
+// fetcher copies all partitions that one other broker leads, with one fetch at a time for all of them.
+type fetcher struct {
+	links  *links
+	leader int32
+	wake   chan struct{} // holds one token: something to follow has come
+
+	mu struct { // short
+		sync.Mutex
+		pulls    map[*Partition]*pull
+		come     []*pull  // since the last fetch was built
+		gone     []uint32 // slots, likewise
+		noted    []*pull  // whose disk has come further
+		nextSlot uint32
+		session  uint64
+		life     int64 // broker epoch that it was begun with
+		waiting  bool  // a fetch is under way
+		nudge    bool  // and should be answered
+	}
+
+	// Of the goroutine.
+	life     int64 // broker epoch that the fetches carry
+	sequence uint32
+	bySlot   map[uint32]*pull
+	due      []*pull // to be asked for
+	later    []*pull // refused, to be asked for at their time
+	asked    []*pull // in the fetch under way
+	failures int     // exchanges without an answer, in a row
+	request  fetchRequest
+	body     []byte
+}
+
+// pull is one partition in one leader epoch.
+type pull struct {
+	p     *Partition
+	slot  uint32
+	epoch int32
+
+	// Of the goroutine.
+	begun    bool // the log knows that it follows in this epoch
+	named    bool // the leader knows the slot
+	queued   bool // in due
+	corrupt  bool // what came last was
+	failures int
+	retryAt  time.Time
+	flushed  int64 // as the leader was told
+
+	// Guarded by the fetcher's mu.
+	valid bool // the leader has found the log to be a part of its own: it believes what is said of the disk
+	note  bool // in noted
+	ended bool
+}
+
+func newFetcher(l *links, leader int32) *fetcher {
+	f := &fetcher{links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{}}
+	f.mu.pulls = map[*Partition]*pull{}
+	return f
+}
+
+// add begins to follow a partition in an epoch, in the place of the epoch before.
+func (f *fetcher) add(p *Partition, epoch int32) {
+	f.mu.Lock()
+	if old := f.mu.pulls[p]; old != nil {
+		if old.epoch == epoch {
+			f.mu.Unlock()
+			return
+		}
+		f.endLocked(old)
+	}
+	f.mu.nextSlot++
+	n := &pull{p: p, slot: f.mu.nextSlot, epoch: epoch}
+	f.mu.pulls[p] = n
+	f.mu.come = append(f.mu.come, n)
+	nudge := f.mu.waiting
+	f.mu.nudge = f.mu.nudge || nudge
+	f.mu.Unlock()
+	f.signal()
+	if nudge {
+		f.links.signal()
+	}
+}
+
+// drop ends following a partition.
+func (f *fetcher) drop(p *Partition) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if old := f.mu.pulls[p]; old != nil {
+		f.endLocked(old)
+		delete(f.mu.pulls, p)
+	}
+}
+
+func (f *fetcher) endLocked(old *pull) {
+	old.ended, old.valid = true, false
+	f.mu.gone = append(f.mu.gone, old.slot)
+}
+
+func (f *fetcher) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// note is told that the disk has come further in a partition.
+func (f *fetcher) note(p *Partition) {
+	f.mu.Lock()
+	n := f.mu.pulls[p]
+	noted := n != nil && n.valid && !n.note
+	if noted {
+		n.note = true
+		f.mu.noted = append(f.mu.noted, n)
+	}
+	f.mu.Unlock()
+	if noted {
+		f.links.signal()
+	}
+}
+
+// post sends what must not wait behind the fetch.
+func (f *fetcher) post() {
+	f.mu.Lock()
+	noted, nudge := f.mu.noted, f.mu.nudge
+	f.mu.noted, f.mu.nudge = nil, false
+	msg := flushedMessage{session: f.mu.session, brokerEpoch: f.mu.life}
+	for _, n := range noted {
+		n.note = false
+		if n.valid {
+			msg.places = append(msg.places, flushedPlace{slot: n.slot, epoch: n.epoch, flushed: n.p.log.Progress().Flushed})
+		}
+	}
+	f.mu.Unlock()
+	lost := false
+	if len(msg.places) > 0 {
+		lost = !f.links.peers.Post(f.leader, KindFlushed, msg.append(nil))
+	}
+	if lost {
+		// The next fetch has to say it.
+		f.mu.Lock()
+		f.mu.come = append(f.mu.come, noted...)
+		f.mu.Unlock()
+	}
+	if nudge {
+		f.links.peers.Post(f.leader, KindNudge, []byte{messageVersion})
+	}
+}
+
+// run is the life of the goroutine.
+func (f *fetcher) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		f.collect(time.Now())
+		if len(f.bySlot) == 0 {
+			select {
+			case <-f.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		err := f.exchange(ctx)
+		if err == nil {
+			f.failures = 0
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		f.links.m.log.Debug("a fetch from another broker has failed", "broker", f.leader, "err", err)
+		f.begin()
+		f.links.rest(ctx, backoff(&f.failures))
+	}
+}
+
+// backoff is how long to wait after so many failures, one more from now on.
+func backoff(failures *int) time.Duration {
+	d := min(firstRetry<<min(*failures, 10), lastRetry)
+	*failures++
+	return d
+}
+
+// begin forgets the session: the leader is told of everything again.
+func (f *fetcher) begin() {
+	f.mu.Lock()
+	f.mu.session = 0
+	for _, n := range f.mu.pulls {
+		n.valid = false
+	}
+	f.mu.Unlock()
+	f.sequence = 0
+	for _, n := range f.inOrder() {
+		n.named = false
+		f.enqueue(n)
+	}
+	f.later = f.later[:0]
+}
+
+// inOrder returns what is followed in the order in which it came: a map's order is another each time.
+func (f *fetcher) inOrder() []*pull {
+	all := make([]*pull, 0, len(f.bySlot))
+	for _, n := range f.bySlot {
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b *pull) int { return int(a.slot) - int(b.slot) })
+	return all
+}
+
+func (f *fetcher) enqueue(n *pull) {
+	if !n.queued {
+		n.queued = true
+		f.due = append(f.due, n)
+	}
+}
+
+// collect takes over what has come and gone, and what is due again.
+func (f *fetcher) collect(now time.Time) {
+	f.mu.Lock()
+	come, gone := f.mu.come, f.mu.gone
+	f.mu.come, f.mu.gone = nil, nil
+	come = slices.DeleteFunc(come, func(n *pull) bool { return n.ended })
+	f.mu.Unlock()
+	for _, n := range come {
+		f.bySlot[n.slot] = n
+		f.enqueue(n)
+	}
+	for _, slot := range gone {
+		n := f.bySlot[slot]
+		delete(f.bySlot, slot)
+		if n == nil {
+			continue
+		}
+		is := func(o *pull) bool { return o == n }
+		if n.queued {
+			f.due = slices.DeleteFunc(f.due, is)
+		}
+		f.later = slices.DeleteFunc(f.later, is)
+		if n.named {
+			f.request.gone = append(f.request.gone, slot)
+		}
+	}
+	f.later = slices.DeleteFunc(f.later, func(n *pull) bool {
+		if now.Before(n.retryAt) {
+			return false
+		}
+		f.enqueue(n)
+		return true
+	})
+}
+
+// exchange is one fetch and what its answer brings.
+func (f *fetcher) exchange(ctx context.Context) error {
+	wait := f.build(time.Now())
+	limited, cancel := context.WithTimeout(ctx, wait+answerPatience)
+	defer cancel()
+	f.body = f.request.append(f.body[:0])
+	f.waiting(true)
+	answered, err := f.links.peers.Call(limited, f.leader, KindFetch, f.body)
+	f.waiting(false)
+	if err != nil {
+		f.body = nil // somebody may still be sending it
+		return err
+	}
+	answer, err := parseAnswer(answered)
+	if err != nil {
+		return err
+	}
+	switch answer.code {
+	case answerOK:
+	case answerNoSession:
+		f.begin()
+		return nil
+	default:
+		return fmt.Errorf("broker %d refuses to be followed: code %d", f.leader, answer.code)
+	}
+	f.sequence++
+	f.request.gone = f.request.gone[:0]
+	f.mu.Lock()
+	f.mu.session, f.mu.life = answer.session, f.life
+	f.mu.Unlock()
+	return f.take(&answer)
+}
+
+func (f *fetcher) waiting(is bool) {
+	f.mu.Lock()
+	f.mu.waiting = is
+	again := is && len(f.mu.come) > 0
+	f.mu.nudge = again
+	f.mu.Unlock()
+	if again { // it came since the fetch was built
+		f.links.signal()
+	}
+}
+
+// build makes the next request, and returns how long the leader may wait.
+func (f *fetcher) build(now time.Time) time.Duration {
+	settings := f.links.m.Settings()
+	wait := settings.Millis("replica.fetch.wait.max.ms")
+	f.mu.Lock()
+	session := f.mu.session
+	f.mu.Unlock()
+	if session == 0 {
+		f.life, f.sequence, f.request.gone = f.links.m.brokerEpoch(), 0, f.request.gone[:0]
+	}
+	r := &f.request
+	r.session, r.sequence, r.brokerEpoch = session, f.sequence, f.life
+	r.maxBytes = uint32(settings.Int("replica.fetch.response.max.bytes"))
+	r.partBytes = uint32(settings.Int("replica.fetch.max.bytes"))
+	r.asks, f.asked = r.asks[:0], f.asked[:0]
+	n := 0
+	for ; n < len(f.due) && len(r.asks) < maxAsks; n++ {
+		f.due[n].queued = false
+		f.askFor(f.due[n], now)
+	}
+	f.due = slices.Delete(f.due, 0, n)
+	if len(f.due) > 0 {
+		wait = 0
+	}
+	for _, p := range f.later {
+		wait = min(wait, p.retryAt.Sub(now))
+	}
+	wait = max(wait, 0)
+	r.waitMs = uint32((wait + time.Millisecond - 1) / time.Millisecond)
+	return wait
+}
+
+// askFor adds a partition to the request, once its log is ready to follow.
+func (f *fetcher) askFor(n *pull, now time.Time) {
+	l := n.p.log
+	if !n.begun {
+		if err := l.Follow(n.epoch); err != nil {
+			f.failed(n, now, err)
+			return
+		}
+		n.begun = true
+	}
+	a := ask{slot: n.slot, epoch: n.epoch, lastEpoch: l.LastEpoch()}
+	at := l.Progress()
+	a.end, a.flushed = at.End, at.Flushed
+	if from, damaged := l.Damaged(); damaged {
+		repaired, err := f.repair(n, from)
+		if err != nil {
+			f.failed(n, now, err)
+			return
+		}
+		at = l.Progress()
+		a.end, a.flushed, a.lastEpoch = at.End, at.Flushed, l.LastEpoch()
+		if !repaired {
+			a.flags |= askDamaged
+			a.end = min(a.end, from)
+			a.flushed = min(a.flushed, a.end)
+			f.retry(n, now)
+		}
+	}
+	if !n.named {
+		a.flags |= askNamed
+		a.topic, a.partition = n.p.topicID, n.p.id.Partition
+	}
+	if n.corrupt {
+		a.flags |= askCorrupt
+	}
+	n.flushed = a.flushed
+	f.request.asks = append(f.request.asks, a)
+	f.asked = append(f.asked, n)
+}
+
+// repair cuts a damaged log where the damage begins, to fetch again from there. What others count on is not given
+// up before the controller has taken this replica out of the in-sync and the eligible ones: until then
+// nobody may take it for complete.
+func (f *fetcher) repair(n *pull, from int64) (done bool, err error) {
+	if n.p.counted() && from < n.p.log.Progress().HighWatermark {
+		return false, nil
+	}
+	f.links.m.log.Warn("a damaged log is cut and fetched again", "partition", n.p.id, "from", from)
+	if from <= n.p.log.Progress().Start {
+		return true, n.p.log.RestartFollowing(n.p.log.Progress().Start, n.epoch)
+	}
+	return true, n.p.log.TruncateFollowing(from, n.epoch)
+}
+
+// counted: others rely on what this replica has.
+func (p *Partition) counted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, follows := p.mu.role.(*following)
+	return follows && f.counted
+}
+
+// take deals with an answer, part by part.
+func (f *fetcher) take(answer *fetchAnswer) error {
+	for _, n := range f.asked {
+		n.named = true
+	}
+	bad := map[uint32]bool{}
+	now := time.Now()
+	for {
+		told, more, err := answer.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		n := f.bySlot[told.slot]
+		if n == nil || f.over(n) {
+			continue
+		}
+		if told.code != answerOK || told.flags != 0 {
+			bad[told.slot] = true
+		}
+		f.apply(n, &told, now)
+	}
+	f.validate(bad)
+	return nil
+}
+
+func (f *fetcher) over(n *pull) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return n.ended
+}
+
+// validate notes whose logs the leader has found to be parts of its own: all that were asked for, and not refused.
+func (f *fetcher) validate(bad map[uint32]bool) {
+	var moved []*pull
+	f.mu.Lock()
+	for _, n := range f.asked {
+		n.valid = !bad[n.slot] && !n.ended
+		if n.valid {
+			moved = append(moved, n)
+		}
+	}
+	f.mu.Unlock()
+	for _, n := range moved {
+		if n.p.log.Progress().Flushed > n.flushed { // since it was asked for
+			f.note(n.p)
+		}
+	}
+}
+
+// apply does what the leader says of one partition.
+func (f *fetcher) apply(n *pull, told *part, now time.Time) {
+	var err error
+	switch {
+	case told.code == answerOutOfRange:
+		err = f.startAgain(n, told)
+	case told.code != answerOK:
+		f.retry(n, now)
+		return
+	case told.flags&partDiverged != 0:
+		err = f.truncate(n, told)
+	default:
+		err = f.append(n, told)
+	}
+	switch {
+	case err == nil:
+		n.failures = 0
+	case errors.Is(err, commitlog.ErrEpochOver): // the metadata was quicker
+	default:
+		f.failed(n, now, err)
+	}
+}
+
+// append writes what was fetched, after the leader's word on start and watermark has been taken as far as it goes now.
+func (f *fetcher) append(n *pull, told *part) error {
+	if len(told.records) > 0 {
+		f.enqueue(n)
+		_, err := n.p.log.Replicate(told.records, n.epoch)
+		n.corrupt = errors.Is(err, batch.ErrCorrupt)
+		if err != nil {
+			return fmt.Errorf("copy %v from broker %d: %w", n.p.id, f.leader, err)
+		}
+	}
+	return n.p.followed(n.epoch, told)
+}
+
+// startAgain empties a log that has nothing to go on from.
+func (f *fetcher) startAgain(n *pull, told *part) error {
+	f.links.m.log.Warn("a log does not reach its leader's and is fetched whole", "partition", n.p.id, "end", n.p.log.Progress().End, "leader_start", told.start)
+	f.enqueue(n)
+	return n.p.log.RestartFollowing(told.start, n.epoch)
+}
+
+// truncate cuts the log back to where it and its leader's are of one history. The leader says where its last epoch
+// that is not above ours ended; what we have of later epochs it has not, and what we have of that
+// one beyond that end neither (KIP-101). Where we do not have that epoch at all, it is asked again from
+// there (KIP-279).
+func (f *fetcher) truncate(n *pull, told *part) error {
+	l := n.p.log
+	at := l.Progress()
+	to := min(told.divergedEnd, at.End)
+	if found, end := l.EpochEnd(told.divergedEpoch); told.divergedEpoch >= 0 && found >= 0 {
+		to = min(to, end)
+	}
+	f.links.m.log.Info("a log leaves its leader's and is cut", "partition", n.p.id, "end", at.End, "to", to, "high_watermark", at.HighWatermark)
+	f.enqueue(n)
+	if to < at.Start {
+		return l.RestartFollowing(told.start, n.epoch)
+	}
+	return l.TruncateFollowing(to, n.epoch)
+}
+
+// failed notes that a partition cannot be followed now.
+func (f *fetcher) failed(n *pull, now time.Time, err error) {
+	if errors.Is(err, commitlog.ErrEpochOver) || errors.Is(err, commitlog.ErrClosed) {
+		return
+	}
+	if n.failures == 0 {
+		f.links.m.log.Warn("a partition cannot be followed for now", "partition", n.p.id, "leader", f.leader, "epoch", n.epoch, "err", err)
+	}
+	f.retry(n, now)
+}
+
+// retry asks for a partition again after a while.
+func (f *fetcher) retry(n *pull, now time.Time) {
+	if n.queued {
+		f.due = slices.DeleteFunc(f.due, func(o *pull) bool { return o == n })
+		n.queued = false
+	}
+	n.retryAt = now.Add(backoff(&n.failures))
+	if !slices.Contains(f.later, n) {
+		f.later = append(f.later, n)
+	}
+}
