@@ -12,42 +12,65 @@ import (
 // fullDiskPause is how long a full disk is left alone before the waiting entries are tried again.
 const fullDiskPause = 500 * time.Millisecond
 
+// write is a message to the disk; one with a snapshot brings the file.
+type write struct {
+	*pb.Message
+	file *snapshotFile
+}
+
 // appendAll writes what raft asks for: everything that is queued, one flush, then all answers.
 func (q *Quorum) appendAll() {
 	for {
-		var asked []*pb.Message
+		var asked []write
 		select {
-		case m := <-q.appends:
+		case w := <-q.appends:
 			if q.ctx.Err() != nil {
 				return
 			}
-			asked = append(asked, m)
+			asked = append(asked, w)
 		case <-q.ctx.Done():
 			return
 		}
 		for range len(q.appends) {
 			asked = append(asked, <-q.appends)
 		}
-		if err := q.saveAll(asked); err != nil {
-			if q.ctx.Err() == nil {
-				q.fail(fmt.Errorf("write metadata: %w", err))
+		for len(asked) > 0 {
+			n := 0
+			for n < len(asked) && asked[n].GetSnapshot() == nil {
+				n++
 			}
-			return
-		}
-		for _, m := range asked {
-			for _, r := range m.GetResponses() {
-				if !q.do(func() { _ = q.raft.Step(r) }) { // raft drops what is out of date, and says so
-					return
+			err := q.saveAll(asked[:n])
+			if n == 0 {
+				n = 1
+				err = q.install(asked[0].Message, asked[0].file)
+			}
+			if err != nil {
+				if q.ctx.Err() == nil {
+					q.fail(fmt.Errorf("write metadata: %w", err))
 				}
+				return
 			}
+			if !q.answer(asked[:n]) {
+				return
+			}
+			asked = asked[n:]
 		}
 	}
+}
+
+// answer releases what waited for the writes, in raft's order.
+func (q *Quorum) answer(written []write) bool {
+	return q.do(func() {
+		for _, w := range written {
+			q.deliver(w.GetResponses())
+		}
+	})
 }
 
 // saveAll writes the messages' entries together, then the newest term and vote. It waits while
 // the disk is full: what raft has accepted must not be lost, and a write that was refused whole
 // may be made again, unlike a flush.
-func (q *Quorum) saveAll(asked []*pb.Message) error {
+func (q *Quorum) saveAll(asked []write) error {
 	var entries []*pb.Entry
 	var hard *pb.HardState
 	flush := func() error {
@@ -55,8 +78,8 @@ func (q *Quorum) saveAll(asked []*pb.Message) error {
 		entries, hard = nil, nil
 		return err
 	}
-	for _, m := range asked {
-		more := m.GetEntries()
+	for _, w := range asked {
+		more := w.GetEntries()
 		// Entries that replace earlier ones of the same group must not be written after them.
 		if len(more) > 0 && len(entries) > 0 && more[0].GetIndex() != entries[len(entries)-1].GetIndex()+1 {
 			if err := flush(); err != nil {
@@ -64,11 +87,19 @@ func (q *Quorum) saveAll(asked []*pb.Message) error {
 			}
 		}
 		entries = append(entries, more...)
-		if m.Term != nil {
-			hard = &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+		if h := hardOf(w.Message); h != nil {
+			hard = h
 		}
 	}
 	return flush()
+}
+
+// hardOf is the term and vote that a message to the disk brings, nil for none.
+func hardOf(m *pb.Message) *pb.HardState {
+	if m.Term == nil {
+		return nil
+	}
+	return &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 }
 
 func (q *Quorum) saveWhenThereIsSpace(entries []*pb.Entry, hard *pb.HardState) error {

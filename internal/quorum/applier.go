@@ -35,11 +35,7 @@ func (q *Quorum) applyEntries(m *pb.Message) error {
 			return err
 		}
 	}
-	q.do(func() {
-		for _, r := range m.GetResponses() {
-			_ = q.raft.Step(r) // raft drops what is out of date, and says so
-		}
-	})
+	q.do(func() { q.deliver(m.GetResponses()) })
 	q.maybeSnapshot()
 	return nil
 }
@@ -62,7 +58,9 @@ func (q *Quorum) applyEntry(e *pb.Entry) error {
 		if err := proto.Unmarshal(e.GetData(), change); err != nil {
 			return fmt.Errorf("metadata entry %d: %w", e.GetIndex(), err)
 		}
-		q.do(func() { q.raft.ApplyConfChange(change) })
+		if err := q.applyChange(e.GetIndex(), change); err != nil {
+			return fmt.Errorf("metadata entry %d: %w", e.GetIndex(), err)
+		}
 	}
 	if err := q.o.Machine.Apply(c); err != nil {
 		return err
@@ -73,6 +71,31 @@ func (q *Quorum) applyEntry(e *pb.Entry) error {
 	return nil
 }
 
+// restore takes a leader's snapshot in the place of everything applied before.
+func (q *Quorum) restore(f *snapshotFile) error {
+	if f.meta.GetIndex() > 1 {
+		if err := q.o.Machine.Restore(f.snapshot()); err != nil {
+			return err
+		}
+	}
+	q.appliedBytes = 0
+	q.mu.Lock()
+	q.mu.confs = []confAt{{f.meta.GetIndex(), f.meta.GetConfState(), f.members}}
+	q.mu.Unlock()
+	q.log.Info("metadata snapshot taken over", "offset", offsetOf(f.meta.GetIndex()), "records", len(f.records))
+	q.nowJoined()
+	return nil
+}
+
+// nowJoined closes Joined, once.
+func (q *Quorum) nowJoined() {
+	select {
+	case <-q.joined:
+	default:
+		close(q.joined)
+	}
+}
+
 // lead tells the Machine that this node leads, once the entry that began its term has been
 // applied, and everything before it with it.
 func (q *Quorum) lead(term uint64) {
@@ -81,19 +104,24 @@ func (q *Quorum) lead(term uint64) {
 	}
 	l := metadata.Leadership{Epoch: int32(term), Leader: q.o.NodeID, Mine: true}
 	q.leading = l
+	clear(q.voices) // what was heard in an earlier term says nothing of this one
 	q.apply(func() error { q.o.Machine.Leadership(l); return nil })
 }
 
 // maybeSnapshot starts one if enough has been applied since the last. (The log's size would not
 // tell: its active segment stays, whatever a snapshot has made superfluous in it.) Applier only.
 func (q *Quorum) maybeSnapshot() {
-	if q.appliedBytes >= q.o.SnapshotBytes && q.startSnapshot() {
+	if (q.appliedBytes >= q.o.SnapshotBytes || q.st.snapshotIsDue()) && q.startSnapshot() {
 		q.appliedBytes = 0
 	}
 }
 
 // snapshotByTime starts one if there are entries that no snapshot has, and the last was long ago. Owner only.
 func (q *Quorum) snapshotByTime() {
+	if q.st.snapshotIsDue() {
+		q.startSnapshot()
+		return
+	}
 	now := q.o.Now()
 	if q.o.SnapshotInterval <= 0 || now.Sub(q.snapped) < q.o.SnapshotInterval {
 		return
@@ -127,16 +155,19 @@ func (q *Quorum) startSnapshot() bool {
 // takeSnapshot writes the Machine's state to a file and cuts the log below it.
 func (q *Quorum) takeSnapshot() error {
 	s := q.o.Machine.Snapshot()
-	before := q.st.snapshotMeta()
-	if indexOf(s.Offset) <= before.GetIndex() {
+	index := indexOf(s.Offset)
+	if index <= q.st.snapshotMeta().GetIndex() {
 		return nil
 	}
-	meta := &pb.SnapshotMetadata{
-		Index: new(indexOf(s.Offset)), Term: new(uint64(s.Epoch)), ConfState: before.GetConfState(),
+	conf := q.confAsOf(index)
+	f := &snapshotFile{
+		meta:    &pb.SnapshotMetadata{Index: new(index), Term: new(uint64(s.Epoch)), ConfState: conf.state},
+		members: conf.members, records: s.Records,
 	}
-	if err := q.st.saveSnapshot(meta, s.Records, q.o.Now().UnixMilli()); err != nil {
+	if err := q.st.saveSnapshot(f, q.o.Now().UnixMilli()); err != nil {
 		return err
 	}
 	q.log.Info("metadata snapshot written", "offset", s.Offset, "records", len(s.Records))
-	return q.st.compact(meta)
+	q.forgetConfs(index)
+	return q.st.compact(f.meta)
 }

@@ -31,13 +31,14 @@ var (
 
 // Limits of one quorum.
 const (
-	maxInbox       = 1024     // closures waiting for raft's owner; who posts waits
-	maxAppends     = 256      // writes waiting for the disk; raft's owner waits
-	maxApplies     = 256      // committed batches waiting for the Machine; raft's owner waits
-	maxUncommitted = 16 << 20 // bytes proposed and not committed; beyond it Propose answers ErrBusy
-	maxEntryBytes  = 7 << 20  // of one entry; beyond it Propose answers ErrTooLarge. Fits the smallest segment, 8 MiB
-	maxMessage     = 1 << 20  // bytes of entries that raft reads or sends at once, unless one is larger
-	maxInFlight    = 256      // unanswered messages to one follower
+	maxInbox         = 1024     // closures waiting for raft's owner; who posts waits
+	maxAppends       = 256      // writes waiting for the disk; raft's owner waits
+	maxApplies       = 256      // committed batches waiting for the Machine; raft's owner waits
+	maxUncommitted   = 16 << 20 // bytes proposed and not committed; beyond it Propose answers ErrBusy
+	maxEntryBytes    = 7 << 20  // of one entry; beyond it Propose answers ErrTooLarge. Fits the smallest segment, 8 MiB
+	maxMessage       = 1 << 20  // bytes of entries that raft reads or sends at once, unless one is larger
+	maxInFlight      = 256      // unanswered messages to one follower
+	maxInFlightBytes = 8 << 20  // and their bytes
 )
 
 // Machine is what committed entries go to. Apply, Restore and Leadership are called on one
@@ -62,6 +63,17 @@ type Options struct {
 	Machine Machine
 	Logger  *slog.Logger
 	Now     func() time.Time
+	// Transport reaches the other voters; nil: there are none.
+	Transport Transport
+	// ClusterID is the cluster's, where there is a Transport.
+	ClusterID string
+	// Expected are the nodes that may vote (controller.quorum.voters), this one among them, where there
+	// is a Transport.
+	Expected []int32
+	// Blank: a directory without a metadata log takes it over from the cluster's leader (see Form).
+	Blank bool
+	// Admission: the leader has to be asked for that, since it does not know this directory.
+	Admission bool
 	// Seed draws the jitter of ticks and the first proposal id; two processes never share one.
 	Seed uint64
 	// Tick is the unit of raft's timeouts; ElectionTicks and HeartbeatTicks count in it.

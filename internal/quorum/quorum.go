@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3"
-	pb "go.etcd.io/raft/v3/raftpb"
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
@@ -29,26 +29,41 @@ type Quorum struct {
 	running sync.WaitGroup
 
 	inbox   chan func() // the owner's; everything that touches raft goes through it
-	appends chan *pb.Message
+	appends chan write
 	applies chan func() error // the applier's: entries and leadership in raft's order
 
 	// The owner's alone.
-	raft    *raft.RawNode
-	random  *rand.Rand
-	leading metadata.Leadership // as announced last
-	snapped time.Time           // when a snapshot was last due by time
+	raft     *raft.RawNode
+	random   *rand.Rand
+	leading  metadata.Leadership // as announced last
+	snapped  time.Time           // when a snapshot was last due by time
+	members  map[uint64]Member   // by raft's id; more than there are now, perhaps
+	routes   map[uint64]int32    // where raft's ids are reached: node ids
+	voices   map[uint64]*voice   // when they were last heard of
+	sending  map[uint64]bool     // a snapshot is on its way to them
+	received *snapshotFile       // the last one that came, for raft to take or to leave
+	standing *time.Timer         // this node stands for election when it fires
+	ticks    int
+	alone    int  // ticks without a leader
+	asking   bool // to be taken in
+
+	intake     chan struct{} // one slot: a piece of a snapshot is being taken
+	arriving   arriving      // guarded by intake
+	joined     chan struct{} // closed once there is a log
+	handedOver chan struct{} // closed by the owner when another leads, or could not
 
 	// The proposer's ids count up from a random number, so that a restarted node does not take its
 	// former self's entries for its own.
 	firstID uint64
-	lastID  uint64 // the owner's
+	lastID  atomic.Uint64 // written by the owner alone
 
 	appliedBytes int64         // since the last snapshot was begun; the applier's
 	snapshotting chan struct{} // one slot: a snapshot is being written
 	mu           struct {
 		sync.Mutex
 		status Status
-		full   bool // the disk has refused an entry, and none has been written since
+		full   bool     // the disk has refused an entry, and none has been written since
+		confs  []confAt // the newest snapshot's configuration, and those since; never empty
 	}
 }
 
@@ -58,25 +73,39 @@ type Quorum struct {
 func Open(ctx context.Context, o Options) (*Quorum, error) {
 	o.setDefaults()
 	self := voterID(o.NodeID, o.Dir.ID())
-	st, snapshot, err := openStorage(&o, self)
+	st, file, err := openStorage(&o, self)
 	if err != nil {
 		return nil, fmt.Errorf("open metadata quorum: %w", err)
 	}
-	if snapshot.Offset >= 0 {
+	if snapshot := file.snapshot(); snapshot.Offset >= 0 {
 		if err := o.Machine.Restore(snapshot); err != nil {
 			return nil, fmt.Errorf("open metadata quorum: %w", err)
 		}
 	}
 	q := &Quorum{
 		o: o, log: o.Logger, self: self, st: st,
-		inbox: make(chan func(), maxInbox), appends: make(chan *pb.Message, maxAppends),
+		inbox: make(chan func(), maxInbox), appends: make(chan write, maxAppends),
 		applies: make(chan func() error, maxApplies), snapshotting: make(chan struct{}, 1),
-		random: rand.New(rand.NewPCG(o.Seed, uint64(o.NodeID))),
+		random:  rand.New(rand.NewPCG(o.Seed, uint64(o.NodeID))),
+		members: map[uint64]Member{}, routes: map[uint64]int32{}, voices: map[uint64]*voice{}, sending: map[uint64]bool{},
+		intake: make(chan struct{}, 1), joined: make(chan struct{}), handedOver: make(chan struct{}),
+		standing: time.NewTimer(0),
+	}
+	q.standing.Stop()
+	if o.Admission {
+		q.alone = o.ElectionTicks * lostAfter
 	}
 	q.snapped = o.Now()
 	q.firstID = q.random.Uint64()>>2 + 1
-	q.lastID = q.firstID - 1
+	q.lastID.Store(q.firstID - 1)
+	for _, m := range append(file.members.Members, q.me()) {
+		q.members[m.raftID()], q.routes[m.raftID()] = m, m.NodeID
+	}
+	q.mu.confs = []confAt{{file.meta.GetIndex(), file.meta.GetConfState(), file.members}}
 	q.mu.status = q.idleStatus()
+	if file.meta.GetIndex() > 0 {
+		close(q.joined)
+	}
 	if err := q.newRaft(); err != nil {
 		return nil, err
 	}
@@ -84,6 +113,7 @@ func Open(ctx context.Context, o Options) (*Quorum, error) {
 	q.running.Go(q.own)
 	q.running.Go(q.appendAll)
 	q.running.Go(q.applyAll)
+	q.listen()
 	return q, nil
 }
 
@@ -93,8 +123,9 @@ func (q *Quorum) newRaft() (err error) {
 	q.raft, err = raft.NewRawNode(&raft.Config{
 		ID: q.self, ElectionTick: q.o.ElectionTicks, HeartbeatTick: q.o.HeartbeatTicks,
 		Storage: q.st, Applied: meta.GetIndex(), AsyncStorageWrites: true,
-		MaxSizePerMsg: maxMessage, MaxInflightMsgs: maxInFlight, MaxUncommittedEntriesSize: maxUncommitted,
-		CheckQuorum: true, PreVote: true, StepDownOnRemoval: true, DisableProposalForwarding: true,
+		MaxSizePerMsg: maxMessage, MaxInflightMsgs: maxInFlight, MaxInflightBytes: maxInFlightBytes,
+		MaxUncommittedEntriesSize: maxUncommitted,
+		CheckQuorum:               true, PreVote: true, StepDownOnRemoval: true, DisableProposalForwarding: true,
 		Logger: raftLogger{q.log},
 	})
 	if err != nil {
@@ -111,8 +142,11 @@ func recoverAs(err *error, doing string) {
 	}
 }
 
-// Close stops the node's part and waits for it. What was proposed and not yet applied is unknown to the proposer.
+// Close stops the node's part and waits for it; a leader first hands over to another voter. What was
+// proposed and not yet applied is unknown to the proposer.
 func (q *Quorum) Close() error {
+	q.handOver()
+	q.deafen()
 	q.stop(ErrClosed)
 	q.running.Wait()
 	return nil
@@ -153,11 +187,18 @@ func (q *Quorum) own() {
 		q.do(func() {
 			q.raft.Tick()
 			q.snapshotByTime()
+			if q.o.Transport != nil {
+				q.seekLeader()
+				if q.ticks++; q.ticks%tendEvery == 0 {
+					q.tend()
+				}
+			}
 			tick.Reset(q.nextTick())
 		})
 	})
 	defer tick.Stop()
-	if conf := q.st.snapshotMeta().GetConfState(); len(conf.GetVoters()) == 1 && conf.GetVoters()[0] == q.self {
+	defer func() { q.standing.Stop() }()
+	if isAlone(q.st.snapshotMeta().GetConfState(), q.self) {
 		if err = q.raft.Campaign(); err != nil { // nobody else could lead: no reason to wait for a timeout
 			return
 		}
@@ -202,14 +243,18 @@ func (q *Quorum) ready() {
 		for _, m := range rd.Messages {
 			switch m.GetTo() {
 			case raft.LocalAppendThread:
-				send(q, q.appends, m)
+				w := write{Message: m}
+				if m.GetSnapshot() != nil {
+					w.file = q.received
+				}
+				send(q, q.appends, w)
 			case raft.LocalApplyThread:
 				q.apply(func() error { return q.applyEntries(m) })
+			default:
+				q.transmit(m)
 			}
 		}
-		if rd.SoftState != nil {
-			q.announce(rd.SoftState)
-		}
+		q.announce()
 		q.publishStatus()
 	}
 }
@@ -239,16 +284,28 @@ func send[T any](q *Quorum, to chan<- T, work T) {
 
 // announce tells the Machine who leads. That this node leads is told later, by the entry with
 // which it begins its term: by then everything before has been applied.
-func (q *Quorum) announce(s *raft.SoftState) {
-	l := metadata.Leadership{Epoch: int32(q.raft.BasicStatus().GetTerm()), Leader: -1}
-	if s.Lead == q.self {
-		l.Leader = q.o.NodeID
+func (q *Quorum) announce() {
+	s := q.raft.BasicStatus()
+	l := metadata.Leadership{Epoch: int32(s.GetTerm()), Leader: q.leaderNode(s.Lead)}
+	if l.Leader >= 0 && l.Leader != q.o.NodeID {
+		q.release()
 	}
 	if l == q.leading || l.Leader == q.o.NodeID && q.leading.Mine && q.leading.Epoch == l.Epoch {
 		return
 	}
 	q.leading = l
 	q.apply(func() error { q.o.Machine.Leadership(l); return nil })
+}
+
+// leaderNode is the node behind raft's id of a leader, -1 where there is none or its node is not known.
+func (q *Quorum) leaderNode(lead uint64) int32 {
+	if lead == raft.None {
+		return -1
+	}
+	if node, known := q.routes[lead]; known {
+		return node
+	}
+	return -1
 }
 
 // Propose appends records to the metadata log as one entry, if this node leads in epoch. It
@@ -285,23 +342,25 @@ func (q *Quorum) propose(epoch int32, records []metadata.Record) (uint64, error)
 	if s := q.raft.BasicStatus(); s.RaftState != raft.StateLeader || int32(s.GetTerm()) != epoch {
 		return 0, ErrNotLeader
 	}
-	id := q.lastID + 1
+	id := q.lastID.Load() + 1
 	data, err := encodeProposal(id, records)
 	if err != nil {
 		return 0, err
 	}
 	switch err := q.raft.Propose(data); {
+	case errors.Is(err, raft.ErrProposalDropped) && q.raft.BasicStatus().LeadTransferee != raft.None:
+		return 0, ErrNotLeader
 	case errors.Is(err, raft.ErrProposalDropped):
 		return 0, ErrBusy
 	case err != nil:
 		return 0, err
 	}
-	q.lastID = id
+	q.lastID.Store(id)
 	return id, nil
 }
 
 // isOwn reports whether this process proposed the entry with the id.
-func (q *Quorum) isOwn(id uint64) bool { return id >= q.firstID && id < q.firstID+1<<62 }
+func (q *Quorum) isOwn(id uint64) bool { return id >= q.firstID && id <= q.lastID.Load() }
 
 func (q *Quorum) isFull() bool {
 	q.mu.Lock()

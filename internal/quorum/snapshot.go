@@ -17,16 +17,30 @@ import (
 )
 
 // A snapshot is a file in Kafka's naming (end offset, exclusive, and epoch) and of batches with one
-// record each: a header (raft's metadata of the snapshot), then records by the thousand, then a
-// footer with their count, so that a file that was cut short is told from a whole one.
+// record each: a header (raft's metadata of the snapshot), in a quorum of several its members, then
+// records by the thousand, then a footer with their count, so that a file that was cut short is told
+// from a whole one.
 const (
 	snapshotSuffix   = ".checkpoint"
 	keyHeader        = 'h'
+	keyMembers       = 'v'
 	keyRecords       = 'r'
 	keyFooter        = 'f'
 	recordsPerBatch  = 1000
 	maxSnapshotBytes = 4 << 30
 )
+
+// snapshotFile is what a snapshot holds.
+type snapshotFile struct {
+	meta    *pb.SnapshotMetadata
+	members membership
+	records []metadata.Record
+	data    []byte // the file itself, where it came from another node
+}
+
+func (f *snapshotFile) snapshot() metadata.Snapshot {
+	return metadata.Snapshot{Offset: offsetOf(f.meta.GetIndex()), Epoch: int32(f.meta.GetTerm()), Records: f.records}
+}
 
 // snapshotName gives 00000000000000000042-0000000007.checkpoint for a snapshot up to offset 41.
 func snapshotName(m *pb.SnapshotMetadata) string {
@@ -48,7 +62,7 @@ func parseSnapshotName(name string) (index, term uint64, ok bool) {
 	return indexOf(next - 1), t, true
 }
 
-func encodeSnapshot(m *pb.SnapshotMetadata, records []metadata.Record, nowMs int64) ([]byte, error) {
+func encodeSnapshot(f *snapshotFile, nowMs int64) ([]byte, error) {
 	var out []byte
 	b := batch.NewBuilder(batch.BuilderOptions{})
 	add := func(key byte, value []byte) error {
@@ -58,11 +72,17 @@ func encodeSnapshot(m *pb.SnapshotMetadata, records []metadata.Record, nowMs int
 		out = append(out, built...)
 		return err
 	}
-	header, err := proto.Marshal(m)
+	header, err := proto.Marshal(f.meta)
 	if err == nil {
 		err = add(keyHeader, header)
 	}
-	for chunk := range slices.Chunk(records, recordsPerBatch) {
+	if len(f.members.Members) > 0 {
+		members, encodeErr := f.members.encode()
+		if err = errors.Join(err, encodeErr); err == nil {
+			err = add(keyMembers, members)
+		}
+	}
+	for chunk := range slices.Chunk(f.records, recordsPerBatch) {
 		encoded, encodeErr := metadata.Encode(chunk)
 		err = errors.Join(err, encodeErr)
 		if err == nil {
@@ -70,7 +90,7 @@ func encodeSnapshot(m *pb.SnapshotMetadata, records []metadata.Record, nowMs int
 		}
 	}
 	if err == nil {
-		err = add(keyFooter, binary.BigEndian.AppendUint64(nil, uint64(len(records))))
+		err = add(keyFooter, binary.BigEndian.AppendUint64(nil, uint64(len(f.records))))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("encode snapshot: %w", err)
@@ -79,51 +99,58 @@ func encodeSnapshot(m *pb.SnapshotMetadata, records []metadata.Record, nowMs int
 }
 
 // decodeSnapshot reads a whole snapshot, or none: a file without its footer is ErrDamaged.
-func decodeSnapshot(c *batch.Checker, data []byte) (m *pb.SnapshotMetadata, records []metadata.Record, err error) {
+func decodeSnapshot(c *batch.Checker, data []byte) (*snapshotFile, error) {
+	f := &snapshotFile{}
 	for footer := false; !footer; {
 		b, rest, err := batch.Next(data)
 		if err == nil {
 			err = b.CheckCRC()
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("snapshot: %w: %w", ErrDamaged, err)
+			return nil, fmt.Errorf("snapshot: %w: %w", ErrDamaged, err)
 		}
 		data = rest
 		for r, err := range c.Records(b) {
-			if err != nil || len(r.Key) != 1 || m == nil && r.Key[0] != keyHeader {
-				return nil, nil, errors.Join(fmt.Errorf("snapshot: %w: unexpected record", ErrDamaged), err)
+			if err != nil || len(r.Key) != 1 || f.meta == nil && r.Key[0] != keyHeader {
+				return nil, errors.Join(fmt.Errorf("snapshot: %w: unexpected record", ErrDamaged), err)
 			}
 			switch r.Key[0] {
 			case keyHeader:
-				m = &pb.SnapshotMetadata{}
-				err = proto.Unmarshal(r.Value, m)
+				f.meta = &pb.SnapshotMetadata{}
+				err = proto.Unmarshal(r.Value, f.meta)
+			case keyMembers:
+				f.members, err = decodeMembership(r.Value)
 			case keyRecords:
 				var some []metadata.Record
 				some, err = metadata.Decode(r.Value)
-				records = append(records, some...)
+				f.records = append(f.records, some...)
 			case keyFooter:
 				footer = true
-				if len(r.Value) != 8 || binary.BigEndian.Uint64(r.Value) != uint64(len(records)) {
+				if len(r.Value) != 8 || binary.BigEndian.Uint64(r.Value) != uint64(len(f.records)) {
 					err = ErrDamaged
 				}
 			}
 			if err != nil {
-				return nil, nil, fmt.Errorf("snapshot: %w", err)
+				return nil, fmt.Errorf("snapshot: %w", err)
 			}
 		}
 	}
 	if len(data) > 0 {
-		return nil, nil, fmt.Errorf("snapshot: %w: %d bytes after its end", ErrDamaged, len(data))
+		return nil, fmt.Errorf("snapshot: %w: %d bytes after its end", ErrDamaged, len(data))
 	}
-	return m, records, nil
+	return f, nil
 }
 
 // saveSnapshot makes a snapshot durable; the ones before it go afterwards.
-func (s *storage) saveSnapshot(m *pb.SnapshotMetadata, records []metadata.Record, nowMs int64) error {
-	data, err := encodeSnapshot(m, records, nowMs)
+func (s *storage) saveSnapshot(f *snapshotFile, nowMs int64) error {
+	data, err := encodeSnapshot(f, nowMs)
 	if err != nil {
 		return err
 	}
+	return s.saveSnapshotData(f.meta, data)
+}
+
+func (s *storage) saveSnapshotData(m *pb.SnapshotMetadata, data []byte) error {
 	name := snapshotName(m)
 	if err := s.home.WriteFile(logName+"/"+name, data); err != nil {
 		return fmt.Errorf("save snapshot %s: %w", name, err)
@@ -142,30 +169,36 @@ func (s *storage) saveSnapshot(m *pb.SnapshotMetadata, records []metadata.Record
 	return nil
 }
 
-// loadSnapshot reads the newest snapshot; found is false where there is none.
-func loadSnapshot(fsys disk.FS, dir string, c *batch.Checker) (m *pb.SnapshotMetadata, records []metadata.Record, found bool, err error) {
+// loadSnapshot reads the newest snapshot; nil where there is none.
+func loadSnapshot(fsys disk.FS, dir string, c *batch.Checker) (*snapshotFile, error) {
+	newest, err := newestSnapshot(fsys, dir)
+	if err != nil || newest == "" {
+		return nil, err
+	}
+	data, err := disk.ReadFile(fsys, dir+"/"+newest, maxSnapshotBytes)
+	var f *snapshotFile
+	if err == nil {
+		f, err = decodeSnapshot(c, data)
+	}
+	if err == nil && snapshotName(f.meta) != newest {
+		err = fmt.Errorf("holds %s: %w", snapshotName(f.meta), ErrDamaged)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot %s: %w", newest, err)
+	}
+	return f, nil
+}
+
+// newestSnapshot is the name of the newest snapshot's file, "" where there is none.
+func newestSnapshot(fsys disk.FS, dir string) (newest string, err error) {
 	entries, err := fsys.List(dir)
 	if err != nil {
-		return nil, nil, false, fmt.Errorf("list snapshots: %w", err)
+		return "", fmt.Errorf("list snapshots: %w", err)
 	}
-	newest := ""
 	for _, e := range entries { // sorted by name, so by offset
 		if _, _, ok := parseSnapshotName(e.Name); ok {
 			newest = e.Name
 		}
 	}
-	if newest == "" {
-		return nil, nil, false, nil
-	}
-	data, err := disk.ReadFile(fsys, dir+"/"+newest, maxSnapshotBytes)
-	if err == nil {
-		m, records, err = decodeSnapshot(c, data)
-	}
-	if err == nil && snapshotName(m) != newest {
-		err = fmt.Errorf("holds %s: %w", snapshotName(m), ErrDamaged)
-	}
-	if err != nil {
-		return nil, nil, false, fmt.Errorf("read snapshot %s: %w", newest, err)
-	}
-	return m, records, true, nil
+	return newest, nil
 }

@@ -1,11 +1,16 @@
 package quorum
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 
 	"barnabas/internal/metadata"
 )
@@ -15,8 +20,12 @@ type Status struct {
 	Leader        int32 // node id, -1: none known
 	Epoch         int32
 	HighWatermark int64 // everything below is committed
-	Voters        []Replica
-	Observers     []Replica
+	// Voters and Observers are known to the leader alone with their positions: elsewhere LogEnd is -1 and
+	// the times are zero, but for this node's own.
+	Voters    []Replica
+	Observers []Replica
+	// Changing: the voters are being changed, and until that is done a majority of those before is needed too.
+	Changing bool
 }
 
 // Replica is one node's copy of the metadata log.
@@ -24,9 +33,51 @@ type Replica struct {
 	NodeID    int32
 	Directory metadata.UUID
 	LogEnd    int64
-	// LastFetch is when the replica last asked for records, LastCaughtUp when it last had all. Both
-	// are zero where unknown; for the leader they are the time of asking.
+	// LastFetch is when the replica was last heard of, LastCaughtUp when it last had all. Both are zero
+	// where unknown; for the leader they are the time of asking.
 	LastFetch, LastCaughtUp time.Time
+}
+
+// voice is what a leader has heard of another member.
+type voice struct {
+	at       time.Time
+	end      uint64 // of the leader's log then: its last index
+	caughtUp time.Time
+}
+
+// heard notes a member's answer. Owner only.
+func (q *Quorum) heard(m *pb.Message) {
+	if t := m.GetType(); t != pb.MsgAppResp && t != pb.MsgHeartbeatResp {
+		return
+	}
+	now := q.o.Now()
+	v := q.voices[m.GetFrom()]
+	if v == nil {
+		v = &voice{}
+		q.voices[m.GetFrom()] = v
+	}
+	last, _ := q.st.LastIndex() // it has no error
+	if m.GetType() == pb.MsgAppResp && !m.GetReject() {
+		switch has := m.GetIndex(); {
+		case has >= last:
+			v.caughtUp = now
+		case has >= v.end && v.end > 0: // all that there was when it was heard of before
+			v.caughtUp = v.at
+		}
+	} else if p := q.matchOf(m.GetFrom()); p >= last {
+		v.caughtUp = now
+	}
+	v.at, v.end = now, last
+}
+
+// matchOf is the last entry that a follower is known to have on disk.
+func (q *Quorum) matchOf(id uint64) (match uint64) {
+	q.raft.WithProgress(func(of uint64, _ raft.ProgressType, p tracker.Progress) {
+		if of == id {
+			match = p.Match
+		}
+	})
+	return match
 }
 
 // Status returns a snapshot; it waits for nothing.
@@ -34,14 +85,47 @@ func (q *Quorum) Status() Status {
 	q.mu.Lock()
 	s := q.mu.status
 	q.mu.Unlock()
-	self := s.Voters[0]
-	self.LogEnd = q.st.log.Progress().End
-	if s.Leader == q.o.NodeID {
-		now := q.o.Now()
-		self.LastFetch, self.LastCaughtUp = now, now
+	end, now := q.st.log.Progress().End, q.o.Now()
+	own := func(all []Replica) []Replica {
+		all = slices.Clone(all)
+		for i := range all {
+			if all[i].NodeID != q.o.NodeID || all[i].Directory != q.o.Dir.ID() {
+				continue
+			}
+			all[i].LogEnd = end
+			if s.Leader == q.o.NodeID {
+				all[i].LastFetch, all[i].LastCaughtUp = now, now
+			}
+		}
+		return all
 	}
-	s.Voters = []Replica{self}
+	s.Voters, s.Observers = own(s.Voters), own(s.Observers)
 	return s
+}
+
+// askStatus asks another node for its own.
+func (q *Quorum) askStatus(ctx context.Context, node int32) (s Status, err error) {
+	answer, err := q.o.Transport.Call(ctx, node, kindStatus, nil)
+	if err == nil {
+		err = json.Unmarshal(answer, &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("ask node %d for the state of the metadata quorum: %w", node, err)
+	}
+	return s, nil
+}
+
+// LeaderStatus returns the leader's, which alone knows how far the others are, and asks it if need be.
+// Without a leader that answers it is this node's own.
+func (q *Quorum) LeaderStatus(ctx context.Context) Status {
+	own := q.Status()
+	if own.Leader < 0 || own.Leader == q.o.NodeID || q.o.Transport == nil {
+		return own
+	}
+	if s, err := q.askStatus(ctx, own.Leader); err == nil && s.Leader == own.Leader {
+		return s
+	}
+	return own
 }
 
 func (q *Quorum) idleStatus() Status {
@@ -52,14 +136,54 @@ func (q *Quorum) idleStatus() Status {
 func (q *Quorum) publishStatus() {
 	b := q.raft.BasicStatus()
 	next := q.idleStatus()
-	next.Epoch, next.HighWatermark = int32(b.GetTerm()), offsetOf(b.GetCommit())+1
-	if b.Lead == q.self && b.Lead != raft.None {
-		next.Leader = q.o.NodeID
+	if q.o.Transport != nil {
+		next.Voters, next.Observers, next.Changing = q.replicas(b.RaftState == raft.StateLeader)
 	}
+	next.Epoch, next.HighWatermark = int32(b.GetTerm()), offsetOf(b.GetCommit())+1
+	next.Leader = q.leaderNode(b.Lead)
 	q.st.log.AdvanceHighWatermark(max(next.HighWatermark, 0))
 	q.mu.Lock()
 	q.mu.status = next
 	q.mu.Unlock()
+}
+
+// replicas lists the members as raft has them. Owner only.
+func (q *Quorum) replicas(leads bool) (voters, observers []Replica, changing bool) {
+	q.mu.Lock()
+	conf := q.mu.confs[len(q.mu.confs)-1].state
+	q.mu.Unlock()
+	replica := func(id uint64) (Replica, bool) {
+		m, known := q.members[id]
+		r := Replica{NodeID: m.NodeID, Directory: m.Directory, LogEnd: -1}
+		if v := q.voices[id]; v != nil && leads && id != q.self {
+			r.LastFetch, r.LastCaughtUp = v.at, v.caughtUp
+		}
+		return r, known
+	}
+	add := func(to []Replica, ids []uint64) []Replica {
+		for _, id := range ids {
+			if r, known := replica(id); known {
+				to = append(to, r)
+			}
+		}
+		slices.SortFunc(to, func(a, b Replica) int {
+			return compareMembers(Member{a.NodeID, a.Directory}, Member{b.NodeID, b.Directory})
+		})
+		return to
+	}
+	voters, observers = add(nil, conf.GetVoters()), add(nil, conf.GetLearners())
+	if leads {
+		q.raft.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
+			for _, all := range [][]Replica{voters, observers} {
+				for i := range all {
+					if m := (Member{all[i].NodeID, all[i].Directory}); m == q.members[id] {
+						all[i].LogEnd = offsetOf(p.Match) + 1
+					}
+				}
+			}
+		})
+	}
+	return voters, observers, len(conf.GetVotersOutgoing()) > 0
 }
 
 // raftLogger sends raft's own words to the log: as debug output, for what matters of them is

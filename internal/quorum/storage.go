@@ -32,73 +32,105 @@ type storage struct {
 		sync.Mutex
 		hard *pb.HardState // as on disk; Commit as last known
 		snap *pb.Snapshot  // the newest one's metadata: its records stay in the file
+		// least is the entry that a snapshot for others must include: the last that changed the members. A
+		// node that is not in a snapshot's configuration refuses it.
+		least uint64
 	}
 }
 
-// openStorage finds what a node had when it stopped: log, snapshot, term and vote. fresh says
-// that there was nothing; then the log begins with voters as its members. snapshot is to be
-// restored into the Machine.
-func openStorage(o *Options, self uint64) (s *storage, snapshot metadata.Snapshot, err error) {
+// openStorage finds what a node had when it stopped: log, snapshot, term and vote. Where there was
+// nothing the log begins with this node as its only voter, or blank. The snapshot is to be restored
+// into the Machine.
+func openStorage(o *Options, self uint64) (s *storage, snapshot *snapshotFile, err error) {
 	tp := commitlog.TopicPartition{Topic: "__cluster_metadata"}
 	s = &storage{
 		fs: o.FS, home: o.Dir, dir: o.Dir.Path() + "/" + logName,
 		checker: batch.NewChecker(), builder: batch.NewBuilder(batch.BuilderOptions{}),
 	}
 	if s.log, err = o.Dir.Log(tp, metadata.MetadataTopicID, o.Log); err != nil {
-		return nil, snapshot, fmt.Errorf("open metadata log: %w", err)
+		return nil, nil, fmt.Errorf("open metadata log: %w", err)
 	}
 	if err := disk.MkdirAllSync(s.fs, s.dir); err != nil {
-		return nil, snapshot, fmt.Errorf("make %s: %w", s.dir, err)
+		return nil, nil, fmt.Errorf("make %s: %w", s.dir, err)
 	}
 	hard, hasState, err := loadState(s.fs, s.dir)
 	if err != nil {
-		return nil, snapshot, err
+		return nil, nil, err
 	}
-	meta, records, found, err := loadSnapshot(s.fs, s.dir, s.checker)
-	if err != nil {
-		return nil, snapshot, err
-	}
-	if !found {
-		if meta, err = s.form(o, hasState, self); err != nil {
-			return nil, snapshot, err
+	file, err := loadSnapshot(s.fs, s.dir, s.checker)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case file == nil:
+		if file, err = s.form(o, hasState, self); err != nil {
+			return nil, nil, err
 		}
-		hard = &pb.HardState{Term: new(max(1, hard.GetTerm())), Vote: new(hard.GetVote())}
-	} else if !hasState {
-		return nil, snapshot, fmt.Errorf("%s is missing beside a snapshot: %w", stateFile, ErrDamaged)
+		if !o.Blank {
+			hard = &pb.HardState{Term: new(max(1, hard.GetTerm())), Vote: new(hard.GetVote())}
+		}
+	case !hasState:
+		return nil, nil, fmt.Errorf("%s is missing beside a snapshot: %w", stateFile, ErrDamaged)
 	}
-	if err := s.reconcile(meta, hard); err != nil {
-		return nil, snapshot, err
+	if err := s.checkDamage(file.meta.GetConfState(), self); err != nil {
+		return nil, nil, err
 	}
-	s.mu.snap = &pb.Snapshot{Metadata: meta}
-	snapshot = metadata.Snapshot{Offset: offsetOf(meta.GetIndex()), Epoch: int32(meta.GetTerm()), Records: records}
-	return s, snapshot, nil
+	if err := s.reconcile(file.meta, hard); err != nil {
+		return nil, nil, err
+	}
+	s.mu.snap = &pb.Snapshot{Metadata: file.meta}
+	return s, file, nil
+}
+
+// checkDamage refuses to take part with a log of which something is lost that was on disk: as one of
+// several voters this node would vote, and might lead, as if that had never been (trap 9). The others
+// have it. Alone, there is nobody to take it from.
+func (s *storage) checkDamage(conf *pb.ConfState, self uint64) error {
+	at, damaged := s.log.Damaged()
+	if !damaged || isAlone(conf, self) {
+		return nil
+	}
+	return fmt.Errorf("the metadata log is damaged at offset %d: %w: the other voters have what it lost; "+
+		"empty the data directories of this node and start it again", at, ErrDamaged)
 }
 
 // form begins a new log: state first, then the snapshot that names the voters, so that a crash
-// between the two forms again and one after both never does.
-func (s *storage) form(o *Options, hasState bool, self uint64) (*pb.SnapshotMetadata, error) {
+// between the two forms again and one after both never does. A blank log holds nothing, not even that:
+// a leader sends it a snapshot.
+func (s *storage) form(o *Options, hasState bool, self uint64) (*snapshotFile, error) {
 	if end := s.log.Progress().End; end > 0 {
 		return nil, fmt.Errorf("log holds records up to offset %d and no snapshot: %w", end, ErrDamaged)
+	}
+	if o.Blank {
+		return &snapshotFile{meta: &pb.SnapshotMetadata{Index: new(uint64(0)), Term: new(uint64(0)), ConfState: &pb.ConfState{}}}, nil
 	}
 	if !hasState {
 		if err := saveState(s.home, &pb.HardState{Term: new(uint64(1))}); err != nil {
 			return nil, err
 		}
 	}
-	meta := &pb.SnapshotMetadata{
+	file := &snapshotFile{meta: &pb.SnapshotMetadata{
 		Index: new(uint64(1)), Term: new(uint64(1)), ConfState: &pb.ConfState{Voters: []uint64{self}},
-	}
-	return meta, s.saveSnapshot(meta, nil, o.Now().UnixMilli())
+	}}
+	return file, s.saveSnapshot(file, o.Now().UnixMilli())
 }
 
 // reconcile brings log, snapshot and state to agree, where a crash may have left them apart.
 func (s *storage) reconcile(meta *pb.SnapshotMetadata, hard *pb.HardState) error {
+	if meta.GetIndex() == 0 { // blank
+		s.mu.hard = hard
+		return nil
+	}
 	after := offsetOf(meta.GetIndex()) + 1
 	progress := s.log.Progress()
 	switch {
 	case progress.Start > after:
 		return fmt.Errorf("log begins at offset %d, snapshot ends at %d: %w", progress.Start, after, ErrDamaged)
 	case progress.End < after: // the snapshot came from a leader, and the crash before the log was cut
+		if err := s.log.Restart(after); err != nil {
+			return fmt.Errorf("begin metadata log after its snapshot: %w", err)
+		}
+	case progress.Start < after && !s.holds(&pb.Entry{Index: meta.Index, Term: meta.Term}):
+		// So too: what the log holds past the snapshot follows another history, which lost.
 		if err := s.log.Restart(after); err != nil {
 			return fmt.Errorf("begin metadata log after its snapshot: %w", err)
 		}
@@ -119,11 +151,20 @@ func (s *storage) termOf(offset int64, meta *pb.SnapshotMetadata) (uint64, error
 	if offset == offsetOf(meta.GetIndex()) {
 		return meta.GetTerm(), nil
 	}
-	epoch := s.log.EpochAt(offset)
-	if epoch < 0 {
-		return 0, fmt.Errorf("no epoch is known of metadata offset %d: %w", offset, ErrDamaged)
+	return s.entryTerm(offset)
+}
+
+// entryTerm is the term of an entry that the log holds: from the log's list of epochs, or where a crash
+// has left that short from the entry itself.
+func (s *storage) entryTerm(offset int64) (uint64, error) {
+	if epoch := s.log.EpochAt(offset); epoch >= 0 {
+		return uint64(epoch), nil
 	}
-	return uint64(epoch), nil
+	entries, err := s.readFrom(offset, offset+1, 1)
+	if err != nil {
+		return 0, fmt.Errorf("no epoch is known of metadata offset %d: %w: %w", offset, ErrDamaged, err)
+	}
+	return entries[0].GetTerm(), nil
 }
 
 // save does what raft asks of the disk: entries (in place of any from there on), then term and
@@ -137,6 +178,11 @@ func (s *storage) save(ctx context.Context, entries []*pb.Entry, hard *pb.HardSt
 			return fmt.Errorf("flush metadata log: %w", err)
 		}
 	}
+	return s.saveHard(hard)
+}
+
+// saveHard makes term and vote durable where they have changed; nil: nothing was asked.
+func (s *storage) saveHard(hard *pb.HardState) error {
 	if hard == nil {
 		return nil
 	}
@@ -160,16 +206,15 @@ func (s *storage) writeEntries(entries []*pb.Entry, nowMs int64) error {
 		return nil
 	}
 	end := s.log.Progress().End
-	first := offsetOf(entries[0].GetIndex())
-	if first < end && !s.holds(entries[0]) { // a new leader overwrites our tail
-		if err := s.log.Truncate(first); err != nil {
-			return fmt.Errorf("cut metadata log at offset %d: %w", first, err)
-		}
-		end = first
-	}
 	for _, e := range entries {
-		if offsetOf(e.GetIndex()) < end {
-			continue // written by the call that then ran out of space
+		if at := offsetOf(e.GetIndex()); at < end {
+			if s.holds(e) {
+				continue // written by the call that then ran out of space
+			}
+			if err := s.log.Truncate(at); err != nil { // a new leader overwrites our tail
+				return fmt.Errorf("cut metadata log at offset %d: %w", at, err)
+			}
+			end = at
 		}
 		b, err := encodeEntry(s.builder, e, nowMs)
 		if err != nil {
@@ -183,7 +228,47 @@ func (s *storage) writeEntries(entries []*pb.Entry, nowMs int64) error {
 }
 
 func (s *storage) holds(e *pb.Entry) bool {
-	return uint64(s.log.EpochAt(offsetOf(e.GetIndex()))) == e.GetTerm()
+	term, err := s.entryTerm(offsetOf(e.GetIndex()))
+	return err == nil && term == e.GetTerm()
+}
+
+// install puts a leader's snapshot in the place of the log, in the order that a crash cannot hurt.
+func (s *storage) install(file *snapshotFile, hard *pb.HardState) error {
+	if err := s.saveSnapshotData(file.meta, file.data); err != nil {
+		return err
+	}
+	if hard == nil { // a file with term and vote stands beside every snapshot
+		s.mu.Lock()
+		hard = s.mu.hard
+		s.mu.Unlock()
+		if err := saveState(s.home, hard); err != nil {
+			return err
+		}
+	} else if err := s.saveHard(hard); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.mu.snap = &pb.Snapshot{Metadata: file.meta}
+	s.mu.least = file.meta.GetIndex()
+	s.mu.Unlock()
+	if err := s.log.Restart(offsetOf(file.meta.GetIndex()) + 1); err != nil {
+		return fmt.Errorf("begin metadata log after the snapshot %s: %w", snapshotName(file.meta), err)
+	}
+	return nil
+}
+
+// needSnapshot says that others can only be given a snapshot that includes the entry.
+func (s *storage) needSnapshot(index uint64) {
+	s.mu.Lock()
+	s.mu.least = index
+	s.mu.Unlock()
+}
+
+// snapshotIsDue tells whether the newest snapshot lacks such an entry.
+func (s *storage) snapshotIsDue() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.snap.GetMetadata().GetIndex() < s.mu.least
 }
 
 // compact lets a snapshot take the place of the log up to its offset.
@@ -266,16 +351,21 @@ func (s *storage) readFrom(from, upTo int64, maxBytes int) ([]*pb.Entry, error) 
 
 // Term implements raft.Storage.
 func (s *storage) Term(index uint64) (uint64, error) {
-	meta, progress := s.snapshotMeta(), s.log.Progress()
-	switch offset := offsetOf(index); {
-	case index == meta.GetIndex():
-		return meta.GetTerm(), nil
-	case offset < progress.Start || index < meta.GetIndex():
-		return 0, raft.ErrCompacted
-	case offset >= progress.End:
-		return 0, raft.ErrUnavailable
-	default:
-		return s.termOf(offset, meta)
+	for {
+		meta, progress := s.snapshotMeta(), s.log.Progress()
+		switch offset := offsetOf(index); {
+		case index == meta.GetIndex():
+			return meta.GetTerm(), nil
+		case offset < progress.Start || index < meta.GetIndex():
+			return 0, raft.ErrCompacted
+		case offset >= progress.End:
+			return 0, raft.ErrUnavailable
+		}
+		term, err := s.termOf(offsetOf(index), meta)
+		if err != nil && s.snapshotMeta() != meta {
+			continue // a leader's snapshot has just taken the log's place
+		}
+		return term, err
 	}
 }
 
@@ -284,6 +374,9 @@ func (s *storage) FirstIndex() (uint64, error) { return s.snapshotMeta().GetInde
 
 // LastIndex implements raft.Storage.
 func (s *storage) LastIndex() (uint64, error) {
+	if s.snapshotMeta().GetIndex() == 0 { // blank
+		return 0, nil
+	}
 	return max(indexOf(s.log.Progress().End-1), s.snapshotMeta().GetIndex()), nil
 }
 
@@ -291,5 +384,8 @@ func (s *storage) LastIndex() (uint64, error) {
 func (s *storage) Snapshot() (*pb.Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.mu.snap.GetMetadata().GetIndex() < max(s.mu.least, 1) {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
 	return s.mu.snap, nil
 }

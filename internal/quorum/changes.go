@@ -1,0 +1,308 @@
+package quorum
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+
+	"barnabas/internal/metadata"
+	"barnabas/internal/peer"
+)
+
+const (
+	// tendEvery is how often, in ticks, a leader looks whether a member is to be promoted.
+	tendEvery = 4
+	// nearlyThere is how many entries a learner may be behind when it is promoted.
+	nearlyThere = 64
+	// lostAfter is how many election timeouts a node hears of no leader before it asks to be taken in,
+	// joinEvery how many ticks pass before it asks again, joinPatience how long it waits for an answer.
+	lostAfter    = 4
+	joinEvery    = 10
+	joinPatience = time.Second
+)
+
+// proposeChange proposes a change of the members. Raft takes one at a time, and turns a second into nothing
+// without a word, so whoever asks looks again later. Owner only.
+func (q *Quorum) proposeChange(changes []*pb.ConfChangeSingle, added []Member) error {
+	context, err := membership{Members: added}.encode()
+	if err != nil {
+		return err
+	}
+	return q.raft.ProposeConfChange(&pb.ConfChangeV2{Changes: changes, Context: context})
+}
+
+func change(kind pb.ConfChangeType, id uint64) *pb.ConfChangeSingle {
+	return &pb.ConfChangeSingle{Type: kind.Enum(), NodeId: new(id)}
+}
+
+// tend promotes members that were taken in and have caught up, if they stand in the place of a voter
+// whose disk was wiped: one step makes the new directory a voter and removes the old one. Leader only,
+// owner only.
+func (q *Quorum) tend() {
+	if q.raft.BasicStatus().RaftState != raft.StateLeader {
+		return
+	}
+	s := q.raft.Status()
+	if len(s.Config.Voters[1]) > 0 || s.LeadTransferee != raft.None {
+		return
+	}
+	for id := range s.Config.Learners {
+		member, known := q.members[id]
+		p := s.Progress[id]
+		if !known || !p.RecentActive || p.State != tracker.StateReplicate || p.Match+nearlyThere < s.GetCommit() {
+			continue
+		}
+		old, found := q.voterOf(&s, member.NodeID)
+		if !found {
+			continue
+		}
+		q.log.Info("a node whose disk was wiped becomes a voter again", "node", member.NodeID,
+			"directory", member.Directory.String(), "instead_of", q.members[old].Directory.String())
+		err := q.proposeChange([]*pb.ConfChangeSingle{
+			change(pb.ConfChangeAddNode, id), change(pb.ConfChangeRemoveNode, old),
+		}, []Member{member})
+		if err != nil {
+			q.log.Debug("the members of the quorum cannot be changed now", "err", err)
+		}
+		return
+	}
+}
+
+// voterOf finds the voter with a node's number.
+func (q *Quorum) voterOf(s *raft.Status, node int32) (id uint64, found bool) {
+	for id := range s.Config.Voters.IDs() {
+		if m, known := q.members[id]; known && m.NodeID == node {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// applyChange takes a committed change of the members. Applier only.
+func (q *Quorum) applyChange(index uint64, change *pb.ConfChangeV2) error {
+	added, err := addedBy(change)
+	if err != nil {
+		return err
+	}
+	var state *pb.ConfState
+	done := make(chan struct{})
+	if !q.do(func() {
+		state = q.raft.ApplyConfChange(change)
+		for _, m := range added {
+			q.members[m.raftID()] = m
+			q.routes[m.raftID()] = m.NodeID
+		}
+		close(done)
+	}) {
+		return context.Cause(q.ctx)
+	}
+	select {
+	case <-done:
+	case <-q.ctx.Done():
+		return context.Cause(q.ctx)
+	}
+	q.mu.Lock()
+	last := q.mu.confs[len(q.mu.confs)-1]
+	next := confAt{index, state, last.members.with(append(added, q.me()), state)}
+	next.members.ClusterID = q.o.ClusterID
+	q.mu.confs = append(q.mu.confs, next)
+	q.mu.Unlock()
+	q.st.needSnapshot(index)
+	return nil
+}
+
+func addedBy(change *pb.ConfChangeV2) ([]Member, error) {
+	if len(change.GetContext()) == 0 {
+		return nil, nil // the second half of a change of several members
+	}
+	m, err := decodeMembership(change.GetContext())
+	return m.Members, err
+}
+
+func (q *Quorum) me() Member { return Member{q.o.NodeID, q.o.Dir.ID()} }
+
+// confAsOf is the configuration after the entry with the index.
+func (q *Quorum) confAsOf(index uint64) confAt {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	at := q.mu.confs[0]
+	for _, c := range q.mu.confs {
+		if c.index <= index {
+			at = c
+		}
+	}
+	return at
+}
+
+// forgetConfs drops the configurations that a snapshot has made superfluous.
+func (q *Quorum) forgetConfs(index uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.mu.confs) > 1 && q.mu.confs[1].index <= index {
+		q.mu.confs = slices.Clone(q.mu.confs[1:])
+	}
+}
+
+// admission is the answer to a node that wants in.
+type admission struct {
+	Leader int32  `json:"leader"` // who could take it in, -1: nobody is known
+	Taken  bool   `json:"taken"`
+	Why    string `json:"why,omitempty"` // it cannot be
+}
+
+// answerJoin takes a node in that has a number of ours and an empty disk.
+func (q *Quorum) answerJoin(ctx context.Context, from peer.Node, _ []byte) ([]byte, error) {
+	done := make(chan admission, 1)
+	if !q.do(func() { done <- q.admit(Member{from.ID, metadata.UUID(from.Directory)}) }) {
+		return nil, ErrClosed
+	}
+	select {
+	case a := <-done:
+		return json.Marshal(a)
+	case <-q.ctx.Done():
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// admit makes a node a member without a vote, in the place of any that it was with an earlier disk.
+// Owner only.
+func (q *Quorum) admit(m Member) admission {
+	s := q.raft.Status()
+	a := admission{Leader: q.leaderNode(s.Lead)}
+	if s.RaftState != raft.StateLeader {
+		return a
+	}
+	id := m.raftID()
+	_, isLearner := s.Config.Learners[id]
+	_, isNext := s.Config.LearnersNext[id]
+	_, isVoter := s.Config.Voters.IDs()[id]
+	switch {
+	case isLearner || isNext || isVoter:
+		a.Taken = true
+		return a
+	case !slices.Contains(q.o.Expected, m.NodeID):
+		a.Why = fmt.Sprintf("controller.quorum.voters of node %d does not name node %d", q.o.NodeID, m.NodeID)
+		return a
+	}
+	changes := []*pb.ConfChangeSingle{change(pb.ConfChangeAddLearnerNode, id)}
+	for old := range s.Config.Learners {
+		if q.members[old].NodeID == m.NodeID {
+			changes = append(changes, change(pb.ConfChangeRemoveNode, old))
+		}
+	}
+	if len(s.Config.Voters[1]) > 0 || len(s.Config.Learners) > len(q.o.Expected) {
+		return a // a change is under way
+	}
+	q.log.Info("a node with an empty disk is taken in", "node", m.NodeID, "directory", m.Directory.String())
+	if err := q.proposeChange(changes, []Member{m}); err != nil {
+		q.log.Debug("the members of the quorum cannot be changed now", "err", err)
+	}
+	return a
+}
+
+// Joined is closed once this node has the cluster's metadata, which it lacks only at first (Blank).
+func (q *Quorum) Joined() <-chan struct{} { return q.joined }
+
+// seekLeader is called at every tick. A node that no leader speaks to for long may not be a member:
+// because its disk is new, or because its place went to another directory, by a request of an earlier
+// life of its that was long under way. It asks to be taken in, which does nothing for a member. Owner only.
+func (q *Quorum) seekLeader() {
+	if q.raft.BasicStatus().Lead != raft.None {
+		q.alone = 0
+		return
+	}
+	if q.alone++; q.alone < q.o.ElectionTicks*lostAfter || q.asking {
+		return
+	}
+	q.asking = true
+	q.running.Go(func() {
+		q.askAll()
+		q.do(func() {
+			q.asking = false
+			q.alone -= joinEvery
+		})
+	})
+}
+
+// askAll asks every node that may know a leader.
+func (q *Quorum) askAll() {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	for _, node := range q.o.Expected {
+		if node == q.o.NodeID {
+			continue
+		}
+		asking.Go(func() {
+			a, err := q.askJoin(node)
+			if err == nil && a.Why != "" {
+				q.log.Error("the cluster does not take this node in", "says", node, "why", a.Why)
+			}
+		})
+	}
+}
+
+func (q *Quorum) askJoin(node int32) (a admission, err error) {
+	ctx, cancel := context.WithTimeout(q.ctx, joinPatience)
+	defer cancel()
+	answer, err := q.o.Transport.Call(ctx, node, kindJoin, nil)
+	if err == nil {
+		err = json.Unmarshal(answer, &a)
+	}
+	if err != nil {
+		return a, fmt.Errorf("ask node %d to be taken in: %w", node, err)
+	}
+	return a, nil
+}
+
+// handOver gives the leadership of the metadata to another voter, if this node has it, and waits until
+// it is gone, at most for an election's time.
+func (q *Quorum) handOver() {
+	if q.o.Transport == nil {
+		return
+	}
+	if !q.do(func() {
+		s := q.raft.Status()
+		best := raft.None
+		for id, p := range s.Progress {
+			if id == q.self || p.IsLearner || !p.RecentActive {
+				continue
+			}
+			if best == raft.None || p.Match > s.Progress[best].Match || p.Match == s.Progress[best].Match && id < best {
+				best = id
+			}
+		}
+		if s.RaftState != raft.StateLeader || best == raft.None {
+			q.release()
+			return
+		}
+		q.raft.TransferLeader(best)
+	}) {
+		return
+	}
+	patience := time.NewTimer(time.Duration(q.o.ElectionTicks) * q.o.Tick)
+	defer patience.Stop()
+	select {
+	case <-q.handedOver:
+	case <-patience.C:
+		q.log.Info("the leadership of the metadata could not be handed over in time")
+	case <-q.ctx.Done():
+	}
+}
+
+// release lets a Close go on. Owner only.
+func (q *Quorum) release() {
+	select {
+	case <-q.handedOver:
+	default:
+		close(q.handedOver)
+	}
+}
