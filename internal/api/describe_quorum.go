@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -15,9 +17,17 @@ import (
 // metadataTopic is the one topic that has a quorum; it has one partition.
 const metadataTopic = "__cluster_metadata"
 
-func describeQuorum(c *call, q *kmsg.DescribeQuorumRequest) kmsg.Response {
+// quorumPatience is how long the leader of the quorum may take to say how far the others are.
+const quorumPatience = 2 * time.Second
+
+func describeQuorum(ctx context.Context, c *call, q *kmsg.DescribeQuorumRequest) (kmsg.Response, error) {
 	res := kmsg.NewPtrDescribeQuorumResponse()
-	status := c.h.o.Quorum.Status()
+	asking, cancel := context.WithTimeout(ctx, quorumPatience)
+	defer cancel()
+	status := c.h.o.Quorum.LeaderStatus(asking)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("describe quorum: %w", err)
+	}
 	described := false
 	for _, t := range q.Topics {
 		topic := kmsg.NewDescribeQuorumResponseTopic()
@@ -30,14 +40,14 @@ func describeQuorum(c *call, q *kmsg.DescribeQuorumRequest) kmsg.Response {
 		res.Topics = append(res.Topics, topic)
 	}
 	if !described {
-		return res
+		return res, nil
 	}
 	for _, v := range status.Voters {
 		node := kmsg.NewDescribeQuorumResponseNode()
 		node.NodeID, node.Listeners = v.NodeID, c.h.votersListeners(v.NodeID)
 		res.Nodes = append(res.Nodes, node)
 	}
-	return res
+	return res, nil
 }
 
 // votersListeners are where a voter is reached: as controller.quorum.voters says, or where its broker is.

@@ -36,7 +36,10 @@ type Controller interface {
 }
 
 // Quorum is what api asks of the metadata quorum.
-type Quorum interface{ Status() quorum.Status }
+type Quorum interface {
+	// LeaderStatus is the leader's view, or this node's own where no leader answers in time.
+	LeaderStatus(ctx context.Context) quorum.Status
+}
 
 // Images gives the newest committed metadata.
 type Images interface{ Image() *metadata.Image }

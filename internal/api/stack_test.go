@@ -136,7 +136,7 @@ func (l *instantLog) refuse(err error) {
 }
 
 // Status is the quorum's, as a single voter sees it.
-func (l *instantLog) Status() quorum.Status {
+func (l *instantLog) LeaderStatus(context.Context) quorum.Status {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

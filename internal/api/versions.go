@@ -37,7 +37,7 @@ var routes = [...]*route{
 	{key: kmsg.DeleteGroups, min: 0, max: 2, handle: onHandler((*Handler).deleteGroups)},
 	{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, handle: decided(Controller.IncrementalAlterConfigs)},
 	{key: kmsg.OffsetDelete, min: 0, max: 0, handle: onHandler((*Handler).offsetDelete)},
-	{key: kmsg.DescribeQuorum, min: 0, max: 2, handle: answered(describeQuorum)},
+	{key: kmsg.DescribeQuorum, min: 0, max: 2, handle: waiting(describeQuorum)},
 	{key: kmsg.UpdateFeatures, min: 0, max: 2, handle: decided(Controller.UpdateFeatures)},
 	{key: kmsg.DescribeCluster, min: 0, max: 2, handle: answered(describeCluster)},
 	{key: kmsg.DescribeProducers, min: 0, max: 0, handle: waiting(describeProducers)},

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ import (
 // serveFlags are the flags of serve. Most stand for a key of the configuration.
 type serveFlags struct {
 	configFile string
+	nodeID     string
+	voters     string
+	secretFile string
 	data       []string
 	listen     string
 	advertise  string
@@ -57,15 +61,19 @@ func newServe(p *program) *cobra.Command {
 		Long:  serveHelp,
 		Example: `  barnabas serve
   barnabas serve --data /var/lib/barnabas --admin 127.0.0.1:9644
-  barnabas serve --config server.properties --set log.retention.hours=48`,
+  barnabas serve --config server.properties --set log.retention.hours=48
+  barnabas serve --node-id 1 --voters 1@a:9093,2@b:9093,3@c:9093 --secret-file secret --insecure`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), p, f) },
 	}
 	flags := c.Flags()
 	flags.StringVar(&f.configFile, "config", "", "a properties `FILE`, as Kafka's server.properties")
+	flags.StringVar(&f.nodeID, "node-id", "", "this node's `NUMBER` in the cluster (key node.id; default 1)")
+	flags.StringVar(&f.voters, "voters", "", "form a cluster with these nodes, `ID@HOST:PORT,...`, one of them this one, the same list on each (key controller.quorum.voters; default this node alone)")
+	flags.StringVar(&f.secretFile, "secret-file", "", "the `FILE` with the secret that the cluster's nodes share; needed as soon as they are on several machines (key cluster.secret.file)")
 	flags.StringArrayVar(&f.data, "data", nil, "keep data in `DIR`; repeat for several disks (key log.dirs; default ./barnabas-data)")
-	flags.StringVar(&f.listen, "listen", "", "serve clients on `HOST:PORT` (key listeners; default 127.0.0.1:9092)")
-	flags.StringVar(&f.advertise, "advertise", "", "tell clients to connect to `HOST:PORT` (key advertised.listeners; default as --listen)")
+	flags.StringVar(&f.listen, "listen", "", "serve clients on `HOST:PORT` (key listeners; default 127.0.0.1:9092, and :9092 in a cluster of several machines)")
+	flags.StringVar(&f.advertise, "advertise", "", "tell clients to connect to `HOST:PORT` (key advertised.listeners; default as --listen, and this node's host in --voters in a cluster of several machines)")
 	flags.StringVar(&f.admin, "admin", "", "serve /metrics, /live, /ready and pprof on `HOST:PORT` (key admin.listener; default off)")
 	flags.StringArrayVar(&f.set, "set", nil, "set `KEY=VALUE`; repeatable")
 	flags.BoolVar(&f.insecure, "insecure", false, "allow --listen on addresses that other machines reach, although clients need no password yet")
@@ -86,6 +94,9 @@ func (f serveFlags) settings() ([]config.Setting, error) {
 			return nil, usageError{fmt.Errorf("--data %q: a comma separates directories in log.dirs, so a name cannot contain one", dir)}
 		}
 	}
+	add("node.id", f.nodeID, "--node-id")
+	add("controller.quorum.voters", f.voters, "--voters")
+	add("cluster.secret.file", f.secretFile, "--secret-file")
 	add("log.dirs", strings.Join(f.data, ","), "--data")
 	if f.listen != "" {
 		add("listeners", "PLAINTEXT://"+f.listen, "--listen")
@@ -117,11 +128,37 @@ func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
 		}
 		src.File, src.FileName = string(text), f.configFile
 	}
+	src.Flags = append(f.reach(src), src.Flags...)
 	set, warnings, err := config.Load(src)
 	if err != nil {
 		return nil, warnings, hinted{usageError{err}, f.advice()}
 	}
 	return set, warnings, nil
+}
+
+// reach gives a node of a cluster that is spread over machines the addresses that go without saying: it
+// serves clients on every interface, under the host by which the other nodes know it.
+func (f serveFlags) reach(src config.Sources) (implied []config.Setting) {
+	const listeners, advertised = "listeners", "advertised.listeners"
+	src.Flags = slices.DeleteFunc(slices.Clone(src.Flags), func(s config.Setting) bool { return s.Key == listeners || s.Key == advertised })
+	base, _, err := config.Load(src) // what is wrong is said when all is loaded
+	if err != nil || len(base.Voters()) < 2 {
+		return nil
+	}
+	own, ok := base.OwnVoter()
+	if !ok || config.IsLoopback(own.Host) || base.IsSet(listeners) {
+		return nil
+	}
+	host, port := "", "9092"
+	if f.listen != "" {
+		if host, port, err = net.SplitHostPort(f.listen); err != nil {
+			return nil
+		}
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		implied = append(implied, config.Setting{Key: advertised, Value: "PLAINTEXT://" + net.JoinHostPort(own.Host, port), Origin: "--voters"})
+	}
+	return append(implied, config.Setting{Key: listeners, Value: "PLAINTEXT://:" + port, Origin: "--voters"})
 }
 
 // advice says all that --listen on every interface needs, so that a user is not led there in steps.

@@ -3,6 +3,7 @@ package clustertest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -29,6 +30,7 @@ type Node struct {
 	w        *World
 	settings map[string]string
 	insecure bool
+	secret   string // of the cluster; "" on a node that is one alone
 	disk     *disk.Mem
 	life     int
 	running  *node.Node
@@ -90,6 +92,7 @@ func (n *Node) Start(ctx context.Context) error {
 // StartOn is Start with a network and a configuration of the caller's.
 func (n *Node) StartOn(ctx context.Context, network netx.Network, set *config.Set) error {
 	n.life++
+	n.keepSecret()
 	n.disk.SetFault(n.faults.ask)
 	n.logged.clear()
 	name := fmt.Sprintf("%s/%d", n.Name, n.life)
@@ -103,6 +106,22 @@ func (n *Node) StartOn(ctx context.Context, network netx.Network, set *config.Se
 	}
 	n.running = running
 	return nil
+}
+
+// keepSecret writes the cluster's secret to the disk that the node has now.
+func (n *Node) keepSecret() {
+	if n.secret == "" {
+		return
+	}
+	n.disk.SetFault(nil)
+	f, err := n.disk.Open(secretFile, disk.Create)
+	if err == nil {
+		_, err = f.WriteAt([]byte(n.secret), 0)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		n.w.Errorf("write the secret of %s: %v", n.Name, err)
+	}
 }
 
 // MustStart is Start that ends the test where it fails.
@@ -155,6 +174,12 @@ func (n *Node) bury(how string) {
 	n.running = nil
 	_ = running.Close(context.Background()) // a dead process has nothing to say
 	n.w.Trace(n.Name, "%s", how)
+}
+
+// Wipe ends the process as Kill does, and leaves it an empty disk.
+func (n *Node) Wipe() {
+	n.Kill()
+	n.disk = disk.NewMem()
 }
 
 // Log is what the node has logged in this life.

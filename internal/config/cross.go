@@ -76,8 +76,28 @@ func checkListeners(s *Set, refuse func(key, allowed string)) {
 
 func checkQuorum(s *Set, refuse func(key, allowed string)) {
 	voters := s.Voters()
-	if len(voters) > 1 || len(voters) == 1 && voters[0].ID != int32(s.Int("node.id")) {
-		refuse("controller.quorum.voters", fmt.Sprintf("at most this node (node.id %d): there are no clusters yet", s.Int("node.id")))
+	own, names := false, map[int32]bool{}
+	for _, v := range voters {
+		own = own || v.ID == int32(s.Int("node.id"))
+		names[v.ID] = true
+	}
+	switch {
+	case len(voters) == 0:
+	case len(names) != len(voters) || !slices.Contains(quorumSizes, len(voters)):
+		refuse("controller.quorum.voters", "one, three or five different nodes")
+	case !own:
+		refuse("controller.quorum.voters", fmt.Sprintf("a list with this node in it (node.id %d)", s.Int("node.id")))
+	}
+	if len(voters) > 1 && s.String("cluster.secret.file") == "" {
+		for _, v := range voters {
+			if !IsLoopback(v.Host) {
+				refuse("cluster.secret.file", fmt.Sprintf("a file with the cluster's secret (--secret-file), since voter %d at %s may be on another machine", v.ID, v.Host))
+				break
+			}
+		}
+	}
+	if len(s.ControllerListeners()) > 1 {
+		refuse("listeners", "at most one listener that controller.listener.names names")
 	}
 	if dirs := s.List("cordoned.log.dirs"); !slices.Contains(dirs, "*") {
 		for _, d := range dirs {
@@ -87,6 +107,9 @@ func checkQuorum(s *Set, refuse func(key, allowed string)) {
 		}
 	}
 }
+
+// quorumSizes are the numbers of voters that a failure leaves with a majority, or that cannot fail.
+var quorumSizes = []int{1, 3, 5}
 
 // ordered lists pairs of keys whose first must not exceed the second.
 var ordered = [][2]string{

@@ -134,6 +134,45 @@ func (s *Set) Voters() []Voter {
 	return list
 }
 
+// InternalListener is where the cluster's other nodes reach this one: the listener that
+// controller.listener.names names, or where there is none the port of this node's own entry among the
+// voters, on every interface unless that is a loopback address. ok is false for a node that is its
+// quorum alone.
+func (s *Set) InternalListener() (e Endpoint, ok bool) {
+	voters := s.Voters()
+	if len(voters) < 2 {
+		return e, false
+	}
+	if named := s.ControllerListeners(); len(named) > 0 {
+		return named[0], true
+	}
+	v, ok := s.OwnVoter()
+	if !IsLoopback(v.Host) {
+		v.Host = ""
+	}
+	return Endpoint{Listener: s.List("controller.listener.names")[0], Protocol: "PLAINTEXT", Host: v.Host, Port: v.Port}, ok
+}
+
+// OwnVoter is this node's entry in controller.quorum.voters.
+func (s *Set) OwnVoter() (v Voter, ok bool) {
+	for _, v := range s.Voters() {
+		if v.ID == int32(s.Int("node.id")) {
+			return v, true
+		}
+	}
+	return v, false
+}
+
+// IsLoopback says whether only this machine reaches a host. Names are trusted no further than
+// "localhost".
+func IsLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
 // MaxConnectionsPerIP is max.connections.per.ip.overrides: limits by host name or address.
 func (s *Set) MaxConnectionsPerIP() map[string]int {
 	m, _ := parseIPLimits(s.String("max.connections.per.ip.overrides"))

@@ -277,6 +277,10 @@ func TestValuesThatContradictEachOtherAreRefused(t *testing.T) {
 		{"inter.broker.listener.name=PLAINTEXT\nsecurity.inter.broker.protocol=PLAINTEXT", "inter.broker.listener.name"},
 		{"controller.quorum.voters=1@a:1,2@b:1", "controller.quorum.voters"},
 		{"controller.quorum.voters=2@a:1", "controller.quorum.voters"},
+		{"controller.quorum.voters=1@localhost:1,2@localhost:2,2@localhost:3", "controller.quorum.voters"},
+		{"controller.quorum.voters=2@localhost:1,3@localhost:2,4@localhost:3", "controller.quorum.voters"},
+		{"controller.quorum.voters=1@a:1,2@b:1,3@c:1", "cluster.secret.file"},
+		{"listeners=PLAINTEXT://h:1,C://h:2,D://h:3\ncontroller.listener.names=C,D\nlistener.security.protocol.map=C:PLAINTEXT,D:PLAINTEXT,PLAINTEXT:PLAINTEXT", "listeners"},
 		{"max.connections.per.ip=0", "max.connections.per.ip"},
 		{"log.cleaner.min.compaction.lag.ms=5\nlog.cleaner.max.compaction.lag.ms=4", "log.cleaner.min.compaction.lag.ms"},
 		{"replica.fetch.wait.max.ms=40000", "replica.fetch.wait.max.ms"},
@@ -291,6 +295,7 @@ func TestValuesThatContradictEachOtherAreRefused(t *testing.T) {
 	}
 	for _, file := range []string{
 		"broker.id=3", "broker.id=3\nnode.id=3", "queued.max.request.bytes=-1", "controller.quorum.voters=1@a:1",
+		"controller.quorum.voters=1@localhost:1,2@127.0.0.1:2,3@[::1]:3", "controller.quorum.voters=1@a:1,2@b:1,3@c:1\ncluster.secret.file=/s",
 		"listeners=a://h:1,b://h:2\nlistener.security.protocol.map=A:plaintext,b:PLAINTEXT", "listeners=PLAINTEXT://h:0,CONTROLLER://:0",
 		"max.connections.per.ip=0\nmax.connections.per.ip.overrides=127.0.0.1:4", "log.dirs=/a,/b\ncordoned.log.dirs=/b", "cordoned.log.dirs=*",
 		"listeners=PLAINTEXT://0.0.0.0:9092\nadvertised.listeners=plaintext://h:1",

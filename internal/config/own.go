@@ -3,6 +3,7 @@ package config
 // ownKeys are ours, not Kafka's.
 var ownKeys = []string{
 	"admin.listener",
+	"cluster.secret.file",
 	"connection.max.unanswered.requests",
 	"connection.stall.ms",
 	"flush.before.ack",

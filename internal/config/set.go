@@ -65,6 +65,9 @@ func (s *Set) raw(name string) (string, bool) {
 	return v.value, ok
 }
 
+// IsSet reports whether anything but its default gave a key its value.
+func (s *Set) IsSet(name string) bool { return s.isSet(name) }
+
 func (s *Set) isSet(name string) bool {
 	_, ok := s.raw(name)
 	return ok

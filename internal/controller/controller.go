@@ -53,6 +53,9 @@ type Options struct {
 	// reads it.
 	Rand io.Reader
 
+	// MaxReplicationFactor bounds what topics may ask for; 0: only the number of brokers does.
+	MaxReplicationFactor int
+
 	// features are those that this program supports; nil means SupportedFeatures.
 	features []Feature
 	// reanchored is told, by tests, whenever nothing is in flight.
@@ -69,6 +72,7 @@ type Controller struct {
 	ctx     context.Context // of publishers; ends with Close
 	cancel  context.CancelFunc
 	started atomic.Bool
+	active  atomic.Bool   // see Active
 	done    chan struct{} // closed when the goroutine has ended
 }
 
@@ -97,6 +101,7 @@ func New(ctx context.Context, o Options) *Controller {
 func (c *Controller) Start(log Log) {
 	c.started.Store(true)
 	s := newShard(&c.options, c.loader, log)
+	s.decides = &c.active
 	go func() {
 		defer close(c.done)
 		c.inbox.run(c.ctx, s)
@@ -110,6 +115,10 @@ func (c *Controller) Close() {
 		<-c.done
 	}
 }
+
+// Active tells whether this node decides now: it leads the quorum, and has applied all that was
+// committed before.
+func (c *Controller) Active() bool { return c.active.Load() }
 
 // Image is the newest committed image on this node.
 func (c *Controller) Image() *metadata.Image { return c.loader.Image() }

@@ -40,7 +40,7 @@ func autoCreateRequest(v *view, names []string) *kmsg.CreateTopicsRequest {
 // is only asked for from three replicas on, since of two either must be able to fail.
 func internalTopic(t *kmsg.CreateTopicsRequestTopic, v *view, prefix string, minISR int, cleanup string) {
 	t.NumPartitions = int32(v.settings.Int(prefix + "num.partitions"))
-	replicationFactor := max(min(v.settings.Int(prefix+"replication.factor"), len(v.image.Brokers())), 1)
+	replicationFactor := v.atMost(max(min(v.settings.Int(prefix+"replication.factor"), len(v.image.Brokers())), 1))
 	t.ReplicationFactor = int16(replicationFactor)
 	setConfig(t, "cleanup.policy", cleanup)
 	setConfig(t, "segment.bytes", strconv.Itoa(segmentBytes(v.settings, prefix+"segment.bytes")))

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"barnabas/internal/config"
@@ -93,8 +94,9 @@ type shard struct {
 	random  *rand.Rand
 	closed  bool
 
-	active bool // this node decides, in epoch
-	epoch  int32
+	active  bool         // this node decides, in epoch
+	decides *atomic.Bool // the same for others to see; nil: nobody looks
+	epoch   int32
 	// image is the speculative one: that of the loader, plus what is in flight. Valid while active.
 	image    *metadata.Image
 	inFlight []proposal
@@ -133,6 +135,7 @@ func (s *shard) leadership(l metadata.Leadership) {
 		return
 	}
 	s.active, s.epoch, s.image = true, l.Epoch, s.loader.Image()
+	s.show()
 	s.options.Logger.Info("this node is the controller", "epoch", l.Epoch, "offset", s.image.Offset())
 	if err := s.form(); err != nil {
 		// It is tried again before the next request is decided.
@@ -147,10 +150,17 @@ func (s *shard) resign(cause error) {
 	}
 	lost := s.inFlight
 	s.active, s.image, s.inFlight = false, nil, nil
+	s.show()
 	for _, p := range lost {
 		for _, answer := range p.waiters {
 			answer(cause)
 		}
+	}
+}
+
+func (s *shard) show() {
+	if s.decides != nil {
+		s.decides.Store(s.active)
 	}
 }
 
@@ -262,10 +272,13 @@ type view struct {
 	features []Feature
 	random   *rand.Rand
 	ids      io.Reader // for UUIDs
+	// mostReplicas bounds replication factors; 0: only the number of brokers does.
+	mostReplicas int
 }
 
 func (s *shard) view() *view {
-	return &view{image: s.image, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand}
+	return &view{image: s.image, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand,
+		mostReplicas: s.options.MaxReplicationFactor}
 }
 
 // effective is this node's configuration with the dynamic settings of the speculative image.

@@ -172,6 +172,7 @@ func minISRWarning(t *config.Topic, replicationFactor int) string {
 // placeTopic finds brokers for all partitions of a new topic.
 func (v *view) placeTopic(t *kmsg.CreateTopicsRequestTopic) ([]placement, *refusal) {
 	p := newPlacer(v.image, v.random)
+	p.most = v.mostReplicas
 	if len(t.ReplicaAssignment) > 0 {
 		return assignTopic(p, t)
 	}
@@ -186,7 +187,7 @@ func (v *view) placeTopic(t *kmsg.CreateTopicsRequestTopic) ([]placement, *refus
 		partitions = v.settings.Int("num.partitions")
 	}
 	if replicationFactor == -1 {
-		replicationFactor = automaticReplicationFactor(v.image, v.settings.Int("default.replication.factor"))
+		replicationFactor = v.automaticReplicationFactor(v.settings.Int("default.replication.factor"))
 	}
 	if why := p.check(replicationFactor); why != nil {
 		return nil, why

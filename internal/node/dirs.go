@@ -98,7 +98,8 @@ func hasFailed(err error) bool {
 	return errors.Is(err, commitlog.ErrMarked) || errors.Is(err, commitlog.ErrOffline) || errors.As(err, &file) || errors.As(err, &link)
 }
 
-// agree finds the cluster's id, or makes one where every directory is new.
+// agree finds the cluster's id. Where every directory is new, a node that is its quorum alone makes one;
+// another learns it from its voters, and d.clusterID is "" until then.
 func (d *dirs) agree(o *Options) error {
 	id, first := "", ""
 	for _, dir := range d.all() {
@@ -111,19 +112,26 @@ func (d *dirs) agree(o *Options) error {
 				first, id, dir.Path(), is)
 		}
 	}
+	if d.clusterID = id; len(o.Config.Voters()) > 1 {
+		return nil
+	}
 	if id == "" {
 		drawn, err := metadata.NewUUID(o.Random)
 		if err != nil {
 			return fmt.Errorf("draw a cluster id: %w", err)
 		}
-		id = drawn.String()
+		d.clusterID = drawn.String()
 	}
+	return d.setClusterID()
+}
+
+// setClusterID writes the cluster's id into every directory.
+func (d *dirs) setClusterID() error {
 	for _, dir := range d.all() {
-		if err := dir.SetClusterID(id); err != nil {
+		if err := dir.SetClusterID(d.clusterID); err != nil {
 			return err
 		}
 	}
-	d.clusterID = id
 	return nil
 }
 

@@ -1,8 +1,11 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -23,6 +26,7 @@ var nodeEffects = map[string]effect{
 	"auto.create.topics.enable":                       {see: createdByUse, cases: []string{"true", "created", "false", "UNKNOWN_TOPIC_OR_PARTITION"}},
 	"delete.topic.enable":                             {see: deletable, cases: []string{"true", "taken", "false", "TOPIC_DELETION_DISABLED"}},
 	"controller.quorum.voters":                        {see: starts, cases: []string{"1@localhost:9093", "starts", "1@a:1,2@b:1", "refused: controller.quorum.voters"}},
+	"cluster.secret.file":                             {see: formsCluster, cases: []string{"/secret", "formed", "/missing", "not formed"}},
 	"metadata.log.dir":                                {see: metadataLog, cases: []string{"/meta", "/meta", "/data", "/data"}},
 	"metadata.log.segment.bytes":                      {see: metadataSegment, cases: []string{"8388608", "8388608", "16777216", "16777216"}},
 	"internal.metadata.log.segment.bytes":             {see: metadataSegment, cases: []string{"20000", "20000", "30000", "30000"}},
@@ -209,4 +213,22 @@ func ledWithoutDirectory(p *probe) string {
 		return "led"
 	}
 	return yes(led == 2, "waiting", "led in part")
+}
+
+// formsCluster starts three nodes, one of them with the setting.
+func formsCluster(p *probe) string {
+	nodes := p.Cluster(3)
+	nodes[0].Set(p.key + "=" + p.value)
+	ctx, cancel := context.WithTimeout(p.Context(), 10*time.Second)
+	defer cancel()
+	var starting sync.WaitGroup
+	formed := make([]bool, len(nodes))
+	for i, n := range nodes {
+		starting.Go(func() { formed[i] = n.Start(ctx) == nil })
+	}
+	starting.Wait()
+	if slices.Contains(formed, false) {
+		return "not formed"
+	}
+	return "formed"
 }

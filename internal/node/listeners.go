@@ -21,6 +21,8 @@ type boundNetwork struct {
 	open       map[string]net.Listener // by the name under which the server asks
 	listeners  []server.Listener
 	advertised []metadata.Listener
+	internal   net.Listener       // of the cluster's other nodes; nil without any
+	reached    *metadata.Listener // where they reach it
 }
 
 // bind opens the clients' listeners.
@@ -45,7 +47,26 @@ func bind(ctx context.Context, o *Options) (*boundNetwork, error) {
 		}
 		b.advertised = append(b.advertised, advertised)
 	}
+	if err := b.bindInternal(ctx, o); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
 	return b, nil
+}
+
+// bindInternal opens the listener for the cluster's other nodes.
+func (b *boundNetwork) bindInternal(ctx context.Context, o *Options) (err error) {
+	e, needed := o.Config.InternalListener()
+	if !needed {
+		return nil
+	}
+	if b.internal, err = o.Network.Listen(ctx, e.Address()); err != nil {
+		return fmt.Errorf("listen on %s for the cluster's other nodes: %w; is another program using the port? It is this node's in controller.quorum.voters",
+			e.Address(), err)
+	}
+	if v, ok := o.Config.OwnVoter(); ok {
+		b.reached = &metadata.Listener{Name: e.Listener, Host: v.Host, Port: uint16(v.Port)}
+	}
+	return nil
 }
 
 func advertise(e config.Endpoint, ports map[string]int) (metadata.Listener, error) {
@@ -90,6 +111,10 @@ func (b *boundNetwork) Listen(_ context.Context, addr string) (net.Listener, err
 // close closes what the server has not taken over.
 func (b *boundNetwork) close() error {
 	var errs []error
+	if b.internal != nil {
+		errs = append(errs, b.internal.Close())
+		b.internal = nil
+	}
 	for addr, l := range b.open {
 		errs = append(errs, l.Close())
 		delete(b.open, addr)

@@ -21,6 +21,7 @@ import (
 	"barnabas/internal/coordinator"
 	"barnabas/internal/metadata"
 	"barnabas/internal/metrics"
+	"barnabas/internal/peer"
 	"barnabas/internal/quorum"
 	"barnabas/internal/replica"
 	"barnabas/internal/server"
@@ -36,7 +37,10 @@ type Node struct {
 	incarnation metadata.UUID
 	replicas    *replica.Manager
 	dirs        *dirs
+	peers       *peer.Peers // nil: this node is its quorum alone
+	formed      quorum.Formation
 	controller  *controller.Controller
+	router      *controller.Router // to the controller, wherever it is
 	coordinator *coordinator.Coordinator
 	leads       chan struct{} // has a value once the quorum has a leader
 	epoch       int64         // of this process's registration
@@ -48,7 +52,8 @@ type Node struct {
 	reporter reporter
 	lost     atomic.Int64 // data directories that have failed
 
-	ready chan struct{} // closed when clients are served
+	ready   chan struct{}          // closed when clients are served
+	waiting atomic.Pointer[string] // what the start waits for, where that may take long
 
 	// abandon ends a start under way: what it waits for will not come once the node has failed.
 	abandon context.CancelCauseFunc
@@ -108,7 +113,13 @@ func (n *Node) start(ctx context.Context) (err error) {
 		n.registerCleaner()
 	}
 	n.replicas.Use(n.dirs.data, n.dirs.leftOut...)
+	if err = n.joinCluster(ctx); err != nil {
+		return err
+	}
 	if err = n.startMetadata(ctx); err != nil {
+		return err
+	}
+	if err = n.awaitMetadata(ctx); err != nil {
 		return err
 	}
 	if err = n.register(ctx); err != nil {
@@ -132,22 +143,39 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	n.coordinator = coordinator.New(context.WithoutCancel(ctx), coordinator.Options{
 		NodeID: n.nodeID, Replicas: n.replicas, Config: n.o.Config, Logger: n.log, Now: n.o.Now, Random: n.o.Random, Metrics: n.metrics,
 	})
+	n.router = n.newRouter(seed)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
-		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{n.replicas, n.coordinator, settingsFollower{n}}, Rand: n.o.Random,
+		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log, MaxReplicationFactor: maxReplicationFactor,
+		Publishers: []metadata.Publisher{n.replicas, n.coordinator, settingsFollower{n}, n.router}, Rand: n.o.Random,
 	})
-	n.quorum, err = quorum.Open(ctx, quorum.Options{
+	n.router.Use(n.controller)
+	o := quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
-		Machine: watched{n.controller, n.leads}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
+		Machine: watched{n.controller, n.router, n.leads, n.peers != nil}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
 		SnapshotBytes:    n.o.Config.Int64("metadata.log.max.record.bytes.between.snapshots"),
 		SnapshotInterval: n.o.Config.Millis("metadata.log.max.snapshot.interval.ms"),
-	})
-	if err != nil {
+	}
+	if n.peers != nil {
+		o.Transport, o.ClusterID, o.Expected = n.peers, n.formed.ClusterID, voterIDs(n.o.Config)
+		o.Blank, o.Admission = n.formed.Blank, n.formed.Admission
+	}
+	if n.quorum, err = quorum.Open(ctx, o); err != nil {
 		return err
 	}
 	n.controller.Start(n.quorum)
 	return nil
 }
+
+// newRouter finds the controller among the nodes; alone, it is here.
+func (n *Node) newRouter(seed uint64) *controller.Router {
+	if n.peers == nil {
+		return controller.NewRouter(n.nodeID, nil, seed)
+	}
+	return controller.NewRouter(n.nodeID, n.peers, seed)
+}
+
+// maxReplicationFactor is 1 as long as partitions are not copied between brokers.
+const maxReplicationFactor = 1
 
 // metadataReserveBytes is kept on the disk for the metadata log alone, so that a disk filled by
 // partitions still takes the changes (deleting a topic, shortening its retention) that help.
@@ -173,7 +201,7 @@ func (n *Node) serve(ctx context.Context) (err error) {
 		return err
 	}
 	handler := api.New(api.Options{
-		NodeID: n.nodeID, Images: n.controller, Replicas: n.replicas, Controller: n.controller, Quorum: n.quorum,
+		NodeID: n.nodeID, Images: n.controller, Replicas: n.replicas, Controller: n.router, Quorum: n.quorum,
 		Coordinator: n.coordinator, Config: n.replicas.Settings, Logger: n.log, Now: n.o.Now, Rand: rand.New(rand.NewPCG(seed, 1)),
 		FetchSessionBytes: n.o.FetchSessionBytes,
 	})
@@ -188,17 +216,20 @@ func (n *Node) serve(ctx context.Context) (err error) {
 	return nil
 }
 
-// watched tells, beside the controller, the node that the quorum has a leader: until then nobody
-// could take its registration.
+// watched tells, beside the controller, the router who leads the quorum, and the node that somebody does:
+// until then nobody could take its registration.
 type watched struct {
 	*controller.Controller
-	leads chan<- struct{}
+	router *controller.Router
+	leads  chan<- struct{}
+	others bool // another node may lead
 }
 
 // Leadership implements quorum.Machine.
 func (w watched) Leadership(l metadata.Leadership) {
 	w.Controller.Leadership(l)
-	if l.Mine {
+	w.router.Leadership(l)
+	if l.Mine || w.others && l.Leader >= 0 {
 		select {
 		case w.leads <- struct{}{}:
 		default:
@@ -260,6 +291,9 @@ func (n *Node) Ready() error {
 	case <-n.ready:
 		return nil
 	default:
+		if what := n.waiting.Load(); what != nil {
+			return errors.New("starting: " + *what)
+		}
 		return errors.New("starting")
 	}
 }
@@ -330,6 +364,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.quorum != nil {
 		errs = append(errs, n.quorum.Close())
+	}
+	if n.peers != nil {
+		errs = append(errs, n.peers.Close())
 	}
 	if n.dirs != nil {
 		errs = append(errs, n.dirs.close())

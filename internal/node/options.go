@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"slices"
 	"time"
 
@@ -49,25 +48,9 @@ func (o *Options) check() error {
 		}
 	}
 	for _, l := range listeners {
-		if !o.Insecure && !isLoopback(l.Host) {
+		if !o.Insecure && !config.IsLoopback(l.Host) {
 			return fmt.Errorf("listen on %s: %w; give --insecure if that is what you want, or listen on 127.0.0.1", l.Address(), ErrInsecure)
 		}
 	}
-	for _, v := range o.Config.Voters() {
-		if int(v.ID) != o.Config.Int("node.id") {
-			return fmt.Errorf("controller.quorum.voters names node %d, this is node %d: clusters of several nodes are not available in this version; name this node alone",
-				v.ID, o.Config.Int("node.id"))
-		}
-	}
 	return nil
-}
-
-// isLoopback says whether only this machine reaches a listener on host. Names are trusted no
-// further than "localhost".
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

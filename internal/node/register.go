@@ -15,6 +15,9 @@ func (n *Node) registration() controller.Registration {
 	r := controller.Registration{
 		ID: n.nodeID, Incarnation: n.incarnation, Listeners: n.bound.advertised, Features: controller.SupportedRanges(),
 	}
+	if n.bound.reached != nil {
+		r.Listeners = append(slices.Clone(r.Listeners), *n.bound.reached)
+	}
 	if rack := n.o.Config.String("broker.rack"); rack != "" {
 		r.Rack = &rack
 	}
@@ -24,6 +27,7 @@ func (n *Node) registration() controller.Registration {
 
 // register makes this process known to the controller and waits until its replicas are open.
 func (n *Node) register(ctx context.Context) (err error) {
+	n.phase("waiting for a leader of the metadata quorum")
 	select {
 	case <-n.leads:
 	case <-n.failure.done:
@@ -31,11 +35,14 @@ func (n *Node) register(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for a leader of the metadata quorum: %w", context.Cause(ctx))
 	}
+	if err = n.router.Sync(ctx); err != nil {
+		return fmt.Errorf("catch up with the metadata of the cluster: %w", err)
+	}
 	if err = n.guardData(); err != nil {
 		return err
 	}
 	registered := n.registration()
-	if n.epoch, err = n.controller.RegisterBroker(ctx, registered); err != nil {
+	if n.epoch, err = n.router.RegisterBroker(ctx, registered); err != nil {
 		return fmt.Errorf("register broker %d: %w", n.nodeID, err)
 	}
 	n.reporter.told = directoriesTold{registered.Directories, registered.Cordoned}

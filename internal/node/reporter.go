@@ -83,7 +83,7 @@ func (n *Node) electUnclean(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportPatience)
 	defer cancel()
-	elected, err := n.controller.ElectUncleanLeaders(ctx, n.nodeID, n.epoch)
+	elected, err := n.router.ElectUncleanLeaders(ctx, n.nodeID, n.epoch)
 	if err != nil && ctx.Err() == nil {
 		n.log.Error("leaderless partitions cannot be looked at", "err", err)
 	}
@@ -105,7 +105,7 @@ func (n *Node) reportOnce(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportPatience)
 	defer cancel()
-	if err := n.controller.UpdateDirectories(ctx, n.nodeID, n.epoch, online, cordoned); err != nil {
+	if err := n.router.UpdateDirectories(ctx, n.nodeID, n.epoch, online, cordoned); err != nil {
 		n.log.Error("the controller does not know yet which data directories are usable", "err", err)
 		return false
 	}

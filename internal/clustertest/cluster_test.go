@@ -1,0 +1,249 @@
+package clustertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/batch"
+)
+
+// leader is the node that leads the quorum, as a node sees it; nil while it knows of none.
+func (w *World) leader(c *Client, nodes []*Node) *Node {
+	p := w.quorum(c)
+	if p.ErrorCode != 0 {
+		return nil
+	}
+	return nodes[p.LeaderID-1]
+}
+
+func (w *World) quorum(c *Client) kmsg.DescribeQuorumResponseTopicPartition {
+	w.T.Helper()
+	q := kmsg.NewPtrDescribeQuorumRequest()
+	q.Topics = []kmsg.DescribeQuorumRequestTopic{{Topic: "__cluster_metadata", Partitions: []kmsg.DescribeQuorumRequestTopicPartition{{}}}}
+	res, err := Call[*kmsg.DescribeQuorumResponse](w.Context(), c, q)
+	if err != nil {
+		w.Fatalf("describe quorum: %v", err)
+	}
+	return res.Topics[0].Partitions[0]
+}
+
+func (w *World) clients(nodes []*Node) (all []*Client) {
+	for _, n := range nodes {
+		all = append(all, w.MustDial("client", n))
+	}
+	return all
+}
+
+func TestThreeNodesAreOneCluster(t *testing.T) {
+	for seed := range Seeds(10) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			clients := w.clients(nodes)
+			for i, c := range clients {
+				res, err := Call[*kmsg.DescribeClusterResponse](w.Context(), c, kmsg.NewPtrDescribeClusterRequest())
+				if err != nil || len(res.Brokers) != 3 || res.ClusterID != nodes[0].Broker().Image().ClusterID() {
+					w.Fatalf("node %d describes the cluster as %+v, %v", i+1, res, err)
+				}
+				for _, b := range res.Brokers {
+					if b.Port != 9092 || b.Host != fmt.Sprintf("broker%d", b.NodeID) {
+						w.Fatalf("node %d tells clients of %+v", i+1, b)
+					}
+				}
+				p := w.quorum(c)
+				if p.ErrorCode != 0 || len(p.CurrentVoters) != 3 || p.LeaderID < 1 {
+					w.Fatalf("node %d describes the quorum as %+v", i+1, p)
+				}
+				for _, v := range p.CurrentVoters {
+					if v.LogEndOffset < p.HighWatermark-5 || v.LastFetchTimestamp <= 0 || v.LastCaughtUpTimestamp <= 0 {
+						w.Fatalf("node %d describes voter %+v below watermark %d", i+1, v, p.HighWatermark)
+					}
+				}
+			}
+			// Changes are made wherever they are asked for, and are there where they were asked for.
+			for i, c := range clients {
+				topic := fmt.Sprintf("topic%d", i)
+				if _, err := c.CreateTopic(w.Context(), topic, 6); err != nil {
+					w.Fatalf("create at node %d: %v", i+1, err)
+				}
+				if _, err := c.Topic(w.Context(), topic); err != nil {
+					w.Fatalf("node %d does not know what it has made: %v", i+1, err)
+				}
+			}
+			w.Eventually("all images are the same", time.Second, func() bool {
+				offsets := map[int64]bool{}
+				for _, n := range nodes {
+					offsets[n.Broker().Image().Offset()] = true
+				}
+				return len(offsets) == 1
+			})
+			spread := map[int32]int{}
+			topic, err := clients[2].Topic(w.Context(), "topic0")
+			if err != nil {
+				w.Fatalf("%v", err)
+			}
+			for _, p := range topic.Partitions {
+				spread[p.Leader]++
+				at := clients[p.Leader-1]
+				if _, err := at.Produce(w.Context(), -1, "topic0", p.Partition, Batch(time.Now().UnixMilli(), batch.None, "v")); err != nil {
+					w.Fatalf("produce to partition %d at node %d: %v", p.Partition, p.Leader, err)
+				}
+			}
+			if spread[1] != 2 || spread[2] != 2 || spread[3] != 2 {
+				w.Fatalf("six partitions are led by %v", spread)
+			}
+		})
+	}
+}
+
+func TestReplicationFactorsAboveOneAreRefusedAndSaySo(t *testing.T) {
+	Run(t, 1, func(w *World) {
+		nodes := w.Cluster(3)
+		w.StartAll(nodes...)
+		c := w.MustDial("client", nodes[0])
+		topic := kmsg.NewCreateTopicsRequestTopic()
+		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "copied", 1, 3
+		q := kmsg.NewPtrCreateTopicsRequest()
+		q.TimeoutMillis, q.Topics = timeoutMillis, append(q.Topics, topic)
+		res, err := Call[*kmsg.CreateTopicsResponse](w.Context(), c, q)
+		if err != nil {
+			w.Fatalf("%v", err)
+		}
+		got := res.Topics[0]
+		if got.ErrorCode != kerr.InvalidReplicationFactor.Code || got.ErrorMessage == nil || !strings.Contains(*got.ErrorMessage, "not copied between brokers") {
+			w.Fatalf("%+v", got)
+		}
+	})
+}
+
+func TestKilledControllerIsReplacedWithinASecond(t *testing.T) {
+	for seed := range Seeds(10) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			first := w.MustDial("client", nodes[0])
+			old := w.leader(first, nodes)
+			others := slices.DeleteFunc(slices.Clone(nodes), func(n *Node) bool { return n == old })
+			clients := w.clients(others)
+			old.Kill()
+			began := time.Now()
+			if _, err := clients[seed%2].CreateTopic(w.Context(), "after", 3); err != nil {
+				w.Fatalf("create after the controller's end: %v", err)
+			}
+			if took := time.Since(began); took > time.Second {
+				w.Fatalf("the next change took %v", took)
+			}
+			old.MustStart()
+			w.Eventually("the node that comes back knows", 5*time.Second, func() bool {
+				_, known := old.Broker().Image().Topic("after")
+				return known
+			})
+		})
+	}
+}
+
+func TestCleanStopHandsTheControllerOver(t *testing.T) {
+	for seed := range Seeds(5) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			old := w.leader(w.MustDial("client", nodes[0]), nodes)
+			others := slices.DeleteFunc(slices.Clone(nodes), func(n *Node) bool { return n == old })
+			c := w.MustDial("client", others[0])
+			if err := old.Stop(); err != nil {
+				w.Fatalf("stop: %v", err)
+			}
+			began := time.Now()
+			if _, err := c.CreateTopic(w.Context(), "after", 1); err != nil || time.Since(began) > 200*time.Millisecond {
+				w.Fatalf("create after a clean stop: %v, took %v", err, time.Since(began))
+			}
+			old.MustStart()
+		})
+	}
+}
+
+// A node whose disk was wiped comes back, with all the metadata, and votes again.
+func TestTrap10WipedNodeComesBack(t *testing.T) {
+	for seed := range Seeds(6) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			c := w.MustDial("client", nodes[seed%3])
+			for i := range 5 {
+				if _, err := c.CreateTopic(w.Context(), fmt.Sprint("topic", i), 3); err != nil {
+					w.Fatalf("%v", err)
+				}
+			}
+			cluster := nodes[0].Broker().Image().ClusterID()
+			victim := nodes[(seed+1)%3]
+			victim.Wipe()
+			victim.MustStart()
+			image := victim.Broker().Image()
+			if _, known := image.Topic("topic4"); !known || image.ClusterID() != cluster {
+				w.Fatalf("the node that came back is in cluster %s and knows %d topics", image.ClusterID(), image.TopicCount())
+			}
+			w.Eventually("it votes again", 5*time.Second, func() bool {
+				p := w.quorum(c)
+				if p.ErrorCode != 0 || len(p.CurrentVoters) != 3 || len(p.Observers) != 0 {
+					return false
+				}
+				own, _ := victim.Broker().Image().Broker(int32((seed+1)%3) + 1)
+				return slices.ContainsFunc(p.CurrentVoters, func(v kmsg.DescribeQuorumResponseTopicPartitionReplicaState) bool {
+					return v.ReplicaID == own.ID && slices.Contains(own.Directories, v.ReplicaDirectoryID)
+				})
+			})
+		})
+	}
+}
+
+func TestTwoWipedNodesSayWhomTheyWaitFor(t *testing.T) {
+	Run(t, 1, func(w *World) {
+		nodes := w.Cluster(3)
+		w.StartAll(nodes...)
+		nodes[2].Kill()
+		nodes[0].Wipe()
+		nodes[1].Wipe()
+		ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+		defer cancel()
+		var starting sync.WaitGroup
+		for _, n := range nodes[:2] {
+			starting.Go(func() {
+				err := n.Start(ctx)
+				if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer from node 3") || !strings.Contains(n.Log(), "no answer from node 3") {
+					w.Errorf("%s: %v\n%s", n.Name, err, n.Log())
+				}
+			})
+		}
+		starting.Wait()
+	})
+}
+
+func TestNodeWithAnotherSecretStaysOutside(t *testing.T) {
+	Run(t, 1, func(w *World) {
+		nodes := w.Cluster(3)
+		nodes[2].SetSecret("another secret altogether")
+		ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+		defer cancel()
+		errs := make(chan error, len(nodes))
+		for _, n := range nodes {
+			go func() { errs <- n.Start(ctx) }()
+		}
+		for range nodes {
+			if err := <-errs; !errors.Is(err, context.DeadlineExceeded) {
+				w.Fatalf("started although one node has another secret: %v", err)
+			}
+		}
+		if !strings.Contains(nodes[2].Log(), "cluster.secret.file") {
+			w.Fatalf("the node does not say why:\n%s", nodes[2].Log())
+		}
+	})
+}

@@ -1,0 +1,122 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"barnabas/internal/metadata"
+	"barnabas/internal/peer"
+	"barnabas/internal/quorum"
+)
+
+// order is what a node of the cluster asks of the controller on another: one of the fields says what.
+// Without any it asks for nothing but the newest offset.
+type order struct {
+	Broker       int32         `json:"broker,omitempty"`
+	Epoch        int64         `json:"epoch,omitempty"`
+	Register     *Registration `json:"register,omitempty"`
+	Directories  *directories  `json:"directories,omitempty"`
+	ProducerIDs  bool          `json:"producerIds,omitempty"`
+	ElectUnclean bool          `json:"electUnclean,omitempty"`
+	AutoCreate   []string      `json:"autoCreate,omitempty"`
+}
+
+type directories struct {
+	Online   []metadata.UUID `json:"online"`
+	Cordoned []metadata.UUID `json:"cordoned"`
+}
+
+// orderAnswer is the answer; with a Code it is an error's.
+type orderAnswer struct {
+	Code     string            `json:"code,omitempty"`
+	Message  string            `json:"message,omitempty"`
+	Epoch    int64             `json:"epoch,omitempty"`
+	IDs      ProducerIDs       `json:"ids"`
+	Elected  []UncleanElection `json:"elected,omitempty"`
+	Response []byte            `json:"response,omitempty"` // of Kafka's, at its newest version
+}
+
+// codes are the errors that travel, so that a caller far away can decide as one on this node.
+var codes = map[string]error{
+	"not controller": ErrNotController, "timed out": ErrTimedOut, "closed": ErrClosed, "unknown broker": ErrUnknownBroker,
+	"stale broker epoch": ErrStaleBrokerEpoch, "invalid registration": ErrInvalidRegistration, "no producer ids": ErrProducerIDsExhausted,
+	"no space": quorum.ErrNoSpace, "busy": quorum.ErrBusy, "too large": quorum.ErrTooLarge,
+}
+
+const otherFailure = "other"
+
+func failed(err error) *orderAnswer {
+	a := &orderAnswer{Code: otherFailure, Message: err.Error()}
+	for code, is := range codes {
+		if errors.Is(err, is) {
+			a.Code = code
+			break
+		}
+	}
+	return a
+}
+
+// failure is the error that an answer stands for.
+func (a *orderAnswer) failure() error {
+	if is, known := codes[a.Code]; known {
+		return fmt.Errorf("the controller: %s: %w", a.Message, is)
+	}
+	return &peer.RemoteError{Message: a.Message}
+}
+
+// serveOrder answers another node's order.
+func (r *Router) serveOrder(ctx context.Context, _ peer.Node, body []byte) ([]byte, error) {
+	if !r.local.Active() {
+		return []byte{0}, nil
+	}
+	var o order
+	if err := json.Unmarshal(body, &o); err != nil {
+		return nil, fmt.Errorf("an order of another node: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, ordersPatience, ErrTimedOut)
+	defer cancel()
+	a, err := r.carryOut(ctx, &o)
+	switch {
+	case errors.Is(err, ErrNotController):
+		return []byte{0}, nil // whoever is it now can be asked: all of these may be asked twice
+	case err != nil:
+		a = failed(err)
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("answer an order of another node: %w", err)
+	}
+	return append(r.head(), text...), nil
+}
+
+func (r *Router) carryOut(ctx context.Context, o *order) (*orderAnswer, error) {
+	a := &orderAnswer{}
+	var err error
+	switch {
+	case o.Register != nil:
+		a.Epoch, err = r.local.RegisterBroker(ctx, *o.Register)
+	case o.Directories != nil:
+		err = r.local.UpdateDirectories(ctx, o.Broker, o.Epoch, o.Directories.Online, o.Directories.Cordoned)
+	case o.ProducerIDs:
+		a.IDs, err = r.local.AllocateProducerIDs(ctx, o.Broker, o.Epoch)
+	case o.ElectUnclean:
+		a.Elected, err = r.local.ElectUncleanLeaders(ctx, o.Broker, o.Epoch)
+	case len(o.AutoCreate) > 0:
+		res, createErr := r.local.AutoCreateTopics(ctx, o.AutoCreate)
+		if err = createErr; err == nil {
+			res.Version = res.MaxVersion()
+			a.Response = res.AppendTo(nil)
+		}
+	default:
+		err = r.local.sync(ctx)
+	}
+	return a, err
+}
+
+// sync waits until everything that this controller has decided is committed.
+func (c *Controller) sync(ctx context.Context) error {
+	_, err := submit(ctx, c, false, func(*view) ([]metadata.Record, struct{}) { return nil, struct{}{} })
+	return err
+}

@@ -1,0 +1,407 @@
+package controller
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/metadata"
+	"barnabas/internal/peer"
+)
+
+// What brokers ask the controller on another node.
+const (
+	// kindRequest is a request of Kafka's: key and version (2 bytes each) and its body. Of the answer see
+	// answerHead.
+	kindRequest peer.Kind = 16
+	// kindOrder is one of the methods for the cluster's own nodes, as JSON.
+	kindOrder peer.Kind = 17
+)
+
+const (
+	// answerHeadBytes: a byte that says whether this node is the controller, and the offset of its image
+	// with what the answer is about (8 bytes). The body of the response follows.
+	answerHeadBytes = 1 + 8
+	askedController = 1
+	// retryPause is how long a request waits before it looks for the controller again, plus up to as much.
+	retryPause = 10 * time.Millisecond
+	// ordersPatience bounds the requests of this cluster's own nodes that bring no time of their own.
+	ordersPatience = 30 * time.Second
+)
+
+// Peers is how other nodes are asked; *peer.Peers is one.
+type Peers interface {
+	Call(ctx context.Context, to int32, kind peer.Kind, body []byte) ([]byte, error)
+	Handle(kind peer.Kind, h peer.Handler)
+}
+
+// Router takes requests to whichever node is the controller, this one or another, and waits for one where
+// there is none. What another node has decided is part of the local image when the answer comes. It is a
+// metadata.Publisher, the last in the line, and is told of leadership. Its methods are safe for concurrent
+// use, and named and answered as the Controller's.
+type Router struct {
+	local  *Controller
+	nodeID int32
+	peers  Peers // nil: this node alone
+
+	mu struct { // short
+		sync.Mutex
+		leader  int32
+		offset  int64
+		changed chan struct{} // closed and replaced when one of them changes
+		random  *rand.Rand
+	}
+}
+
+// NewRouter returns a Router that knows of no controller yet. peers may be nil.
+func NewRouter(nodeID int32, peers Peers, seed uint64) *Router {
+	r := &Router{nodeID: nodeID, peers: peers}
+	r.mu.leader, r.mu.offset, r.mu.changed = -1, -1, make(chan struct{})
+	r.mu.random = rand.New(rand.NewPCG(seed, uint64(nodeID)))
+	return r
+}
+
+// Use sets this node's own controller, before anything is asked, and answers other nodes with it.
+func (r *Router) Use(local *Controller) {
+	r.local = local
+	if r.peers == nil {
+		return
+	}
+	r.peers.Handle(kindRequest, peer.Answer(r.serveRequest))
+	r.peers.Handle(kindOrder, peer.Answer(r.serveOrder))
+}
+
+// Leadership is told who leads the quorum.
+func (r *Router) Leadership(l metadata.Leadership) { r.note(func() { r.mu.leader = l.Leader }) }
+
+// Publish implements metadata.Publisher.
+func (r *Router) Publish(_ context.Context, _ *metadata.Delta, img *metadata.Image) {
+	r.note(func() { r.mu.offset = img.Offset() })
+}
+
+func (r *Router) note(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+	close(r.mu.changed)
+	r.mu.changed = make(chan struct{})
+}
+
+// look returns the controller's node, -1 where none is known.
+func (r *Router) look() (leader int32, changed <-chan struct{}, pause time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pause = retryPause + time.Duration(r.mu.random.Int64N(int64(retryPause)))
+	return r.mu.leader, r.mu.changed, pause
+}
+
+// seen waits until the local image has everything up to an offset.
+func (r *Router) seen(ctx context.Context, offset int64) error {
+	for {
+		r.mu.Lock()
+		at, changed := r.mu.offset, r.mu.changed
+		r.mu.Unlock()
+		if at >= offset {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for metadata up to offset %d, %d is here: %w", offset, at, context.Cause(ctx))
+		}
+	}
+}
+
+// route finds the controller and asks it. local is called if that is this node, at once where it is alone;
+// remote asks another, and says false where that one is not the controller. Without a controller in time
+// local answers, which then says so.
+func (r *Router) route(ctx context.Context, local func() error, remote func(ctx context.Context, node int32) (bool, error)) error {
+	for ctx.Err() == nil {
+		leader, changed, pause := r.look()
+		switch {
+		case r.peers == nil:
+			return local()
+		case leader == r.nodeID && r.local.Active():
+			if err := local(); !errors.Is(err, ErrNotController) {
+				return err
+			}
+		case leader >= 0 && leader != r.nodeID:
+			done, err := r.askWhile(ctx, changed, leader, remote)
+			if done {
+				return err
+			}
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return local()
+}
+
+// askWhile asks a node as long as it is the leader that we know. done is false where another has to be
+// asked: that one was not the controller, or there is no connection to it any more. As from a Kafka
+// broker, a request that was under way then is sent again.
+func (r *Router) askWhile(ctx context.Context, changed <-chan struct{}, leader int32, remote func(context.Context, int32) (bool, error)) (done bool, err error) {
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching := make(chan struct{})
+	go func() { // ends with this call
+		defer close(watching)
+		for asking.Err() == nil {
+			select {
+			case <-changed:
+			case <-asking.Done():
+				return
+			}
+			var now int32
+			if now, changed, _ = r.look(); now != leader {
+				cancel()
+			}
+		}
+	}()
+	done, err = remote(asking, leader)
+	cancel()
+	<-watching
+	var refused *peer.RemoteError
+	if err != nil && !errors.As(err, &refused) && ctx.Err() == nil {
+		return false, nil
+	}
+	return done, err
+}
+
+// ask takes a request of Kafka's to the controller.
+func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, req Q, local func(context.Context, Q) (R, error)) (R, error) {
+	var response R
+	err := r.route(ctx, func() (err error) {
+		response, err = local(ctx, req)
+		return err
+	}, func(ctx context.Context, node int32) (bool, error) {
+		body := binary.BigEndian.AppendUint16(nil, uint16(req.Key()))
+		body = binary.BigEndian.AppendUint16(body, uint16(req.GetVersion()))
+		answer, err := r.peers.Call(ctx, node, kindRequest, req.AppendTo(body))
+		if err != nil {
+			return false, err
+		}
+		rest, done, err := r.answered(ctx, answer)
+		if !done || err != nil {
+			return done, err
+		}
+		decoded := req.ResponseKind()
+		decoded.SetVersion(req.GetVersion())
+		if err := decoded.ReadFrom(rest); err != nil {
+			return true, &peer.RemoteError{Message: fmt.Sprintf("answer of node %d to %s: %v", node, kmsg.NameForKey(req.Key()), err)}
+		}
+		response = decoded.(R)
+		return true, nil
+	})
+	return response, err
+}
+
+// answered opens an answer, and waits until what it tells of is part of the local image.
+func (r *Router) answered(ctx context.Context, answer []byte) (rest []byte, done bool, err error) {
+	if len(answer) < answerHeadBytes || answer[0] != askedController {
+		return nil, false, nil
+	}
+	offset := int64(binary.BigEndian.Uint64(answer[1:]))
+	// Where the image does not get there in time the answer stands all the same: the change is made.
+	_ = r.seen(ctx, offset)
+	return answer[answerHeadBytes:], true, nil
+}
+
+// serveRequest answers another node's request of Kafka's.
+func (r *Router) serveRequest(ctx context.Context, _ peer.Node, body []byte) ([]byte, error) {
+	if !r.local.Active() {
+		return []byte{0}, nil
+	}
+	if len(body) < 4 {
+		return nil, errors.New("a request without key and version")
+	}
+	key, version := int16(binary.BigEndian.Uint16(body)), int16(binary.BigEndian.Uint16(body[2:]))
+	req := kmsg.RequestForKey(key)
+	if req == nil {
+		return nil, fmt.Errorf("there is no request with key %d", key)
+	}
+	req.SetVersion(version)
+	if err := decodeRequest(req, body[4:]); err != nil {
+		return nil, err
+	}
+	response, err := r.decide(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return response.AppendTo(r.head()), nil
+}
+
+// decodeRequest reads what another node has sent. A panic of the decoder is that node's mistake.
+func decodeRequest(req kmsg.Request, body []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("decode %s version %d: %v", kmsg.NameForKey(req.Key()), req.GetVersion(), p)
+		}
+	}()
+	if err := req.ReadFrom(body); err != nil {
+		return fmt.Errorf("decode %s version %d: %w", kmsg.NameForKey(req.Key()), req.GetVersion(), err)
+	}
+	return nil
+}
+
+func (r *Router) decide(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	switch q := req.(type) {
+	case *kmsg.CreateTopicsRequest:
+		return r.local.CreateTopics(ctx, q)
+	case *kmsg.DeleteTopicsRequest:
+		return r.local.DeleteTopics(ctx, q)
+	case *kmsg.CreatePartitionsRequest:
+		return r.local.CreatePartitions(ctx, q)
+	case *kmsg.AlterConfigsRequest:
+		return r.local.AlterConfigs(ctx, q)
+	case *kmsg.IncrementalAlterConfigsRequest:
+		return r.local.IncrementalAlterConfigs(ctx, q)
+	case *kmsg.UpdateFeaturesRequest:
+		return r.local.UpdateFeatures(ctx, q)
+	}
+	return nil, fmt.Errorf("the controller does not answer %s", kmsg.NameForKey(req.Key()))
+}
+
+func (r *Router) head() []byte {
+	return binary.BigEndian.AppendUint64([]byte{askedController}, uint64(r.local.Image().Offset()))
+}
+
+// CreateTopics makes topics.
+func (r *Router) CreateTopics(ctx context.Context, req *kmsg.CreateTopicsRequest) (*kmsg.CreateTopicsResponse, error) {
+	ctx, cancel := within(ctx, req.TimeoutMillis)
+	defer cancel()
+	return ask(ctx, r, req, r.local.CreateTopics)
+}
+
+// DeleteTopics deletes topics with their configs.
+func (r *Router) DeleteTopics(ctx context.Context, req *kmsg.DeleteTopicsRequest) (*kmsg.DeleteTopicsResponse, error) {
+	ctx, cancel := within(ctx, req.TimeoutMillis)
+	defer cancel()
+	return ask(ctx, r, req, r.local.DeleteTopics)
+}
+
+// CreatePartitions adds partitions to topics.
+func (r *Router) CreatePartitions(ctx context.Context, req *kmsg.CreatePartitionsRequest) (*kmsg.CreatePartitionsResponse, error) {
+	ctx, cancel := within(ctx, req.TimeoutMillis)
+	defer cancel()
+	return ask(ctx, r, req, r.local.CreatePartitions)
+}
+
+// AlterConfigs replaces all configs that resources have set.
+func (r *Router) AlterConfigs(ctx context.Context, req *kmsg.AlterConfigsRequest) (*kmsg.AlterConfigsResponse, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
+	defer cancel()
+	return ask(ctx, r, req, r.local.AlterConfigs)
+}
+
+// IncrementalAlterConfigs changes single configs of resources.
+func (r *Router) IncrementalAlterConfigs(ctx context.Context, req *kmsg.IncrementalAlterConfigsRequest) (*kmsg.IncrementalAlterConfigsResponse, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
+	defer cancel()
+	return ask(ctx, r, req, r.local.IncrementalAlterConfigs)
+}
+
+// UpdateFeatures sets finalised levels of features.
+func (r *Router) UpdateFeatures(ctx context.Context, req *kmsg.UpdateFeaturesRequest) (*kmsg.UpdateFeaturesResponse, error) {
+	ctx, cancel := within(ctx, req.TimeoutMillis)
+	defer cancel()
+	return ask(ctx, r, req, r.local.UpdateFeatures)
+}
+
+// AutoCreateTopics makes topics because somebody uses them.
+func (r *Router) AutoCreateTopics(ctx context.Context, names []string) (*kmsg.CreateTopicsResponse, error) {
+	var response *kmsg.CreateTopicsResponse
+	err := r.order(ctx, &order{AutoCreate: names}, func(ctx context.Context) (err error) {
+		response, err = r.local.AutoCreateTopics(ctx, names)
+		return err
+	}, func(a *orderAnswer) error {
+		response = kmsg.NewPtrCreateTopicsResponse()
+		response.Version = response.MaxVersion()
+		return response.ReadFrom(a.Response)
+	})
+	return response, err
+}
+
+// AllocateProducerIDs gives a block of producer ids to a broker.
+func (r *Router) AllocateProducerIDs(ctx context.Context, broker int32, epoch int64) (ids ProducerIDs, err error) {
+	err = r.order(ctx, &order{Broker: broker, Epoch: epoch, ProducerIDs: true}, func(ctx context.Context) (err error) {
+		ids, err = r.local.AllocateProducerIDs(ctx, broker, epoch)
+		return err
+	}, func(a *orderAnswer) error { ids = a.IDs; return nil })
+	return ids, err
+}
+
+// RegisterBroker makes a broker one of the cluster and returns its epoch.
+func (r *Router) RegisterBroker(ctx context.Context, one Registration) (epoch int64, err error) {
+	err = r.order(ctx, &order{Register: &one}, func(ctx context.Context) (err error) {
+		epoch, err = r.local.RegisterBroker(ctx, one)
+		return err
+	}, func(a *orderAnswer) error { epoch = a.Epoch; return nil })
+	return epoch, err
+}
+
+// UpdateDirectories says which log directories of a broker are online, and which take no new replicas.
+func (r *Router) UpdateDirectories(ctx context.Context, broker int32, epoch int64, online, cordoned []metadata.UUID) error {
+	o := &order{Broker: broker, Epoch: epoch, Directories: &directories{online, cordoned}}
+	return r.order(ctx, o, func(ctx context.Context) error {
+		return r.local.UpdateDirectories(ctx, broker, epoch, online, cordoned)
+	}, func(*orderAnswer) error { return nil })
+}
+
+// ElectUncleanLeaders lets a broker lead the partitions that it has lost, where their topics allow it.
+func (r *Router) ElectUncleanLeaders(ctx context.Context, broker int32, epoch int64) (elected []UncleanElection, err error) {
+	err = r.order(ctx, &order{Broker: broker, Epoch: epoch, ElectUnclean: true}, func(ctx context.Context) (err error) {
+		elected, err = r.local.ElectUncleanLeaders(ctx, broker, epoch)
+		return err
+	}, func(a *orderAnswer) error { elected = a.Elected; return nil })
+	return elected, err
+}
+
+// Sync returns when the local image has everything that was committed before the call.
+func (r *Router) Sync(ctx context.Context) error {
+	return r.order(ctx, &order{}, r.local.sync, func(*orderAnswer) error { return nil })
+}
+
+// order takes a request of the cluster's own nodes to the controller.
+func (r *Router) order(ctx context.Context, o *order, local func(context.Context) error, take func(*orderAnswer) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, ordersPatience, ErrTimedOut)
+	defer cancel()
+	return r.route(ctx, func() error { return local(ctx) }, func(ctx context.Context, node int32) (bool, error) {
+		body, err := json.Marshal(o)
+		if err != nil {
+			panic(fmt.Sprintf("BUG: encode an order: %v", err))
+		}
+		answer, err := r.peers.Call(ctx, node, kindOrder, body)
+		if err != nil {
+			return false, err
+		}
+		rest, done, err := r.answered(ctx, answer)
+		if !done || err != nil {
+			return done, err
+		}
+		var a orderAnswer
+		err = json.Unmarshal(rest, &a)
+		if err == nil && a.Code != "" {
+			return true, a.failure()
+		}
+		if err == nil {
+			err = take(&a)
+		}
+		if err != nil {
+			err = &peer.RemoteError{Message: fmt.Sprintf("answer of node %d: %v", node, err)}
+		}
+		return true, err
+	})
+}
