@@ -477,15 +477,22 @@ func (e *nodeEnds) Post(to int32, kind Kind, body []byte) bool {
 
 func (e *nodeEnds) Alter(ctx context.Context, epoch int64, proposals []metadata.ISRProposal) ([]metadata.ISROutcome, error) {
 	w := e.n.w
+	proposals = slices.Clone(proposals)
+	e.n.mu.Lock()
+	lingers, late := e.n.dice.IntN(5) == 0, time.Duration(e.n.dice.IntN(2500))*time.Millisecond
+	e.n.mu.Unlock()
+	if lingers { // somewhere on its way, while the sender has given up already
+		w.running.Go(func() {
+			if w.sleep(late) {
+				_, _ = w.alter(e.n.id, epoch, proposals)
+			}
+		})
+		return nil, e.broken(ctx)
+	}
 	if !w.travel(ctx, e.n.id, controllerID) {
 		return nil, e.broken(ctx)
 	}
-	w.mu.Lock()
-	records, outcomes, err := w.decideLocked().AlterISR(e.n.id, epoch, proposals)
-	if err == nil && len(records) > 0 {
-		w.commitLocked(records...)
-	}
-	w.mu.Unlock()
+	outcomes, err := w.alter(e.n.id, epoch, proposals)
 	if err != nil {
 		return nil, err
 	}
@@ -493,6 +500,16 @@ func (e *nodeEnds) Alter(ctx context.Context, epoch int64, proposals []metadata.
 		return nil, e.broken(ctx)
 	}
 	return outcomes, nil
+}
+
+func (w *world) alter(broker int32, epoch int64, proposals []metadata.ISRProposal) ([]metadata.ISROutcome, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	records, outcomes, err := w.decideLocked().AlterISR(broker, epoch, proposals)
+	if err == nil && len(records) > 0 {
+		w.commitLocked(records...)
+	}
+	return outcomes, err
 }
 
 // trouble lets bad things happen for some time. gated faults wait until all is well, for they may take what
@@ -503,7 +520,7 @@ func (w *world) trouble(span time.Duration, powerCutsAnyTime bool) {
 		<-time.After(time.Duration(50+w.dice.IntN(500))*time.Millisecond + time.Duration(w.dice.IntN(1000)))
 		n := w.nodes[w.dice.IntN(brokers)]
 		hold := time.Duration(w.dice.IntN(1500)) * time.Millisecond
-		what := w.dice.IntN(10)
+		what := w.dice.IntN(12)
 		seed := w.dice.Uint64()
 		other := w.nodes[w.dice.IntN(brokers)]
 		kill := func(d *disk.Mem) *disk.Mem { return d.Kill() }
@@ -521,7 +538,7 @@ func (w *world) trouble(span time.Duration, powerCutsAnyTime bool) {
 			w.did("power cut")
 			n.end(func(d *disk.Mem) *disk.Mem { return d.Crash(seed) })
 			w.revive(n, hold)
-		case what == 3:
+		case what == 3 || what >= 10 && !powerCutsAnyTime:
 			w.did("kill")
 			n.end(kill)
 			w.revive(n, hold)
@@ -541,6 +558,14 @@ func (w *world) trouble(span time.Duration, powerCutsAnyTime bool) {
 			}
 			w.revive(n, hold)
 			w.revive(other, hold/2)
+		case what >= 10 && powerCutsAnyTime:
+			w.did("power cut of all")
+			for i, n := range w.nodes {
+				n.end(func(d *disk.Mem) *disk.Mem { return d.Crash(seed + uint64(i)) })
+			}
+			for _, i := range w.dice.Perm(brokers) {
+				w.revive(w.nodes[i], hold/3)
+			}
 		case what == 6:
 			w.did("slow disk")
 			n.mu.Lock()
