@@ -63,7 +63,7 @@ func newCluster(p *program) *cobra.Command {
 		},
 	}
 	registerFormat(describe, describe.Flags(), &out)
-	c.AddCommand(describe)
+	c.AddCommand(describe, newClusterRecover(p))
 	return c
 }
 

@@ -267,3 +267,6 @@ func (f *faults) ask(op disk.Op) error {
 	}
 	return nil
 }
+
+// Setting is what a setting is from the next start on, "" where it has no value of its own.
+func (n *Node) Setting(key string) string { return n.settings[key] }

@@ -247,3 +247,36 @@ func TestNodeWithAnotherSecretStaysOutside(t *testing.T) {
 		}
 	})
 }
+
+// A cluster that began as one node grows to three by its configuration alone.
+func TestOneNodeGrowsIntoThree(t *testing.T) {
+	for seed := range Seeds(4) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			voters := nodes[1].Setting("controller.quorum.voters")
+			nodes[0].Set("controller.quorum.voters")
+			nodes[0].MustStart()
+			c := w.MustDial("client", nodes[0])
+			if _, err := c.CreateTopic(w.Context(), "early", 2); err != nil {
+				w.Fatalf("%v", err)
+			}
+			if err := nodes[0].Stop(); err != nil {
+				w.Fatalf("%v", err)
+			}
+			nodes[0].Set("controller.quorum.voters=" + voters)
+			w.StartAll(nodes...)
+			c = w.MustDial("client", nodes[1])
+			if _, err := c.Topic(w.Context(), "early"); err != nil {
+				w.Fatalf("%v", err)
+			}
+			w.Eventually("three voters", 10*time.Second, func() bool {
+				p := w.quorum(c)
+				return p.ErrorCode == 0 && len(p.CurrentVoters) == 3
+			})
+			nodes[0].Kill()
+			if _, err := c.CreateTopic(w.Context(), "late", 2); err != nil {
+				w.Fatalf("%v", err)
+			}
+		})
+	}
+}

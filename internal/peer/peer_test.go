@@ -163,6 +163,7 @@ func TestMessagesArriveInTheOrderInWhichTheyWerePosted(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if !bytes.Equal(got, want) {
 			t.Fatalf("received %v", got)
 		}

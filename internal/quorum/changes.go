@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -42,9 +43,9 @@ func change(kind pb.ConfChangeType, id uint64) *pb.ConfChangeSingle {
 	return &pb.ConfChangeSingle{Type: kind.Enum(), NodeId: new(id)}
 }
 
-// tend promotes members that were taken in and have caught up, if they stand in the place of a voter
-// whose disk was wiped: one step makes the new directory a voter and removes the old one. Leader only,
-// owner only.
+// tend promotes members that were taken in and have caught up. Where one stands in the place of a voter
+// whose disk was wiped, one step makes the new directory a voter and removes the old one. Otherwise its
+// node is to vote by the configuration and does not yet: the quorum grows. Leader only, owner only.
 func (q *Quorum) tend() {
 	if q.raft.BasicStatus().RaftState != raft.StateLeader {
 		return
@@ -53,22 +54,25 @@ func (q *Quorum) tend() {
 	if len(s.Config.Voters[1]) > 0 || s.LeadTransferee != raft.None {
 		return
 	}
-	for id := range s.Config.Learners {
+	for _, id := range slices.Sorted(maps.Keys(s.Config.Learners)) {
 		member, known := q.members[id]
 		p := s.Progress[id]
 		if !known || !p.RecentActive || p.State != tracker.StateReplicate || p.Match+nearlyThere < s.GetCommit() {
 			continue
 		}
+		changes := []*pb.ConfChangeSingle{change(pb.ConfChangeAddNode, id)}
 		old, found := q.voterOf(&s, member.NodeID)
-		if !found {
+		switch {
+		case found:
+			changes = append(changes, change(pb.ConfChangeRemoveNode, old))
+			q.log.Info("a node whose disk was wiped becomes a voter again", "node", member.NodeID,
+				"directory", member.Directory.String(), "instead_of", q.members[old].Directory.String())
+		case slices.Contains(q.o.Expected, member.NodeID):
+			q.log.Info("a node becomes a voter", "node", member.NodeID, "directory", member.Directory.String())
+		default:
 			continue
 		}
-		q.log.Info("a node whose disk was wiped becomes a voter again", "node", member.NodeID,
-			"directory", member.Directory.String(), "instead_of", q.members[old].Directory.String())
-		err := q.proposeChange([]*pb.ConfChangeSingle{
-			change(pb.ConfChangeAddNode, id), change(pb.ConfChangeRemoveNode, old),
-		}, []Member{member})
-		if err != nil {
+		if err := q.proposeChange(changes, []Member{member}); err != nil {
 			q.log.Debug("the members of the quorum cannot be changed now", "err", err)
 		}
 		return

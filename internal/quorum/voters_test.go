@@ -646,3 +646,62 @@ func (w *world) anyHolds() bool {
 	}
 	return false
 }
+
+// recover is what `barnabas cluster recover` does on a node that is down.
+func (v *voter) recover(do bool) Recovered {
+	v.w.t.Helper()
+	ctx := v.w.t.Context()
+	v.disk.SetFault(nil)
+	dir, err := commitlog.OpenDir(ctx, commitlog.DirOptions{FS: v.disk, Path: "/meta", NodeID: v.id, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		v.w.fatalf("%v", err)
+	}
+	o := RecoverOptions{
+		FS: v.disk, Dir: dir, Log: commitlog.DefaultConfig(), NodeID: v.id, ClusterID: dir.ClusterID(),
+		Logger: slog.New(slog.DiscardHandler), Now: time.Now, Do: do,
+	}
+	o.Log.Delete = false
+	r, err := Recover(ctx, o)
+	if err := errors.Join(err, dir.Close()); err != nil {
+		v.w.fatalf("recover: %v", err)
+	}
+	return r
+}
+
+// Two disks of three are lost: nothing goes on until somebody says so, and then everything that the third
+// had is there, the others join again, and there are three voters.
+func TestRecoverFromALostMajority(t *testing.T) {
+	for seed := range uint64(15) {
+		inWorld(t, seed, 3, func(w *world) {
+			w.startAll()
+			w.mustPropose(10 + int(seed)*7)
+			w.settle()
+			survivor := w.nodes[w.ids[seed%3]]
+			for _, id := range w.ids {
+				if w.nodes[id] == survivor {
+					survivor.crash(seed)
+				} else {
+					w.nodes[id].wipe()
+				}
+			}
+			looked := survivor.recover(false)
+			if looked.Topics < len(w.acked) || len(looked.Members) != 3 {
+				w.fatalf("found %+v, %d topics were acknowledged", looked, len(w.acked))
+			}
+			w.startAll()
+			time.Sleep(20 * time.Second)
+			if w.leader() != nil {
+				w.fatalf("looking has changed something: node %d leads", w.leader().id)
+			}
+			survivor.kill()
+			if done := survivor.recover(true); done.Topics != looked.Topics || done.ClusterID != looked.ClusterID {
+				w.fatalf("looked %+v, did %+v", looked, done)
+			}
+			w.startAll()
+			w.mustPropose(5)
+			w.settle()
+			w.nodes[w.ids[(seed+1)%3]].kill() // three voters again: one may fail
+			w.mustPropose(2)
+		})
+	}
+}

@@ -1,0 +1,134 @@
+package quorum
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"barnabas/internal/commitlog"
+	"barnabas/internal/disk"
+	"barnabas/internal/metadata"
+)
+
+// recoveryLeap is how far the term goes ahead when a lost majority is given up: past any in which the
+// voters that are lost may have led without this one.
+const recoveryLeap = 1000
+
+// RecoverOptions is what Recover needs. All fields are required unless they say otherwise.
+type RecoverOptions struct {
+	FS        disk.FS
+	Dir       *commitlog.Dir // the metadata directory of a node that is not running
+	Log       commitlog.Config
+	NodeID    int32
+	ClusterID string
+	Logger    *slog.Logger
+	Now       func() time.Time
+	// Do: false only looks.
+	Do bool
+}
+
+// Recovered is what a recovery has found, or done.
+type Recovered struct {
+	ClusterID string
+	// Members are those of the configuration that is given up.
+	Members []Member
+	// End is where the log ends, Epoch the leader's that wrote its last entry. What lies past the
+	// committed offset was perhaps never acknowledged, and is kept all the same.
+	End   int64
+	Epoch int32
+	// Topics and Brokers are how many the metadata knows.
+	Topics, Brokers int
+}
+
+// Recover is the way out where a majority of the voters is lost for good: it makes this node the only
+// voter of its cluster, with the metadata that its own log holds. What the lost voters had committed
+// without it is lost. None of them may come back with the disk that it had: two of them could go on by
+// themselves as if nothing had been. Emptied, they join again.
+// Errors: ErrLostLog, ErrDamaged, the disk's.
+func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
+	opened := Options{FS: o.FS, Dir: o.Dir, Log: o.Log, NodeID: o.NodeID, Now: o.Now}
+	me := Member{o.NodeID, o.Dir.ID()}
+	if newest, err := newestSnapshot(o.FS, o.Dir.Path()+"/"+logName); err != nil || newest == "" {
+		return Recovered{}, fmt.Errorf("recover the metadata quorum from %s: %w", o.Dir.Path(), ErrLostLog)
+	}
+	st, file, err := openStorage(&opened, me.raftID())
+	if err != nil {
+		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
+	}
+	image, last, err := replayAll(ctx, st, file)
+	if err != nil {
+		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
+	}
+	r := Recovered{
+		ClusterID: file.members.ClusterID, Members: file.members.Members, End: offsetOf(last) + 1, Epoch: image.Epoch(),
+		Topics: image.TopicCount(), Brokers: len(image.Brokers()),
+	}
+	if r.ClusterID == "" {
+		r.ClusterID = o.ClusterID
+	}
+	if !o.Do {
+		return r, nil
+	}
+	term, err := st.Term(last)
+	if err != nil {
+		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
+	}
+	hard, _, err := st.InitialState()
+	if err != nil {
+		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
+	}
+	if err := saveState(o.Dir, &pb.HardState{Term: new(max(term, hard.GetTerm()) + recoveryLeap)}); err != nil {
+		return Recovered{}, err
+	}
+	alone := &snapshotFile{
+		meta: &pb.SnapshotMetadata{
+			Index: new(last), Term: new(term), ConfState: &pb.ConfState{Voters: []uint64{me.raftID()}},
+		},
+		members: membership{ClusterID: r.ClusterID, Members: []Member{me}},
+		records: image.Snapshot().Records,
+	}
+	if err := st.saveSnapshot(alone, o.Now().UnixMilli()); err != nil {
+		return Recovered{}, err
+	}
+	if err := st.compact(alone.meta); err != nil {
+		return Recovered{}, err
+	}
+	o.Logger.Warn("this node is now the only voter of its cluster", "cluster", r.ClusterID, "offset", r.End-1, "voters_given_up", len(r.Members)-1)
+	return r, nil
+}
+
+// replayAll builds the image of everything that the log holds, and returns the last entry's index.
+func replayAll(ctx context.Context, st *storage, file *snapshotFile) (*metadata.Image, uint64, error) {
+	loader := metadata.NewLoader()
+	if s := file.snapshot(); s.Offset >= 0 {
+		if err := loader.Restore(ctx, s); err != nil {
+			return nil, 0, err
+		}
+	}
+	last, err := st.LastIndex()
+	if err != nil {
+		return nil, 0, err
+	}
+	for next := file.meta.GetIndex() + 1; next <= last; {
+		entries, err := st.Entries(next, last+1, maxMessage)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, e := range entries {
+			c := metadata.Committed{Offset: offsetOf(e.GetIndex()), Epoch: int32(e.GetTerm())}
+			if e.GetType() == pb.EntryNormal {
+				if _, c.Records, err = decodeProposal(e); err != nil {
+					return nil, 0, err
+				}
+			}
+			if err := loader.Apply(ctx, c); err != nil {
+				return nil, 0, err
+			}
+			next = e.GetIndex() + 1
+		}
+	}
+	return loader.Image(), last, nil
+}
