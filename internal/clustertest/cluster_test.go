@@ -134,8 +134,8 @@ func TestKilledControllerIsReplacedWithinASecond(t *testing.T) {
 			old := w.leader(first, nodes)
 			others := slices.DeleteFunc(slices.Clone(nodes), func(n *Node) bool { return n == old })
 			clients := w.clients(others)
-			old.Kill()
 			began := time.Now()
+			old.Kill()
 			if _, err := clients[seed%2].CreateTopic(w.Context(), "after", 3); err != nil {
 				w.Fatalf("create after the controller's end: %v", err)
 			}

@@ -466,8 +466,8 @@ func TestWithoutAClusterOnlyEarlyMessagesAreTaken(t *testing.T) {
 func TestDataHasAConnectionOfItsOwn(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, b := w.node(1, nil), w.node(2, nil)
-		release := make(chan struct{})
-		b.Handle(kindCopy, Receive(func(Node, []byte) error { <-release; return nil }))
+		release, stands := make(chan struct{}), make(chan struct{})
+		b.Handle(kindCopy, Receive(func(Node, []byte) error { close(stands); <-release; return nil }))
 		b.Handle(kindCopy+1, Answer(func(context.Context, Node, []byte) ([]byte, error) { return nil, nil }))
 		a.SetAddress(2, addrOf(2))
 		if _, err := w.call(a, 2, kindCopy+1, "", time.Second); err != nil {
@@ -476,6 +476,7 @@ func TestDataHasAConnectionOfItsOwn(t *testing.T) {
 		if !a.Post(2, kindCopy, nil) {
 			t.Fatal("not taken")
 		}
+		<-stands
 		w.mustEcho(a, 1, 2) // although the reader of the data connection stands
 		close(release)
 	})

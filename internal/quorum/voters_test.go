@@ -247,6 +247,9 @@ func (v *voter) end(replace func(*disk.Mem) *disk.Mem) {
 	}
 	v.w.net.Kill(host(v.id))
 	v.disk = replace(v.disk)
+	if q, _ := v.running.quorum(); q != nil {
+		q.stop(ErrClosed) // a process that is killed hands nothing over
+	}
 	v.running.stop()
 	<-v.running.done
 	v.check(false)
@@ -435,8 +438,10 @@ func TestLeaderThatDiesIsReplacedWithinASecond(t *testing.T) {
 			w.settle()
 			time.Sleep(time.Second + time.Duration(seed)*7*time.Millisecond)
 			dead := w.leader()
+			began := time.Now()
 			dead.kill()
-			took := w.eventually("another leads", 10*time.Second, func() bool { return w.leader() != nil && w.propose(time.Second) })
+			w.eventually("another leads", 10*time.Second, func() bool { return w.leader() != nil && w.propose(time.Second) })
+			took := time.Since(began)
 			slowest, sum = max(slowest, took), sum+took
 			dead.start()
 			w.mustPropose(3)
