@@ -37,6 +37,9 @@ func (l *Log) Compacted() int64 { return l.cleanedTo.Load() }
 // them yet would never learn what they delete. The default is none, math.MaxInt64.
 func (l *Log) RetainTombstonesFrom(offset int64) { l.tombstonesFrom.Store(offset) }
 
+// TombstonesRetainedFrom is what RetainTombstonesFrom was told last.
+func (l *Log) TombstonesRetainedFrom() int64 { return l.tombstonesFrom.Load() }
+
 // errOvertaken: the log's segments changed while they were being compacted.
 var errOvertaken = errors.New("log was changed meanwhile")
 

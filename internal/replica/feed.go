@@ -84,7 +84,9 @@ type feed struct {
 
 // fed is one partition of a session.
 type fed struct {
-	p        *Partition // nil where this broker has no such replica
+	p        *Partition // nil while this broker has no such replica; changed under the feed's mu
+	topic    metadata.UUID
+	number   int32
 	slot     uint32
 	epoch    int32
 	end      int64 // what the follower has
@@ -191,16 +193,18 @@ func (f *feed) ask(a *ask) {
 	d := f.mu.slots[a.slot]
 	f.mu.Unlock()
 	if d == nil {
-		d = &fed{slot: a.slot}
-		if a.flags&askNamed != 0 {
-			d.p = f.m.byID(a.topic, a.partition)
-		}
-		if d.p != nil {
-			d.p.tap(f.watch, int(d.slot)) // before the log is looked at, so that no append is missed
-		}
+		d = &fed{slot: a.slot, topic: a.topic, number: a.partition}
 		f.mu.Lock()
 		f.mu.slots[a.slot] = d
 		f.mu.Unlock()
+	}
+	if d.p == nil { // the metadata may have come since it was asked for first
+		if p := f.m.byID(d.topic, d.number); p != nil {
+			p.tap(f.watch, int(d.slot)) // before the log is looked at, so that no append is missed
+			f.mu.Lock()
+			d.p = p
+			f.mu.Unlock()
+		}
 	}
 	d.epoch, d.end, d.verify = a.epoch, a.end, a.flags&askCorrupt != 0
 	if d.p == nil {
@@ -230,11 +234,14 @@ func (f *feed) flushed(msg *flushedMessage) {
 		return
 	}
 	for _, place := range msg.places {
+		var p *Partition
 		f.mu.Lock()
-		d := f.mu.slots[place.slot]
+		if d := f.mu.slots[place.slot]; d != nil {
+			p = d.p
+		}
 		f.mu.Unlock()
-		if d != nil && d.p != nil {
-			d.p.flushedAt(f.broker, f.life, place)
+		if p != nil {
+			p.flushedAt(f.broker, f.life, place)
 		}
 	}
 }

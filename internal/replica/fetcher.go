@@ -124,6 +124,20 @@ func (f *fetcher) signal() {
 	}
 }
 
+// askAgain has the leader told where a partition stands, at once.
+func (f *fetcher) askAgain(p *Partition) {
+	f.mu.Lock()
+	n := f.mu.pulls[p]
+	if n != nil {
+		f.mu.come = append(f.mu.come, n)
+		f.mu.nudge = f.mu.nudge || f.mu.waiting
+	}
+	f.mu.Unlock()
+	if n != nil {
+		f.links.signal()
+	}
+}
+
 // note is told that the disk has come further in a partition.
 func (f *fetcher) note(p *Partition) {
 	f.mu.Lock()

@@ -238,11 +238,15 @@ func (p *Partition) untap(w *Watch, key int) {
 func (p *Partition) proposal(now time.Time) (asked *metadata.ISRProposal, again bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	_, damaged := p.log.Damaged()
+	if f, follows := p.mu.role.(*following); follows && damaged && f.from != nil {
+		f.from.askAgain(p)
+	}
 	r, leads := p.mu.role.(*leading)
 	if !leads {
 		return nil, false
 	}
-	if _, damaged := p.log.Damaged(); damaged && len(r.followers) > 0 {
+	if damaged && len(r.followers) > 0 {
 		r.damaged = true
 	}
 	asked = r.propose(p.topicID, p.id.Partition, p.m.o.NodeID, p.log.Progress(), p.durable.Load(), p.m.patience(), now, p.m.registered)
@@ -265,9 +269,10 @@ func (p *Partition) settle(asked *metadata.ISRProposal, outcome metadata.ISROutc
 	return r.wants(p.log.Progress(), p.durable.Load(), p.m.registered)
 }
 
-// damageFound is called when a read of this replica's log met what is not what was written.
+// damageFound is called when a read of this replica's log met what is not what was written: a leader hands over, a
+// follower fetches it again.
 func (p *Partition) damageFound(err error) {
-	if errors.Is(err, commitlog.ErrCorrupt) && p.m != nil {
+	if errors.Is(err, commitlog.ErrCorrupt) {
 		p.m.keep(p)
 	}
 }

@@ -34,7 +34,7 @@ func TestReplicationSurvives(t *testing.T) {
 			if seed%2 == 1 {
 				topics = cachedTopics
 			}
-			inWorld(t, seed, topics, func(w *world) {
+			inWorld(t, seed, topics, func(_ *testing.T, w *world) {
 				w.check.begin(20 * time.Millisecond)
 				w.trouble(10*time.Second, seed%2 == 0)
 				w.await("all replicas in sync", w.whole)
