@@ -122,7 +122,7 @@ func (l *Log) replicate(data []byte, epoch int32, cfg *Config) error {
 			return fmt.Errorf("replicate to %s at %d: %w", l.id, l.Progress().End, err)
 		}
 		// The checksum does not cover the epoch, and one that is wrong would rewrite the log's history.
-		if e := b.LeaderEpoch(); e > epoch || e >= 0 && e < l.epochs.Latest() {
+		if e := b.LeaderEpoch(); e > epoch || e < l.epochs.Latest() && e != batch.NoLeaderEpoch {
 			return fmt.Errorf("replicate to %s: batch at %d is of epoch %d, the log is at %d, its leader at %d: %w",
 				l.id, b.BaseOffset(), e, l.epochs.Latest(), epoch, batch.ErrCorrupt)
 		}

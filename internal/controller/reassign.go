@@ -1,7 +1,11 @@
 package controller
 
 import (
+	"context"
 	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/metadata"
 )
@@ -31,4 +35,161 @@ func finishReassignment(r *revision) {
 	r.next.Adding, r.next.Removing = nil, nil
 	r.minISR, _ = metadata.EffectiveMinISR(r.configured, len(replicas))
 	r.again = true
+}
+
+// alterReassignments decides AlterPartitionReassignments (KIP-455): other replicas for partitions, or, without any, the
+// end of a reassignment under way. A partition that cannot be moved does not keep the others from it.
+func alterReassignments(v *view, req *kmsg.AlterPartitionAssignmentsRequest) ([]metadata.Record, *kmsg.AlterPartitionAssignmentsResponse) {
+	resp := kmsg.NewPtrAlterPartitionAssignmentsResponse()
+	resp.Version = req.Version
+	var records []metadata.Record
+	seen := map[partitionKey]bool{}
+	for _, t := range req.Topics {
+		answer := kmsg.NewAlterPartitionAssignmentsResponseTopic()
+		answer.Topic = t.Topic
+		topic, exists := v.image.Topic(t.Topic)
+		for _, p := range t.Partitions {
+			a := kmsg.NewAlterPartitionAssignmentsResponseTopicPartition()
+			a.Partition = p.Partition
+			var why *refusal
+			var change metadata.Record
+			switch {
+			case !exists || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
+				why = refuse(kerr.UnknownTopicOrPartition, "there is no partition %s-%d", t.Topic, p.Partition)
+			case seen[partitionKey{topic.ID, p.Partition}]:
+				why = refuse(kerr.InvalidRequest, "partition %s-%d is in the request twice", t.Topic, p.Partition)
+			case p.Replicas == nil:
+				change, why = v.cancelReassignment(topic, p.Partition)
+			default:
+				change, why = v.reassign(topic, p.Partition, p.Replicas)
+			}
+			if exists {
+				seen[partitionKey{topic.ID, p.Partition}] = true
+			}
+			if change != nil {
+				records = append(records, change)
+			}
+			a.ErrorCode, a.ErrorMessage = why.fields()
+			answer.Partitions = append(answer.Partitions, a)
+		}
+		resp.Topics = append(resp.Topics, answer)
+	}
+	return records, resp
+}
+
+// reassign gives a partition other replicas. Those that it has go on until those that it gets are in sync.
+func (v *view) reassign(t *metadata.Topic, number int32, target []int32) (metadata.Record, *refusal) {
+	for i, id := range target {
+		switch b, ok := v.image.Broker(id); {
+		case !ok:
+			return nil, refuse(kerr.InvalidReplicaAssignment, "broker %d is not registered", id)
+		case slices.Contains(target[:i], id):
+			return nil, refuse(kerr.InvalidReplicaAssignment, "broker %d is named twice for one partition", id)
+		case !takesReplicas(b) && !slices.Contains(t.Partitions[number].Replicas, id):
+			return nil, refuse(kerr.InvalidReplicaAssignment, "all log directories of broker %d are cordoned", id)
+		}
+	}
+	if len(target) == 0 {
+		return nil, refuse(kerr.InvalidReplicaAssignment, "an assignment without replicas")
+	}
+	r := v.partitions().revise(t, number)
+	had := without(r.old.Replicas, r.old.Adding...) // what a reassignment under way would end without is given up
+	dropped := slices.DeleteFunc(slices.Clone(r.old.Adding), func(id int32) bool { return slices.Contains(target, id) })
+	r.next.Adding = without(target, had...)
+	r.next.Removing = without(had, target...)
+	r.setReplicas(append(slices.Clone(target), r.next.Removing...), newPlacer(v.image, v.random))
+	r.next.ISR = without(r.next.ISR, dropped...)
+	if len(r.next.ISR) == 0 && len(r.old.ISR) > 0 {
+		return nil, refuse(kerr.InvalidReplicaAssignment, "no in-sync replica of %s-%d would be left", t.Name, number)
+	}
+	finishReassignment(r)
+	r.elect()
+	return asRecord(r.record()), nil
+}
+
+// setReplicas puts replicas in an order. New ones get a log directory each.
+func (r *revision) setReplicas(replicas []int32, placer *placer) {
+	directories := placer.directories(replicas)
+	for i, id := range replicas {
+		if at := slices.Index(r.old.Replicas, id); at >= 0 {
+			directories[i] = r.old.Directories[at]
+		}
+	}
+	r.next.Replicas, r.next.Directories = replicas, directories
+	r.minISR, _ = metadata.EffectiveMinISR(r.configured, len(replicas))
+}
+
+// cancelReassignment goes back to the replicas of before.
+func (v *view) cancelReassignment(t *metadata.Topic, number int32) (metadata.Record, *refusal) {
+	r := v.partitions().revise(t, number)
+	if len(r.old.Adding)+len(r.old.Removing) == 0 {
+		return nil, refuse(kerr.NoReassignmentInProgress, "partition %s-%d is not being reassigned", t.Name, number)
+	}
+	before := without(r.old.Replicas, r.old.Adding...)
+	stay := without(r.old.ISR, r.old.Adding...)
+	if len(stay) == 0 && len(r.old.ISR) > 0 || len(before) == 0 {
+		return nil, refuse(kerr.InvalidReplicaAssignment, "of the replicas that %s-%d had before none is in sync", t.Name, number)
+	}
+	r.setReplicas(before, newPlacer(v.image, v.random))
+	r.next.ISR, r.next.Adding, r.next.Removing = stay, nil, nil
+	r.elect()
+	return asRecord(r.record()), nil
+}
+
+// listReassignments answers ListPartitionReassignments from an image. Without topics it lists all.
+func listReassignments(image *metadata.Image, req *kmsg.ListPartitionReassignmentsRequest) *kmsg.ListPartitionReassignmentsResponse {
+	resp := kmsg.NewPtrListPartitionReassignmentsResponse()
+	resp.Version = req.Version
+	list := func(t *metadata.Topic, wanted func(int32) bool) {
+		answer := kmsg.NewListPartitionReassignmentsResponseTopic()
+		answer.Topic = t.Name
+		for n, p := range t.Partitions {
+			if len(p.Adding)+len(p.Removing) == 0 || !wanted(int32(n)) {
+				continue
+			}
+			a := kmsg.NewListPartitionReassignmentsResponseTopicPartition()
+			a.Partition, a.Replicas, a.AddingReplicas, a.RemovingReplicas = int32(n), p.Replicas, p.Adding, p.Removing
+			answer.Partitions = append(answer.Partitions, a)
+		}
+		if len(answer.Partitions) > 0 {
+			resp.Topics = append(resp.Topics, answer)
+		}
+	}
+	if req.Topics == nil {
+		for t := range image.Topics() {
+			list(t, func(int32) bool { return true })
+		}
+		return resp
+	}
+	for _, wanted := range req.Topics {
+		if t, ok := image.Topic(wanted.Topic); ok {
+			list(t, func(n int32) bool { return slices.Contains(wanted.Partitions, n) })
+		}
+	}
+	return resp
+}
+
+// AlterPartitionReassignments moves partitions to other brokers, or stops that.
+func (c *Controller) AlterPartitionReassignments(ctx context.Context, req *kmsg.AlterPartitionAssignmentsRequest) (*kmsg.AlterPartitionAssignmentsResponse, error) {
+	ctx, cancel := within(ctx, req.TimeoutMillis)
+	defer cancel()
+	resp, err := submit(ctx, c, true, func(v *view) ([]metadata.Record, *kmsg.AlterPartitionAssignmentsResponse) {
+		return alterReassignments(v, req)
+	})
+	if err == nil {
+		return resp, nil
+	}
+	why, err := wholly(err)
+	if err != nil {
+		return nil, err
+	}
+	resp = kmsg.NewPtrAlterPartitionAssignmentsResponse()
+	resp.Version = req.Version
+	resp.ErrorCode, resp.ErrorMessage = why.fields()
+	return resp, nil
+}
+
+// ListPartitionReassignments lists what is being moved, as far as this node knows.
+func (c *Controller) ListPartitionReassignments(req *kmsg.ListPartitionReassignmentsRequest) *kmsg.ListPartitionReassignmentsResponse {
+	return listReassignments(c.Image(), req)
 }

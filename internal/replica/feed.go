@@ -213,11 +213,12 @@ func (f *feed) ask(a *ask) {
 		d.verdict = d.p.fetched(f.broker, f.life, a)
 	}
 	good := d.verdict.code == answerOK && d.verdict.flags == 0
-	d.unsaid, d.asked = !good, good && a.flags&askDamaged == 0
-	if good && !d.accepted {
+	whole := good && a.flags&askDamaged == 0
+	if whole && !d.accepted {
 		// Until it is answered it does not tell how far its disk comes.
-		d.accepted, f.hurry = true, true
+		f.hurry = true
 	}
+	d.unsaid, d.asked, d.accepted = !good, whole, whole
 	f.enqueue(d)
 }
 
@@ -255,6 +256,8 @@ func (f *feed) answer(ctx context.Context, out *wire.Out) error {
 		if len(f.queue) > 0 && !armed {
 			armed = true
 			timer.Reset(watermarkDelay)
+			f.watch.hush(true)
+			defer f.watch.hush(false)
 		}
 		select {
 		case <-f.watch.Moved:
@@ -266,7 +269,7 @@ func (f *feed) answer(ctx context.Context, out *wire.Out) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		f.listen()
+		f.hasNews() // what has come meanwhile goes with the rest
 		break
 	}
 	f.hurry = false

@@ -17,6 +17,8 @@ const (
 	// hear of its office a moment later than we.
 	firstRetry = 10 * time.Millisecond
 	lastRetry  = time.Second
+	// lastConnect bounds how soon a broker that did not answer is asked again.
+	lastConnect = 250 * time.Millisecond
 	// answerPatience is how much longer than the wait asked for an answer may take. After it the session is begun again.
 	answerPatience = 10 * time.Second
 )
@@ -63,6 +65,7 @@ type pull struct {
 	named    bool // the leader knows the slot
 	queued   bool // in due
 	corrupt  bool // what came last was
+	damaged  bool // the log was when it was asked for
 	failures int
 	retryAt  time.Time
 	flushed  int64 // as the leader was told
@@ -202,7 +205,7 @@ func (f *fetcher) run(ctx context.Context) {
 		}
 		f.links.m.log.Debug("a fetch from another broker has failed", "broker", f.leader, "err", err)
 		f.begin()
-		f.links.rest(ctx, backoff(&f.failures))
+		f.links.rest(ctx, min(backoff(&f.failures), lastConnect))
 	}
 }
 
@@ -370,6 +373,7 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 	a := ask{slot: n.slot, epoch: n.epoch, lastEpoch: l.LastEpoch()}
 	at := l.Progress()
 	a.end, a.flushed = at.End, at.Flushed
+	n.damaged = false
 	if from, damaged := l.Damaged(); damaged {
 		repaired, err := f.repair(n, from)
 		if err != nil {
@@ -380,6 +384,7 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 		a.end, a.flushed, a.lastEpoch = at.End, at.Flushed, l.LastEpoch()
 		if !repaired {
 			a.flags |= askDamaged
+			n.damaged = true
 			a.end = min(a.end, from)
 			a.flushed = min(a.flushed, a.end)
 			f.retry(n, now)
@@ -424,7 +429,7 @@ func (f *fetcher) take(answer *fetchAnswer) error {
 	for _, n := range f.asked {
 		n.named = true
 	}
-	bad := map[uint32]bool{}
+	var bad map[uint32]bool
 	now := time.Now()
 	for {
 		told, more, err := answer.next()
@@ -439,6 +444,9 @@ func (f *fetcher) take(answer *fetchAnswer) error {
 			continue
 		}
 		if told.code != answerOK || told.flags != 0 {
+			if bad == nil {
+				bad = map[uint32]bool{}
+			}
 			bad[told.slot] = true
 		}
 		f.apply(n, &told, now)
@@ -458,7 +466,7 @@ func (f *fetcher) validate(bad map[uint32]bool) {
 	var moved []*pull
 	f.mu.Lock()
 	for _, n := range f.asked {
-		n.valid = !bad[n.slot] && !n.ended
+		n.valid = !bad[n.slot] && !n.ended && !n.damaged
 		if n.valid {
 			moved = append(moved, n)
 		}
@@ -499,12 +507,26 @@ func (f *fetcher) append(n *pull, told *part) error {
 	if len(told.records) > 0 {
 		f.enqueue(n)
 		_, err := n.p.log.Replicate(told.records, n.epoch)
+		if errors.Is(err, commitlog.ErrOutOfRange) && f.beginBefore(n, told.records) {
+			_, err = n.p.log.Replicate(told.records, n.epoch)
+		}
 		n.corrupt = errors.Is(err, batch.ErrCorrupt)
 		if err != nil {
 			return fmt.Errorf("copy %v from broker %d: %w", n.p.id, f.leader, err)
 		}
 	}
 	return n.p.followed(n.epoch, told)
+}
+
+// beginBefore lets an empty log begin with the batch that was fetched, if its beginning lies inside of that: so it is
+// when the leader's start does, after records were deleted by offset.
+func (f *fetcher) beginBefore(n *pull, records []byte) bool {
+	at := n.p.log.Progress()
+	b, _, err := batch.Next(records)
+	if err != nil || at.Start != at.End || b.BaseOffset() >= at.End || b.NextOffset() <= at.End {
+		return false
+	}
+	return n.p.log.RestartFollowing(b.BaseOffset(), n.epoch) == nil
 }
 
 // startAgain empties a log that has nothing to go on from.

@@ -236,7 +236,14 @@ func (p *Partition) advanceLocked() []*waiter {
 		return nil
 	}
 	p.log.AdvanceHighWatermark(reached)
-	p.notifyWatchesLocked()
+	for w, key := range p.mu.watches {
+		w.notify(key)
+	}
+	if taps := p.taps.Load(); taps != nil { // followers can hear of it with the next records
+		for _, t := range *taps {
+			t.watch.whisper(t.key)
+		}
+	}
 	return p.mu.waiters.take(reached)
 }
 

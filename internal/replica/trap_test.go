@@ -458,4 +458,28 @@ func TestNotEnoughReplicas(t *testing.T) {
 	})
 }
 
+// TestWipedReplicaOfALogThatBeginsInsideABatch: where records were deleted by offset the leader's log begins inside a batch,
+// and so do those that are copied anew.
+func TestWipedReplicaOfALogThatBeginsInsideABatch(t *testing.T) {
+	inWorld(t, 4, []worldTopic{{name: "orders", id: 1, numbers: 1}}, func(t *testing.T, w *world) {
+		p := w.awaitLeader("orders", 1)
+		p.append(t, 10)
+		p.append(t, 10)
+		if _, err := p.DeleteRecords(t.Context(), 15); err != nil {
+			t.Fatal(err)
+		}
+		w.nodes[2].end(func(d *disk.Mem) *disk.Mem {
+			d.Kill()
+			fresh := disk.NewMem()
+			fresh.SetFault(w.nodes[2].fault)
+			return fresh
+		})
+		w.nodes[2].start()
+		w.equal("orders")
+		w.await("the start", func() bool {
+			return w.on(2, "orders").Progress().Start == 15 && w.on(3, "orders").Progress().Start == 15
+		})
+	})
+}
+
 var _ metadata.Publisher = (*Manager)(nil)

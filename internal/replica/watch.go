@@ -13,6 +13,7 @@ type Watch struct {
 	mu struct {
 		sync.Mutex
 		moved map[int]struct{} // keys given at Add; bounded by the partitions watched
+		quiet bool             // see hush
 	}
 }
 
@@ -38,10 +39,26 @@ func (w *Watch) Take() []int {
 	return keys
 }
 
-func (w *Watch) notify(key int) {
+func (w *Watch) notify(key int) { w.note(key, true) }
+
+// whisper is notify for what can wait: it wakes nobody who has asked for quiet.
+func (w *Watch) whisper(key int) { w.note(key, false) }
+
+// hush asks for quiet, or ends it: the reader will look at a time of its own.
+func (w *Watch) hush(quiet bool) {
+	w.mu.Lock()
+	w.mu.quiet = quiet
+	w.mu.Unlock()
+}
+
+func (w *Watch) note(key int, loud bool) {
 	w.mu.Lock()
 	w.mu.moved[key] = struct{}{}
+	quiet := w.mu.quiet && !loud
 	w.mu.Unlock()
+	if quiet {
+		return
+	}
 	select {
 	case w.Moved <- struct{}{}:
 	default: // the reader has a wake-up waiting already, and will find this key with it

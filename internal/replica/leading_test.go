@@ -1,0 +1,218 @@
+package replica
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"barnabas/internal/commitlog"
+	"barnabas/internal/metadata"
+)
+
+var (
+	noon   = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	anyone = func(id int32) (int64, bool) { return int64(id) * 10, true }
+)
+
+// ledBy1 is a partition of three replicas with the given ones in sync.
+func ledBy1(epoch int32, isr ...int32) *metadata.Partition {
+	return &metadata.Partition{Replicas: []int32{1, 2, 3}, ISR: isr, Leader: 1, PartitionEpoch: epoch}
+}
+
+func ends(end int64) commitlog.Progress { return commitlog.Progress{Flushed: end, End: end} }
+
+func (l *leading) proposeAt(now time.Time, at commitlog.Progress, registered func(int32) (int64, bool)) *metadata.ISRProposal {
+	return l.propose(metadata.UUID{1}, 0, 1, at, true, patience{lag: time.Second}, now, registered)
+}
+
+// TestWatermarkWaitsForTheDisk: in a durable topic a follower counts with what is on its disk, elsewhere with its log's end.
+func TestWatermarkWaitsForTheDisk(t *testing.T) {
+	l := lead(1, ledBy1(0, 1, 2, 3), 0, noon)
+	at := ends(100)
+	if got := l.reach(100, true, 2); got != -1 {
+		t.Fatalf("reached %d before anybody has reported", got)
+	}
+	l.report(2, 20, 100, 60, at, true, noon)
+	l.report(3, 30, 90, 70, at, true, noon)
+	if durable, cached := l.reach(100, true, 2), l.reach(100, false, 2); durable != 60 || cached != 90 {
+		t.Fatalf("durable %d, page cache %d", durable, cached)
+	}
+	l.advance(2, 20, 100, at, true, noon)
+	if got := l.reach(100, true, 2); got != 70 {
+		t.Fatalf("reached %d", got)
+	}
+	l.advance(3, 29, 100, at, true, noon) // of a life that is over
+	if got := l.reach(100, true, 2); got != 70 {
+		t.Fatalf("reached %d", got)
+	}
+	if got := l.reach(100, true, 4); got != -1 {
+		t.Fatalf("reached %d below min.insync.replicas", got)
+	}
+}
+
+// TestProposedMembersCount: whom the leader has proposed holds the watermark back at once, and goes on to do so for as
+// long as some attempt may yet be accepted (KIP-497).
+func TestProposedMembersCount(t *testing.T) {
+	l := lead(1, ledBy1(5, 1, 2), 0, noon)
+	at := ends(100)
+	at.HighWatermark = 50
+	l.report(2, 20, 100, 100, at, true, noon)
+	l.report(3, 30, 60, 60, at, true, noon)
+	asked := l.proposeAt(noon, at, anyone)
+	if asked == nil || len(asked.ISR) != 3 || l.reach(100, true, 2) != 60 {
+		t.Fatalf("%+v, reached %d", asked, l.reach(100, true, 2))
+	}
+	first := *asked
+	if l.proposeAt(noon, at, anyone) != nil {
+		t.Fatal("proposed twice at a time")
+	}
+	l.settle(&first, 0, noon, time.Second, anyone) // nobody knows whether it arrived
+	if l.proposeAt(noon, at, anyone) != nil {
+		t.Fatal("proposed again without a rest")
+	}
+	later := noon.Add(2 * time.Second)
+	again := l.proposeAt(later, at, anyone)
+	if again == nil || !slices.Equal(again.ISR, first.ISR) || again.PartitionEpoch != 5 {
+		t.Fatalf("%+v", again)
+	}
+	second := *again
+	l.settle(&second, metadata.ISRIneligible, later, time.Second, anyone)
+	if got := l.reach(100, true, 2); got != 60 {
+		t.Fatalf("the first attempt may arrive yet, and %d was reached", got)
+	}
+	later = later.Add(2 * time.Second)
+	closing := l.proposeAt(later, at, anyone)
+	if closing == nil || fmt.Sprint(closing.ISR) != "[{1 0} {2 20}]" || closing.PartitionEpoch != 5 {
+		t.Fatalf("%+v", closing)
+	}
+	l.settle(closing, metadata.ISRAccepted, later, time.Second, anyone)
+	if got := l.reach(100, true, 2); got != 60 {
+		t.Fatalf("the metadata has not said so, and %d was reached", got)
+	}
+	l.follow(ledBy1(6, 1, 2), later)
+	if got := l.reach(100, true, 2); got != 100 {
+		t.Fatalf("reached %d", got)
+	}
+}
+
+// TestRefusedMembersAreForgotten: where every attempt was answered nothing can come late.
+func TestRefusedMembersAreForgotten(t *testing.T) {
+	l := lead(1, ledBy1(5, 1, 2), 0, noon)
+	at := ends(100)
+	l.report(2, 20, 100, 100, at, true, noon)
+	l.report(3, 30, 60, 60, at, true, noon)
+	asked := *l.proposeAt(noon, at, anyone)
+	l.settle(&asked, metadata.ISRIneligible, noon, time.Second, anyone)
+	if got := l.reach(100, true, 2); got != 100 {
+		t.Fatalf("reached %d", got)
+	}
+	l.report(3, 31, 60, 60, at, true, noon)
+	if l.proposeAt(noon.Add(2*time.Second), at, anyone) != nil {
+		t.Fatal("proposed in a life that is not the registered one")
+	}
+}
+
+// TestCaughtUpUnderLoad: a follower that is always a little behind, because there is always more, stays; one that has
+// stopped goes after replica.lag.time.max.ms, and one too many records behind at once where that is asked for.
+func TestCaughtUpUnderLoad(t *testing.T) {
+	l := lead(1, ledBy1(0, 1, 2, 3), 0, noon)
+	now := noon
+	for step := range int64(100) {
+		now = now.Add(100 * time.Millisecond)
+		at := ends(step * 10)
+		l.report(2, 20, max(step*10-25, 0), max(step*10-25, 0), at, true, now)
+		if step < 50 {
+			l.report(3, 30, step*10, step*10, at, true, now)
+		}
+	}
+	asked := l.proposeAt(now, ends(1000), anyone)
+	if asked == nil || fmt.Sprint(asked.ISR) != "[{1 0} {2 20}]" || len(asked.Lost) != 0 {
+		t.Fatalf("%+v", asked)
+	}
+	for limit, want := range map[int64]bool{0: false, 9: true, 10: false} {
+		f := follower{flushed: 90, caughtUp: noon}
+		if got := f.tooFar(100, true, patience{lag: time.Hour, messages: limit}, noon); got != want {
+			t.Errorf("10 behind with replica.lag.max.messages=%d: %v", limit, got)
+		}
+	}
+}
+
+// TestShorterMemberIsLost: a member that comes back with less than what is committed leaves at once, and not as one that
+// has everything.
+func TestShorterMemberIsLost(t *testing.T) {
+	l := lead(1, ledBy1(0, 1, 2, 3), 0, noon)
+	at := ends(100)
+	at.HighWatermark = 100
+	l.report(2, 20, 100, 100, at, true, noon)
+	if !l.report(3, 30, 99, 99, at, true, noon) {
+		t.Fatal("nobody is told")
+	}
+	asked := l.proposeAt(noon, at, anyone)
+	if asked == nil || fmt.Sprint(asked.ISR, asked.Lost) != "[{1 0} {2 20}] [3]" {
+		t.Fatalf("%+v", asked)
+	}
+}
+
+// TestWatermarkIsNeverAboveAMember: whatever followers, the controller and the network do, and in whatever order, the
+// watermark that a leader would take never passes what a member of any in-sync set has, that the controller
+// has accepted or may yet accept.
+func TestWatermarkIsNeverAboveAMember(t *testing.T) {
+	for seed := range uint64(2000) {
+		dice := rand.New(rand.NewPCG(seed, 3))
+		committed := ledBy1(0, 1, 2, 3) // the controller's
+		l := lead(1, committed, 0, noon)
+		var end, high int64
+		has := map[int32]int64{1: 0, 2: 0, 3: 0}
+		var flying []metadata.ISRProposal
+		now := noon
+		for step := range 200 {
+			now = now.Add(time.Duration(dice.IntN(300)) * time.Millisecond)
+			at := commitlog.Progress{HighWatermark: high, Flushed: end, End: end}
+			switch id := int32(2 + dice.IntN(2)); dice.IntN(8) {
+			case 0, 1:
+				end += dice.Int64N(5)
+				has[1] = end
+			case 2, 3, 4:
+				has[id] += dice.Int64N(end - has[id] + 1)
+				l.report(id, int64(id)*10, has[id], has[id], at, true, now)
+			case 5:
+				asked := l.proposeAt(now, at, anyone)
+				if asked == nil {
+					break
+				}
+				p := *asked
+				flying = append(flying, p)
+				if dice.IntN(3) == 0 {
+					l.settle(&p, metadata.ISRIneligible, now, time.Millisecond, anyone)
+					flying = flying[:len(flying)-1]
+				} else {
+					l.settle(&p, 0, now, time.Millisecond, anyone)
+				}
+			case 6: // one arrives, sooner or later
+				if len(flying) == 0 {
+					break
+				}
+				n := dice.IntN(len(flying))
+				p := flying[n]
+				flying = slices.Delete(flying, n, n+1)
+				if p.PartitionEpoch == committed.PartitionEpoch {
+					next := ledBy1(committed.PartitionEpoch + 1)
+					for _, m := range p.ISR {
+						next.ISR = append(next.ISR, m.Broker)
+					}
+					committed = next
+				}
+			case 7:
+				l.follow(committed, now)
+			}
+			high = max(high, l.reach(has[1], true, 1))
+			for _, id := range committed.ISR {
+				if has[id] < high {
+					t.Fatalf("seed %d, step %d: watermark %d, member %d has %d of %d", seed, step, high, id, has[id], end)
+				}
+			}
+		}
+	}
+}
