@@ -3,6 +3,8 @@ package config
 // Why keys have no effect here, in words for warnings and documentation.
 const (
 	oneNode            = "there is one broker: nothing is replicated, elected or moved yet"
+	quorumTimes        = "the quorum's times and sizes are its own: elections after half a second to one, a broken connection to the leader at once"
+	namedVoters        = "a node finds the others by controller.quorum.voters"
 	noThrottle         = "only copying between brokers is throttled, and there is one broker; the value is checked as Kafka does, kept and shown"
 	noConsumerGroups   = "there are only classic groups yet, none of the consumer protocol (KIP-848)"
 	lentBuffers        = "groups that have nothing to write keep no buffer; memory for writing is lent to those that do"

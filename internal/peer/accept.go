@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -68,7 +69,7 @@ func (p *Peers) serve(conn net.Conn) {
 	with, err := p.receive(conn, self)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.log.Warn("a connection to the internal listener is refused", "from", conn.RemoteAddr().String(), "err", err)
+			p.warnStranger(conn.RemoteAddr(), err)
 		}
 		return
 	}
@@ -87,6 +88,27 @@ func (p *Peers) serve(conn net.Conn) {
 	if p.ctx.Err() == nil && !errors.Is(err, io.EOF) {
 		p.log.Debug("a connection from another node has ended", "node", with.node.ID, "err", err)
 	}
+}
+
+// warnStranger reports who was refused: the first time by a host for a reason, for it may try again every
+// second.
+func (p *Peers) warnStranger(from net.Addr, err error) {
+	host, _, splitErr := net.SplitHostPort(from.String())
+	if splitErr != nil {
+		host = from.String()
+	}
+	level := slog.LevelWarn
+	p.mu.Lock()
+	if key := host + " " + err.Error(); p.mu.strangers[key] {
+		level = slog.LevelDebug
+	} else {
+		if len(p.mu.strangers) >= maxStrangers {
+			clear(p.mu.strangers)
+		}
+		p.mu.strangers[key] = true
+	}
+	p.mu.Unlock()
+	p.log.Log(p.ctx, level, "a connection to the internal listener is refused", "from", from.String(), "err", err)
 }
 
 // receive is the handshake with whoever has connected.

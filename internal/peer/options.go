@@ -69,6 +69,7 @@ const (
 	maxPostedBytes    = 16 << 20 // and their bytes
 	maxConnections    = 4096     // accepted at a time; past it the next waits to be accepted
 	maxHandshakes     = 64       // of them, not yet authenticated; past it the next is closed
+	maxStrangers      = 256      // refusals that are remembered, to report each once; past it all are forgotten
 
 	handshakeTimeout = 5 * time.Second // for all of it
 	dialTimeout      = 2 * time.Second // a lost first packet is better sent anew than waited for

@@ -29,12 +29,13 @@ type Peers struct {
 
 	mu struct { // short
 		sync.Mutex
-		random  *rand.ChaCha8
-		cluster string
-		links   map[line]*link
-		inbound map[*inbound]context.CancelFunc
-		warned  map[int32]string // the last refusal of each node that was reported
-		closed  bool
+		random    *rand.ChaCha8
+		cluster   string
+		links     map[line]*link
+		inbound   map[*inbound]context.CancelFunc
+		warned    map[int32]string // the last refusal by each node that was reported
+		strangers map[string]bool  // refusals of others that were
+		closed    bool
 	}
 }
 
@@ -66,7 +67,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	p.mu.cluster = o.ClusterID
 	p.mu.links = map[line]*link{}
 	p.mu.inbound = map[*inbound]context.CancelFunc{}
-	p.mu.warned = map[int32]string{}
+	p.mu.warned, p.mu.strangers = map[int32]string{}, map[string]bool{}
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if o.Listener != nil {
 		p.running.Go(p.accept)

@@ -74,7 +74,7 @@ func openStorage(o *Options, self uint64) (s *storage, snapshot *snapshotFile, e
 	if err := s.checkDamage(file.meta.GetConfState(), self); err != nil {
 		return nil, nil, err
 	}
-	if err := s.reconcile(file.meta, hard); err != nil {
+	if err := s.reconcile(file.meta, hard, self); err != nil {
 		return nil, nil, err
 	}
 	s.mu.snap = &pb.Snapshot{Metadata: file.meta}
@@ -115,7 +115,7 @@ func (s *storage) form(o *Options, hasState bool, self uint64) (*snapshotFile, e
 }
 
 // reconcile brings log, snapshot and state to agree, where a crash may have left them apart.
-func (s *storage) reconcile(meta *pb.SnapshotMetadata, hard *pb.HardState) error {
+func (s *storage) reconcile(meta *pb.SnapshotMetadata, hard *pb.HardState, self uint64) error {
 	if meta.GetIndex() == 0 { // blank
 		s.mu.hard = hard
 		return nil
@@ -129,7 +129,14 @@ func (s *storage) reconcile(meta *pb.SnapshotMetadata, hard *pb.HardState) error
 		if err := s.log.Restart(after); err != nil {
 			return fmt.Errorf("begin metadata log after its snapshot: %w", err)
 		}
-	case progress.Start < after && !s.holds(&pb.Entry{Index: meta.Index, Term: meta.Term}):
+	case progress.Start < after && !isAlone(meta.GetConfState(), self):
+		term, err := s.entryTerm(after - 1)
+		if err != nil {
+			return err
+		}
+		if term == meta.GetTerm() {
+			break
+		}
 		// So too: what the log holds past the snapshot follows another history, which lost.
 		if err := s.log.Restart(after); err != nil {
 			return fmt.Errorf("begin metadata log after its snapshot: %w", err)
