@@ -107,13 +107,18 @@ func TestTrap01TruncatesByEpochNotByWatermark(t *testing.T) {
 		w.awaitLeader("orders", 1).append(t, 100)
 		kill := func(d *disk.Mem) *disk.Mem { return d.Kill() }
 		w.nodes[1].end(kill)
-		w.nodes[0].end(kill)
-		w.await("fencing", func() bool { return w.unfenced() == 1 })
+		w.await("fencing", func() bool { return w.unfenced() == 2 })
+		// It comes back and follows, and is kept from fetching until it leads.
+		w.setCut(true, [2]int32{1, 2}, [2]int32{2, 1})
 		w.nodes[1].start()
+		w.await("its return", func() bool { return w.unfenced() == 3 })
+		<-time.After(time.Second)
+		w.nodes[0].end(kill)
 		p := w.awaitLeader("orders", 2)
 		if at := p.Progress(); at.End != 100 {
 			t.Fatalf("the second replica leads with %+v", at)
 		}
+		w.setCut(false, [2]int32{1, 2}, [2]int32{2, 1})
 		w.nodes[0].start()
 		w.equal("orders")
 		if at := p.Progress(); at.End != 100 || at.HighWatermark != 100 {
