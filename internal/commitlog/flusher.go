@@ -30,6 +30,7 @@ type flusher struct {
 		dirty []*Log
 		spare []*Log // the other slice, emptied
 		next  *round // what the waiting wait for; nil without any
+		own   gathering
 	}
 
 	// Of the goroutine that runs the rounds.
@@ -70,6 +71,21 @@ func (f *flusher) schedule(l *Log) {
 	f.signal()
 }
 
+// scheduleOwn is schedule for what a coordinator has written: it waits a little for others, see gathering.
+func (f *flusher) scheduleOwn(l *Log) {
+	if l.scheduled.Swap(true) {
+		return
+	}
+	now := f.dir.now()
+	f.mu.Lock()
+	f.mu.dirty = append(f.mu.dirty, l)
+	enough := f.mu.own.add(l, now, f.signal)
+	f.mu.Unlock()
+	if enough {
+		f.signal()
+	}
+}
+
 func (f *flusher) signal() {
 	select {
 	case f.wake <- struct{}{}:
@@ -103,6 +119,11 @@ func (f *flusher) flush(ctx context.Context, logs ...*Log) error {
 
 // run runs rounds until ctx ends.
 func (f *flusher) run(ctx context.Context) {
+	defer func() {
+		f.mu.Lock()
+		f.mu.own.begin() // what still waits the directory's Close flushes
+		f.mu.Unlock()
+	}()
 	for {
 		select {
 		case <-f.wake:
@@ -121,6 +142,7 @@ func (f *flusher) round() {
 	f.mu.Lock()
 	logs, r := f.mu.dirty, f.mu.next
 	f.mu.dirty, f.mu.spare, f.mu.next = f.mu.spare[:0], nil, nil
+	f.mu.own.begin()
 	f.mu.Unlock()
 
 	err := f.dir.Offline()

@@ -148,6 +148,7 @@ type Log struct {
 	epochs   epochs
 
 	scheduled    atomic.Bool // waits for the flusher
+	gathered     uint64      // the flusher's: see gathering
 	lazy         atomic.Bool // waits for flush.ms
 	closed       atomic.Bool
 	removed      atomic.Bool  // deleted with its topic

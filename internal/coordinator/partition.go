@@ -152,6 +152,7 @@ func (p *partition) apply(now time.Time, e group.Effects, together bool) {
 	case p.builder == nil:
 		p.shard.Appended() // these answers are on their way: what is refused later must not change them any more
 	}
+	p.shard.Recycle(e)
 }
 
 // fits tells whether records may join the batch being gathered.

@@ -33,12 +33,10 @@ func (s *Shard) replayGroup(r Record) error {
 		g = s.create(strings.Clone(k.Group))
 	}
 	s.note(change{group: g.id, stored: g.stored})
-	if s.loading {
-		g.stored = bytes.Clone(r.Value)
-		return nil
+	g.stored = bytes.Clone(r.Value)
+	if !s.loading {
+		g.settle(&v, s.now)
 	}
-	g.stored = r.Value
-	g.settle(&v, s.now)
 	return nil
 }
 
