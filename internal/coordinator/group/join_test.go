@@ -630,3 +630,26 @@ func TestTimersDueTogether(t *testing.T) {
 		t.Fatalf("next at %v", due)
 	}
 }
+
+// Where new groups wait for nobody, those that start together are in one generation; one that gets its id and does not
+// come does not hold the others up for long.
+func TestMembersThatStartTogetherAreTogether(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.GroupInitialRebalanceDelay = 0 })
+	var ids []string
+	var tokens []Token
+	for range 10 {
+		ask[*kmsg.JoinGroupResponse](b, joining("g", "", "flights")) // never seen again
+		id, token := b.enter("g", "flights")
+		ids, tokens = append(ids, id), append(tokens, token)
+		b.pass(togetherWithin - time.Microsecond)
+		b.waits(tokens...)
+	}
+	b.pass(togetherAtMost)
+	if g := b.syncAll("g", ids, tokens); g != 1 {
+		t.Errorf("they are together in generation %d", g)
+	}
+
+	id, token := b.enter("alone", "flights")
+	b.pass(2 * togetherWithin)
+	b.syncAll("alone", []string{id}, []Token{token})
+}
