@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,7 @@ type Cleaner struct {
 		options CleanerOptions
 		dirs    map[*Dir]bool
 		busy    map[*Log]*cleanRun
+		failed  map[*Log]bool // their last compaction did: their turn comes after all others'
 		running int           // workers
 		changed chan struct{} // closed and replaced when workers should look again
 		closed  bool
@@ -87,7 +89,8 @@ type cleanRun struct {
 func NewCleaner(o CleanerOptions) *Cleaner {
 	c := &Cleaner{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.mu.dirs, c.mu.busy, c.mu.changed = map[*Dir]bool{}, map[*Log]*cleanRun{}, make(chan struct{})
+	c.mu.dirs, c.mu.busy, c.mu.failed = map[*Dir]bool{}, map[*Log]*cleanRun{}, map[*Log]bool{}
+	c.mu.changed = make(chan struct{})
 	c.Reconfigure(o)
 	return c
 }
@@ -147,6 +150,7 @@ func (c *Cleaner) remove(d *Dir) {
 	}
 	c.mu.Lock()
 	delete(c.mu.dirs, d)
+	maps.DeleteFunc(c.mu.failed, func(l *Log, _ bool) bool { return l.dir == d })
 	var runs []*cleanRun
 	for l, r := range c.mu.busy {
 		if l.dir == d {
@@ -180,6 +184,26 @@ func (c *Cleaner) end(l *Log) {
 	if r := c.abort(l); r != nil {
 		<-r.done
 	}
+	if c != nil {
+		c.setFailed(l, false)
+	}
+}
+
+// setFailed notes how a log's last compaction went.
+func (c *Cleaner) setFailed(l *Log, failed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if failed {
+		c.mu.failed[l] = true
+	} else {
+		delete(c.mu.failed, l)
+	}
+}
+
+func (c *Cleaner) hasFailed(l *Log) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.failed[l]
 }
 
 // work compacts one log after the other.
@@ -238,7 +262,8 @@ type run struct {
 	ctx context.Context
 }
 
-// choose finds the log with the largest share of dirty bytes among those that are due, and marks it as being compacted.
+// choose finds the log with the largest share of dirty bytes among those that are due, and marks it as being compacted. One
+// whose last compaction failed comes after all others, or it would keep them from ever being compacted.
 func (c *Cleaner) choose(nowMs int64) (*Log, run) {
 	c.mu.Lock()
 	dirs := make([]*Dir, 0, len(c.mu.dirs))
@@ -248,7 +273,7 @@ func (c *Cleaner) choose(nowMs int64) (*Log, run) {
 	c.mu.Unlock()
 	var best *Log
 	var most dirt
-	due := int64(0)
+	failed, due := false, int64(0)
 	for _, d := range dirs {
 		for _, l := range d.compacted() {
 			if c.isBusy(l) {
@@ -263,9 +288,18 @@ func (c *Cleaner) choose(nowMs int64) (*Log, run) {
 				continue
 			}
 			due++
-			// Names decide between equals, so that the order of maps does not.
-			if best == nil || found.ratio() > most.ratio() || (found.ratio() == most.ratio() && compareTopicPartitions(l.id, best.id) < 0) {
-				best, most = l, found
+			again := c.hasFailed(l)
+			better := found.ratio() > most.ratio()
+			switch {
+			case best == nil:
+				better = true
+			case again != failed:
+				better = failed
+			case found.ratio() == most.ratio(): // names decide between equals, so that the order of maps does not
+				better = compareTopicPartitions(l.id, best.id) < 0
+			}
+			if better {
+				best, most, failed = l, found, again
 			}
 		}
 	}
@@ -305,9 +339,11 @@ func (c *Cleaner) clean(ctx context.Context, l *Log, d dirt, o *CleanerOptions) 
 	c.stats.Nanoseconds.Add(int64(took))
 	if err != nil {
 		c.stats.Failures.Add(1)
+		c.setFailed(l, true)
 		c.giveUp(l, err)
 		return false
 	}
+	c.setFailed(l, false)
 	l.lastCompaction.Store(&Compaction{From: d.from, To: l.cleanedTo.Load(), DirtyRatio: d.ratio(), Took: took, Stats: stats})
 	o.Logger.Info("log compacted", "log", l.id.String(), "from", d.from, "to", l.cleanedTo.Load(), "dirtyRatio", fmt.Sprintf("%.2f", d.ratio()),
 		"took", took.Round(time.Millisecond).String(), "indexed", stats.IndexedRecords, "read", stats.RecordsRead, "kept", stats.RecordsKept,

@@ -7,17 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"barnabas/internal/commitlog/flushcost"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
-const (
-	// syncInTurnUpTo is how many files and directories of a round are flushed one after the other, each log getting its own
-	// answer at once. More are flushed side by side or with their whole file system, as flushCosts has it.
-	syncInTurnUpTo = 2
-	// syncWorkers is how many are flushed at a time.
-	syncWorkers = 4
-)
+// syncWorkers is how many files are flushed at a time, where they are flushed side by side.
+const syncWorkers = 4
 
 // flusher makes logs durable, in rounds: what is appended during a round waits for the next, so that one flush serves
 // many appends. There is one for each directory.
@@ -215,7 +211,7 @@ func (l *Log) unsynced(items []syncItem, flushed int64) []syncItem {
 func (f *flusher) flushJobs() error {
 	d := f.dir
 	d.stats.Rounds.Add(1)
-	if len(f.items) > syncInTurnUpTo {
+	if len(f.items) > flushcost.InTurnUpTo {
 		if err := d.sync(f.items); err != nil {
 			return err
 		}
@@ -254,18 +250,18 @@ func (f *flusher) publish(j *job) {
 
 // sync flushes everything in items, by whatever way is quickest. An error condemns the directory and is ErrOffline.
 func (d *Dir) sync(items []syncItem) error {
-	if d.costs.together(len(items), d.now()) {
+	if d.costs.Together(len(items), d.now()) {
 		began := d.now()
 		err := d.syncAll()
 		if !errors.Is(err, errors.ErrUnsupported) {
-			d.costs.tookAll(d.now().Sub(began), d.now())
+			d.costs.TookAll(d.now().Sub(began), d.now())
 			return err
 		}
 	}
-	if len(items) > syncInTurnUpTo {
+	if len(items) > flushcost.InTurnUpTo {
 		began := d.now()
 		err := d.syncParallel(items)
-		d.costs.tookEach(len(items), d.now().Sub(began), d.now())
+		d.costs.TookEach(len(items), d.now().Sub(began), d.now())
 		return err
 	}
 	for _, item := range items {

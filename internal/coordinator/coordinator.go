@@ -57,6 +57,7 @@ type Coordinator struct {
 	mu struct { // held for look-ups and single insertions only
 		sync.RWMutex
 		partitions map[int32]*partition
+		looking    bool // followAtLast runs
 	}
 }
 
@@ -96,14 +97,14 @@ func (c *Coordinator) Publish(_ context.Context, d *metadata.Delta, img *metadat
 		default:
 			return // history is being replayed, and there are no replicas yet
 		}
-		c.follow(img)
+		c.follow()
 		return
 	}
 	c.forgetTopics(d)
 	for i := range d.Topics {
 		t := &d.Topics[i]
 		if t.Old != nil && t.Old.Name == OffsetsTopic || t.New != nil && t.New.Name == OffsetsTopic {
-			c.follow(img)
+			c.follow()
 			return
 		}
 	}
@@ -129,11 +130,40 @@ func (c *Coordinator) forgetTopics(d *metadata.Delta) {
 	}
 }
 
-// follow makes the partitions those that an image gives to this broker.
-func (c *Coordinator) follow(img *metadata.Image) {
-	topic, _ := img.Topic(OffsetsTopic)
+// follow makes the partitions those that the newest image gives to this broker. What is not there yet is looked for again.
+func (c *Coordinator) follow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.followLocked() && !c.mu.looking {
+		c.mu.looking = true
+		c.running.Go(c.followAtLast)
+	}
+}
+
+// followAtLast follows until every partition is there: what keeps a replica from being opened may pass without a change of
+// this topic's metadata, and nobody else coordinates its groups meanwhile. The pauses are those of loadAtLast.
+func (c *Coordinator) followAtLast() {
+	for pause := firstLoadPause; ; pause = min(2*pause, mostLoadPause) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-c.ctx.Done():
+			timer.Stop()
+			return
+		}
+		c.mu.Lock()
+		complete := c.followLocked()
+		c.mu.looking = !complete
+		c.mu.Unlock()
+		if complete {
+			return
+		}
+	}
+}
+
+// followLocked tells whether all partitions that are to be here are. Once the coordinator is closed none is.
+func (c *Coordinator) followLocked() (complete bool) {
+	topic, _ := c.image.Load().Topic(OffsetsTopic)
 	for n, p := range c.mu.partitions {
 		if topic == nil || topic.ID != p.topicID || int(n) >= len(topic.Partitions) ||
 			topic.Partitions[n].Leader != c.o.NodeID || topic.Partitions[n].LeaderEpoch != p.epoch {
@@ -142,8 +172,9 @@ func (c *Coordinator) follow(img *metadata.Image) {
 		}
 	}
 	if topic == nil {
-		return
+		return true
 	}
+	complete = true
 	for i, state := range topic.Partitions {
 		n := int32(i)
 		if _, led := c.mu.partitions[n]; led || state.Leader != c.o.NodeID || c.ctx.Err() != nil {
@@ -151,11 +182,13 @@ func (c *Coordinator) follow(img *metadata.Image) {
 		}
 		r, err := c.o.Replicas.Partition(OffsetsTopic, n)
 		if err != nil {
-			c.log.Error("groups are unavailable: their partition is", "partition", n, "err", err)
+			c.log.Error("groups are unavailable: their partition is; it is looked for again", "partition", n, "err", err)
+			complete = false
 			continue
 		}
 		c.mu.partitions[n] = c.begin(n, topic.ID, state.LeaderEpoch, r)
 	}
+	return complete
 }
 
 // begin starts the goroutine of a partition.
