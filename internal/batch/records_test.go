@@ -398,3 +398,34 @@ func TestBuilderIsUsedAgain(t *testing.T) {
 		t.Errorf("codec 6: %v", err)
 	}
 }
+
+// A batch built in place is the same, however its header was patched when it was built before.
+func TestBuiltInPlaceIsTheSame(t *testing.T) {
+	for _, codec := range []Codec{None, Zstd} {
+		b := NewBuilder(BuilderOptions{Codec: codec})
+		if _, err := b.BuildInPlace(); !errors.Is(err, ErrEmpty) {
+			t.Errorf("an empty batch: %v", err)
+		}
+		for i := range 4 {
+			if i == 2 {
+				b.Reset()
+			}
+			b.Append(int64(100+i), []byte("key"), bytes.Repeat([]byte("value"), 50), nil)
+			want, err := b.Build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				made, err := b.BuildInPlace()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(made, want) {
+					t.Errorf("codec %d, %d: built in place\n%x\nand apart\n%x", codec, i, made, want)
+				}
+				made.Assign(77, 5)
+				made.SetProducer(1, 2, 3, true)
+			}
+		}
+	}
+}

@@ -224,7 +224,7 @@ func (p *partition) append(now time.Time) bool {
 // write appends the batch and lets its answers go. After an error nothing of it has been written, and
 // it is still there.
 func (p *partition) write(now time.Time) error {
-	b, err := p.builder.Build()
+	b, err := p.builder.BuildInPlace()
 	if err != nil {
 		return err
 	}
