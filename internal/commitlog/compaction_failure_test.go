@@ -134,6 +134,8 @@ func TestACompactionThatFailedIsTriedAgainLater(t *testing.T) {
 		o := testOptions(m)
 		o.Cleaner = c
 		d := mustOpen(t, o)
+		defer c.Close()
+		defer func() { _ = d.Close() }()
 		var logs []*Log
 		for i := range int32(2) {
 			l, err := d.Log(TopicPartition{"t", i}, [16]byte{byte(i + 1)}, keyedConfig())
@@ -170,10 +172,6 @@ func TestACompactionThatFailedIsTriedAgainLater(t *testing.T) {
 		if bad.Compacted() == 0 || len(keysOf(t, bad)) > 20 {
 			t.Fatalf("compacted up to %d once that was possible", bad.Compacted())
 		}
-		if err := d.Close(); err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
 	})
 }
 
