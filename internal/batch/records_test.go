@@ -81,8 +81,10 @@ func franzGoReads(t *testing.T, where string, b Batch, want []Record) {
 		t.Fatalf("%s: franz-go reads %d of %d records, error %v", where, len(partition.Records), len(want), partition.Err)
 	}
 	for i, got := range partition.Records {
-		as := Record{OffsetDelta: int32(got.Offset - b.BaseOffset()), TimestampDelta: got.Timestamp.UnixMilli() - b.BaseTimestamp(),
-			Key: got.Key, Value: got.Value}
+		as := Record{
+			OffsetDelta: int32(got.Offset - b.BaseOffset()), TimestampDelta: got.Timestamp.UnixMilli() - b.BaseTimestamp(),
+			Key: got.Key, Value: got.Value,
+		}
 		for _, h := range got.Headers {
 			as.Headers = append(as.Headers, Header{Key: []byte(h.Key), Value: h.Value})
 		}
