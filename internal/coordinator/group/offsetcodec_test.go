@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -80,55 +79,5 @@ func TestOffsetsAreEncodedAsKmsgDoes(t *testing.T) {
 		if _, ok := viewOffsetKey(w.records[0].Key); !ok {
 			t.Fatalf("seed %d: an ordinary key is left to kmsg: %x", seed, w.records[0].Key)
 		}
-	}
-}
-
-// What a Shard remembers of its records does not lie in memory that was given back.
-func TestRecycledRecordsAreForgotten(t *testing.T) {
-	topics := image{}
-	topics.add("t", 7, 8)
-	s := New(Defaults(), rand.NewPCG(1, 1))
-	began := time.UnixMilli(1_000_000)
-	s.Loaded(began)
-	token := Token(0)
-	handle := func(req kmsg.Request) []Reply {
-		token++
-		e := s.Handle(began, token, Client{ID: "c"}, topics, req)
-		for _, r := range e.Records {
-			if err := s.Replay(r, began); err != nil {
-				t.Fatal(err)
-			}
-		}
-		replies := e.Replies
-		s.Recycle(e)
-		return replies
-	}
-	join := kmsg.NewPtrJoinGroupRequest()
-	join.Version, join.Group, join.ProtocolType, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = 3, "g", "consumer", 10_000, 10_000
-	join.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: []byte("all of them")}}
-	handle(join)
-	at, _ := s.Deadline()
-	e := s.Tick(at, topics)
-	joined := e.Replies[0].Response.(*kmsg.JoinGroupResponse)
-	sync := kmsg.NewPtrSyncGroupRequest()
-	sync.Group, sync.Generation, sync.MemberID = "g", joined.Generation, joined.MemberID
-	sync.GroupAssignment = []kmsg.SyncGroupRequestGroupAssignment{{MemberID: joined.MemberID, MemberAssignment: []byte("these")}}
-	handle(sync)
-	stored := bytes.Clone(s.groups["g"].stored)
-	for i := range 20 {
-		commit := kmsg.NewPtrOffsetCommitRequest()
-		commit.Version, commit.Group, commit.Generation, commit.MemberID = 5, "g", joined.Generation, joined.MemberID
-		meta := strings.Repeat("x", i)
-		commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Partition: int32(i % 8), Offset: int64(i), Metadata: &meta}}}}
-		handle(commit)
-		if c := s.groups["g"].committed("t", int32(i%8)); c == nil || c.offset != int64(i) || c.metadata != meta {
-			t.Fatalf("commit %d stands as %+v", i, c)
-		}
-	}
-	if !bytes.Equal(stored, s.groups["g"].stored) {
-		t.Error("the group's own record has changed with the offsets")
-	}
-	if c := s.groups["g"].committed("t", 1); c.offset != 17 || c.metadata != strings.Repeat("x", 17) {
-		t.Errorf("partition 1 stands as %+v", c)
 	}
 }
