@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -108,20 +109,22 @@ func TestHousekeepingStopsAfterARefusal(t *testing.T) {
 			}
 			return n
 		}
-		writes := 0
+		var writes atomic.Int64
 		b.disk.SetFault(func(op disk.Op) error {
 			if op.Kind == disk.OpWrite && strings.Contains(op.Path, fmt.Sprint(OffsetsTopic, "-0/")) && strings.HasSuffix(op.Path, ".log") {
-				if writes++; writes == 2 {
+				if writes.Add(1) == 2 {
 					return syscall.ENOSPC
 				}
 			}
 			return nil
 		})
 		time.Sleep(110 * time.Second)
-		if n := left(); writes != 2 || n == 0 || n == groups {
-			t.Fatalf("%d writes, of which the second was refused; of %d offsets %d are left", writes, groups, n)
+		b.settle()
+		if n := left(); writes.Load() != 2 || n == 0 || n == groups {
+			t.Fatalf("%d writes, of which the second was refused; of %d offsets %d are left", writes.Load(), groups, n)
 		}
 		time.Sleep(100 * time.Second)
+		b.settle()
 		if n := left(); n != 0 {
 			t.Fatalf("%d offsets are left after the next check", n)
 		}
@@ -145,6 +148,7 @@ func TestPartitionThatIsNotThereIsLookedForAgain(t *testing.T) {
 		missing.Directories = [][]byte{metadata.UUID{99}.Bytes()}
 		b.commit(missing)
 		time.Sleep(10 * time.Minute)
+		b.settle()
 		if n := strings.Count(b.logged.String(), "it is looked for again"); n < 10 || n > 20 || slices.Contains(b.Led(), 1) {
 			t.Fatalf("looked for %d times in ten minutes; led are %v", n, b.Led())
 		}
@@ -162,6 +166,7 @@ func TestPartitionThatIsNotThereIsLookedForAgain(t *testing.T) {
 		}
 		before := b.logged.Len()
 		time.Sleep(10 * mostLoadPause)
+		b.settle()
 		if b.logged.Len() != before {
 			t.Fatalf("it is looked for although it is there: %s", b.logged.String()[before:])
 		}
