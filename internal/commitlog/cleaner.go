@@ -72,9 +72,9 @@ type Cleaner struct {
 		options CleanerOptions
 		dirs    map[*Dir]bool
 		busy    map[*Log]*cleanRun
-		failed  map[*Log]bool // their last compaction did: their turn comes after all others'
-		running int           // workers
-		changed chan struct{} // closed and replaced when workers should look again
+		failed  map[*Log]time.Time // their last compaction did: until then their turn comes after all others'
+		running int                // workers
+		changed chan struct{}      // closed and replaced when workers should look again
 		closed  bool
 	}
 }
@@ -89,7 +89,7 @@ type cleanRun struct {
 func NewCleaner(o CleanerOptions) *Cleaner {
 	c := &Cleaner{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.mu.dirs, c.mu.busy, c.mu.failed = map[*Dir]bool{}, map[*Log]*cleanRun{}, map[*Log]bool{}
+	c.mu.dirs, c.mu.busy, c.mu.failed = map[*Dir]bool{}, map[*Log]*cleanRun{}, map[*Log]time.Time{}
 	c.mu.changed = make(chan struct{})
 	c.Reconfigure(o)
 	return c
@@ -150,7 +150,6 @@ func (c *Cleaner) remove(d *Dir) {
 	}
 	c.mu.Lock()
 	delete(c.mu.dirs, d)
-	maps.DeleteFunc(c.mu.failed, func(l *Log, _ bool) bool { return l.dir == d })
 	var runs []*cleanRun
 	for l, r := range c.mu.busy {
 		if l.dir == d {
@@ -162,6 +161,9 @@ func (c *Cleaner) remove(d *Dir) {
 	for _, r := range runs {
 		<-r.done
 	}
+	c.mu.Lock()
+	maps.DeleteFunc(c.mu.failed, func(l *Log, _ time.Time) bool { return l.dir == d })
+	c.mu.Unlock()
 }
 
 // abort ends the compaction of a log that is about to be cut, if there is one. It does not wait: whoever changes the log
@@ -185,25 +187,32 @@ func (c *Cleaner) end(l *Log) {
 		<-r.done
 	}
 	if c != nil {
-		c.setFailed(l, false)
+		c.succeeded(l)
 	}
 }
 
-// setFailed notes how a log's last compaction went.
-func (c *Cleaner) setFailed(l *Log, failed bool) {
+// lastForRests is for how many rests of the cleaner a log whose compaction failed comes after all others. Then it has its
+// turn once more: where others are always due it must not be put off for ever.
+const lastForRests = 10
+
+func (c *Cleaner) hasFailed(l *Log, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if failed {
-		c.mu.failed[l] = true
-	} else {
-		delete(c.mu.failed, l)
+	return now.Before(c.mu.failed[l])
+}
+
+func (c *Cleaner) failedNow(l *Log) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := &c.mu.options; c.mu.dirs[l.dir] {
+		c.mu.failed[l] = o.Now().Add(lastForRests * o.Backoff)
 	}
 }
 
-func (c *Cleaner) hasFailed(l *Log) bool {
+func (c *Cleaner) succeeded(l *Log) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.mu.failed[l]
+	delete(c.mu.failed, l)
 }
 
 // work compacts one log after the other.
@@ -232,7 +241,7 @@ func (c *Cleaner) work() {
 
 // next compacts the log that needs it most. False when there was none, or when it failed.
 func (c *Cleaner) next(o *CleanerOptions) bool {
-	now := o.Now().UnixMilli()
+	now := o.Now()
 	l, r := c.choose(now)
 	if l == nil {
 		return false
@@ -245,7 +254,7 @@ func (c *Cleaner) next(o *CleanerOptions) bool {
 		close(r.done)
 	}()
 	// Looked at again, now that it is this worker's alone: another may have compacted it since it was chosen.
-	d, err := l.dirt(now)
+	d, err := l.dirt(now.UnixMilli())
 	if err != nil {
 		c.giveUp(l, err)
 		return false
@@ -263,8 +272,9 @@ type run struct {
 }
 
 // choose finds the log with the largest share of dirty bytes among those that are due, and marks it as being compacted. One
-// whose last compaction failed comes after all others, or it would keep them from ever being compacted.
-func (c *Cleaner) choose(nowMs int64) (*Log, run) {
+// whose last compaction failed comes after all others for a while, or it would keep them from ever being compacted.
+func (c *Cleaner) choose(now time.Time) (*Log, run) {
+	nowMs := now.UnixMilli()
 	c.mu.Lock()
 	dirs := make([]*Dir, 0, len(c.mu.dirs))
 	for d := range c.mu.dirs {
@@ -288,7 +298,7 @@ func (c *Cleaner) choose(nowMs int64) (*Log, run) {
 				continue
 			}
 			due++
-			again := c.hasFailed(l)
+			again := c.hasFailed(l, now)
 			better := found.ratio() > most.ratio()
 			switch {
 			case best == nil:
@@ -339,11 +349,10 @@ func (c *Cleaner) clean(ctx context.Context, l *Log, d dirt, o *CleanerOptions) 
 	c.stats.Nanoseconds.Add(int64(took))
 	if err != nil {
 		c.stats.Failures.Add(1)
-		c.setFailed(l, true)
 		c.giveUp(l, err)
 		return false
 	}
-	c.setFailed(l, false)
+	c.succeeded(l)
 	l.lastCompaction.Store(&Compaction{From: d.from, To: l.cleanedTo.Load(), DirtyRatio: d.ratio(), Took: took, Stats: stats})
 	o.Logger.Info("log compacted", "log", l.id.String(), "from", d.from, "to", l.cleanedTo.Load(), "dirtyRatio", fmt.Sprintf("%.2f", d.ratio()),
 		"took", took.Round(time.Millisecond).String(), "indexed", stats.IndexedRecords, "read", stats.RecordsRead, "kept", stats.RecordsKept,
@@ -360,9 +369,11 @@ func (c *Cleaner) giveUp(l *Log, err error) {
 		errors.Is(err, ErrOffline), l.usable() != nil:
 		return
 	case errors.Is(err, ErrNoSpace):
+		c.failedNow(l)
 		c.logger().Warn("no space to compact a log", "log", l.id.String(), "error", err)
 		return
 	case !errors.As(err, &damage):
+		c.failedNow(l)
 		c.logger().Error("a log could not be compacted; it is tried again", "log", l.id.String(), "path", l.path, "error", err)
 		return
 	}

@@ -59,6 +59,9 @@ func newFlusher(d *Dir) *flusher { return &flusher{dir: d, wake: make(chan struc
 // schedule puts the log into the next round. It does not wait.
 func (f *flusher) schedule(l *Log) {
 	if l.scheduled.Swap(true) {
+		if l.patient.Load() {
+			f.signal() // somebody now waits who is not
+		}
 		return
 	}
 	f.mu.Lock()
@@ -72,10 +75,10 @@ func (f *flusher) scheduleOwn(l *Log) {
 	if l.scheduled.Swap(true) {
 		return
 	}
-	now := f.dir.now()
+	l.patient.Store(true)
 	f.mu.Lock()
 	f.mu.dirty = append(f.mu.dirty, l)
-	enough := f.mu.own.add(l, now, f.signal)
+	enough := f.mu.own.add(l, f.dir.now(), f.signal)
 	f.mu.Unlock()
 	if enough {
 		f.signal()
@@ -165,6 +168,7 @@ func (f *flusher) collect(logs []*Log) {
 	for _, l := range logs {
 		// In this order: an append after the first line schedules the log again; one before it is seen by the second. A
 		// segment is marked, and a directory, before the end moves on.
+		l.patient.Store(false)
 		l.scheduled.Store(false)
 		if l.closed.Load() {
 			continue

@@ -148,6 +148,7 @@ type Log struct {
 	epochs   epochs
 
 	scheduled    atomic.Bool // waits for the flusher
+	patient      atomic.Bool // waits for others before that
 	gathered     uint64      // the flusher's: see gathering
 	lazy         atomic.Bool // waits for flush.ms
 	closed       atomic.Bool

@@ -59,6 +59,7 @@ type Coordinator struct {
 		partitions map[int32]*partition
 		looking    bool // followAtLast runs
 	}
+	lookSoon chan struct{} // one slot: followAtLast is to look as if it had just begun
 }
 
 // New returns a Coordinator that leads nothing yet. ctx bounds its life, like Close.
@@ -72,7 +73,7 @@ func New(ctx context.Context, o Options) *Coordinator {
 		stats:  newStats(o.Metrics),
 	}
 	c.image.Store(metadata.Empty())
-	c.mu.partitions = map[int32]*partition{}
+	c.mu.partitions, c.lookSoon = map[int32]*partition{}, make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.showGroups(o.Metrics)
 	return c
@@ -134,7 +135,14 @@ func (c *Coordinator) forgetTopics(d *metadata.Delta) {
 func (c *Coordinator) follow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.followLocked() && !c.mu.looking {
+	switch {
+	case c.followLocked():
+	case c.mu.looking:
+		select {
+		case c.lookSoon <- struct{}{}: // what is missing now may be new
+		default:
+		}
+	default:
 		c.mu.looking = true
 		c.running.Go(c.followAtLast)
 	}
@@ -147,6 +155,10 @@ func (c *Coordinator) followAtLast() {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
+		case <-c.lookSoon:
+			timer.Stop()
+			pause = firstLoadPause / 2 // and firstLoadPause next
+			continue
 		case <-c.ctx.Done():
 			timer.Stop()
 			return

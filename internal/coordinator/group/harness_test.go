@@ -95,14 +95,19 @@ func keep(s *Shard, e Effects) []Record {
 		records[i] = Record{bytes.Clone(r.Key), bytes.Clone(r.Value)}
 	}
 	for _, r := range e.Records {
-		for _, b := range [][]byte{r.Key, r.Value} {
-			for i := range b {
-				b[i] = '!'
-			}
-		}
+		scribble(r)
 	}
 	s.Recycle(e)
 	return records
+}
+
+// scribble overwrites a record's memory, which its owner uses again.
+func scribble(r Record) {
+	for _, b := range [][]byte{r.Key, r.Value} {
+		for i := range b {
+			b[i] = '!'
+		}
+	}
 }
 
 func (b *bench) deliver(r Reply) {
@@ -209,9 +214,11 @@ func (b *bench) reload() {
 	b.t.Helper()
 	s := New(b.s.config, rand.NewPCG(uint64(b.next), 3))
 	for _, r := range b.log {
+		r = Record{bytes.Clone(r.Key), bytes.Clone(r.Value)}
 		if err := s.Replay(r, b.now); err != nil {
 			b.t.Fatalf("replay: %v", err)
 		}
+		scribble(r)
 	}
 	s.Loaded(b.now)
 	b.s, b.batch, b.held = s, nil, nil

@@ -15,6 +15,7 @@ import (
 const (
 	topicIDTag   = 0
 	topicIDBytes = 16
+	varintBytes  = 5 // the most that a length takes
 )
 
 // appendOffsetValue writes a committed offset as Apache Kafka 4.3.1 does.
@@ -48,7 +49,7 @@ func viewOffsetValue(value []byte) (v kmsg.OffsetCommitValue, ok bool) {
 	}
 	n, width := binary.Uvarint(value[fixed:])
 	rest := value[fixed+max(width, 0):]
-	if width <= 0 || n == 0 || n-1 > uint64(len(rest)) || uint64(len(rest))-(n-1) < 8+1 {
+	if width <= 0 || width > varintBytes || n == 0 || n-1 > uint64(len(rest)) || uint64(len(rest))-(n-1) < 8+1 {
 		return v, false
 	}
 	v.Version = offsetValueVersion

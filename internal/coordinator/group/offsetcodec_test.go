@@ -73,6 +73,12 @@ func TestOffsetsAreEncodedAsKmsgDoes(t *testing.T) {
 				}
 			}
 		}
+		if c.expires == never && c.metadata == "" {
+			long := append(append(bytes.Clone(value[:14]), 0x81, 0x80, 0x80, 0x80, 0x80, 0), value[15:]...)
+			if v, ok := viewOffsetValue(long); ok {
+				t.Fatalf("seed %d: a length of six bytes is read: %+v", seed, v)
+			}
+		}
 		if _, ok := viewOffsetValue(value); ok != (c.expires == never) {
 			t.Fatalf("seed %d: an ordinary value is left to kmsg: %x", seed, value)
 		}

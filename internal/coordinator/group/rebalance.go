@@ -31,7 +31,7 @@ func (s *Shard) prepareRebalance(g *group) {
 	if first {
 		wait, longest := s.config.GroupInitialRebalanceDelay, g.rebalanceTimeout()
 		if wait == 0 {
-			wait, longest = togetherWithin, togetherAtMost
+			wait, longest = togetherWithin, min(togetherAtMost, longest)
 		}
 		g.delay = initialDelay{current: wait, remaining: max(longest-wait, 0)}
 		s.setJoinTimer(g, wait)

@@ -134,7 +134,8 @@ func (s *Shard) take() Effects {
 	return out
 }
 
-// recycledBytes is the most memory of an event's records that is kept for the next event.
+// recycledBytes is the most memory of an event's keys and values that is kept for the next event, beside that of the list
+// of its records.
 const recycledBytes = 64 << 10
 
 // Recycle gives the memory of the event's Records back, after which nobody may look at them.
