@@ -175,6 +175,50 @@ func TestACompactionThatFailedIsTriedAgainLater(t *testing.T) {
 	})
 }
 
+// TestALogWhoseCompactionFailedIsNotPutOffForEver: where others are always due it comes last, but only for a while; and one
+// that was merely overtaken does not.
+func TestALogWhoseCompactionFailedIsNotPutOffForEver(t *testing.T) {
+	o, _ := withLog(testOptions(disk.NewMem()))
+	c := NewCleaner(CleanerOptions{Threads: 1, Backoff: time.Hour, Logger: o.Logger, Now: func() time.Time { return time.UnixMilli(testNow) }})
+	defer c.Close()
+	d := mustOpen(t, o)
+	defer func() { _ = d.Close() }()
+	dirty := mustLog(t, d, keyedConfig())
+	other, err := d.Log(TopicPartition{"other", 0}, [16]byte{7}, keyedConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fillKeys(t, other, 40, 10)
+	mustCompact(t, other, time.UnixMilli(testNow))
+	fillKeys(t, other, 30, 10)
+	fillKeys(t, dirty, 60, 10)
+	c.mu.dirs[d] = true // without its workers, which would compact them
+	chosen := func(after time.Duration, want *Log) {
+		t.Helper()
+		l, r := c.choose(time.UnixMilli(testNow).Add(after))
+		if l != want {
+			t.Fatalf("after %v %v is chosen", after, l.ID())
+		}
+		r.cancel()
+		delete(c.mu.busy, l)
+	}
+	chosen(0, dirty)
+	c.giveUp(dirty, fmt.Errorf("cut meanwhile: %w", errOvertaken))
+	chosen(0, dirty)
+	c.giveUp(dirty, errors.New("a bad day"))
+	chosen(0, other)
+	chosen(lastForRests*time.Hour-1, other)
+	chosen(lastForRests*time.Hour, dirty)
+	c.giveUp(dirty, fmt.Errorf("write: %w", ErrNoSpace))
+	chosen(0, other)
+	c.succeeded(dirty)
+	chosen(0, dirty)
+	c.giveUp(dirty, errors.New("another"))
+	if c.remove(d); len(c.mu.failed) > 0 {
+		t.Error("a directory that is closed is remembered")
+	}
+}
+
 // TestACompactionThatOutgrowsASegmentLeavesTheLogAsItWas: batches that lost records may be longer than before. What is then
 // superseded must not stay below what counts as compacted, so nothing counts as that.
 func TestACompactionThatOutgrowsASegmentLeavesTheLogAsItWas(t *testing.T) {
