@@ -21,8 +21,9 @@ type epochs struct {
 	entries []epochStart
 }
 
-// assign notes that epoch begins at start and tells whether that changed anything. What contradicts it at the end goes:
-// the newer leader is right.
+// assign notes that epoch has a record at start, and tells whether that changed anything. What contradicts it at the end
+// goes: the newer leader is right. An epoch that is known to have begun before did so: recovery reads records of earlier
+// epochs again.
 func (e *epochs) assign(epoch int32, start int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -33,10 +34,13 @@ func (e *epochs) assign(epoch int32, start int64) bool {
 	if n > 0 && e.entries[n-1].epoch == epoch && e.entries[n-1].start <= start {
 		return false
 	}
-	for n > 0 && (e.entries[n-1].epoch >= epoch || e.entries[n-1].start >= start) {
+	for n > 0 && (e.entries[n-1].epoch > epoch || e.entries[n-1].start >= start) {
 		n--
 	}
-	e.entries = append(e.entries[:n:n], epochStart{epoch, start})
+	e.entries = e.entries[:n:n]
+	if n == 0 || e.entries[n-1].epoch < epoch {
+		e.entries = append(e.entries, epochStart{epoch, start})
+	}
 	return true
 }
 

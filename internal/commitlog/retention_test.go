@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -388,4 +389,44 @@ func TestEpochsAnswerAsKafkaDoes(t *testing.T) {
 		t.Fatalf("%q", data)
 	}
 	_ = d.Close()
+}
+
+// TestEpochsAreThoseOfTheRecordsHoweverOftenTheseAreRead: recovery notes the epochs of the records from somewhere on again.
+func TestEpochsAreThoseOfTheRecordsHoweverOftenTheseAreRead(t *testing.T) {
+	for seed := range uint64(500) {
+		dice := rand.New(rand.NewPCG(seed, 3))
+		var records []epochStart
+		var e epochs
+		epoch := int32(dice.IntN(3))
+		for offset := range int64(1 + dice.IntN(30)) {
+			if dice.IntN(4) == 0 {
+				epoch += 1 + int32(dice.IntN(3))
+			}
+			records = append(records, epochStart{epoch, offset})
+			e.assign(epoch, offset)
+		}
+		var want []epochStart
+		for _, r := range records {
+			if len(want) == 0 || want[len(want)-1].epoch != r.epoch {
+				want = append(want, r)
+			}
+		}
+		for range 3 {
+			from := dice.IntN(len(records))
+			for _, r := range records[from:] {
+				e.assign(r.epoch, r.start)
+			}
+			if got := e.all(); !slices.Equal(got, want) {
+				t.Fatalf("seed %d: %v once the records from %d on were read again, want %v", seed, got, from, want)
+			}
+		}
+		// A newer leader has written over the end.
+		from := dice.IntN(len(records))
+		e.assign(epoch+1, int64(from))
+		for _, r := range e.all() {
+			if r.epoch <= epoch && r.start >= int64(from) {
+				t.Fatalf("seed %d: %v is left although epoch %d began at %d", seed, r, epoch+1, from)
+			}
+		}
+	}
 }
