@@ -37,26 +37,8 @@ func (w *wire) close() { _ = w.conn.Close() }
 // ask sends a request whose version is set and reads its answer.
 func ask[R kmsg.Response](ctx context.Context, w *wire, req kmsg.Request) (R, error) {
 	var none R
-	stop := context.AfterFunc(ctx, w.close)
-	defer stop()
-	w.last++
-	w.out = w.format.AppendRequest(w.out[:0], req, w.last)
-	if _, err := w.conn.Write(w.out); err != nil {
-		return none, err
-	}
-	var head [8]byte
-	if _, err := io.ReadFull(w.in, head[:]); err != nil {
-		return none, err
-	}
-	if id := int32(binary.BigEndian.Uint32(head[4:])); id != w.last {
-		return none, fmt.Errorf("answer %d to request %d", id, w.last)
-	}
-	n := int(binary.BigEndian.Uint32(head[:4])) - 4
-	if cap(w.reply) < n {
-		w.reply = make([]byte, n)
-	}
-	w.reply = w.reply[:n]
-	if _, err := io.ReadFull(w.in, w.reply); err != nil {
+	w.out = w.format.AppendRequest(w.out[:0], req, 0)
+	if err := w.exchange(ctx, w.out); err != nil {
 		return none, err
 	}
 	resp := req.ResponseKind()
@@ -69,6 +51,31 @@ func ask[R kmsg.Response](ctx context.Context, w *wire, req kmsg.Request) (R, er
 		return none, fmt.Errorf("%s: %w", kmsg.NameForKey(req.Key()), err)
 	}
 	return resp.(R), nil
+}
+
+// exchange numbers a request's frame, sends it, and reads the answer into reply, without its correlation id.
+func (w *wire) exchange(ctx context.Context, frame []byte) error {
+	stop := context.AfterFunc(ctx, w.close)
+	defer stop()
+	w.last++
+	binary.BigEndian.PutUint32(frame[8:], uint32(w.last))
+	if _, err := w.conn.Write(frame); err != nil {
+		return err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(w.in, head[:]); err != nil {
+		return err
+	}
+	if id := int32(binary.BigEndian.Uint32(head[4:])); id != w.last {
+		return fmt.Errorf("answer %d to request %d", id, w.last)
+	}
+	n := int(binary.BigEndian.Uint32(head[:4])) - 4
+	if cap(w.reply) < n {
+		w.reply = make([]byte, n)
+	}
+	w.reply = w.reply[:n]
+	_, err := io.ReadFull(w.in, w.reply)
+	return err
 }
 
 // member is one of many in a group, as a client's consumer is: it joins, takes what the leader gives it, and learns from

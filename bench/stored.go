@@ -98,7 +98,7 @@ func (b *broker) everyGroup(ctx context.Context, do func(context.Context, *commi
 		}
 		defer w.close()
 		for i := next.Add(1) - 1; i < restartGroups; i = next.Add(1) - 1 {
-			if err := do(ctx, &committer{w, commitRequest(restartGroup(int(i)), "consumed")}); err != nil {
+			if err := do(ctx, newCommitter(w, restartGroup(int(i)), "consumed")); err != nil {
 				return err
 			}
 		}

@@ -141,25 +141,40 @@ func syncSend(ctx context.Context, v variant, topic string, senders, size int, d
 	return sample{"rate": n / elapsed, "cpu": cpu / n * 1e6, "p50": quantile(all, .5), "p99": quantile(all, .99)}, failed.err()
 }
 
-// latency produces at a fixed rate over all partitions in turn, and takes the time from the instant
-// at which a record was due to its acknowledgement and to a consumer's hand. The first two
-// seconds are not counted: connections and code warm up in them.
-func latency(ctx context.Context, v variant, topic string, partitions, rate, size int, d time.Duration) (sample, error) {
+// latency produces at a fixed rate to one partition, and takes the time from the instant at which a record was due to its
+// acknowledgement and to a consumer's hand. The first two seconds are not counted: connections and code warm up in them.
+func latency(ctx context.Context, v variant, topic string, rate, size int, d time.Duration) (sample, error) {
 	cons, err := v.broker.client(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(500*time.Millisecond))
 	if err != nil {
 		return nil, err
 	}
 	defer cons.Close()
+	const warm = 2 * time.Second
+	total, skipped := int((warm+d).Seconds()*float64(rate)), int(warm.Seconds()*float64(rate))
+	ends := make(chan []int64, 1)
+	go func() { ends <- receive(ctx, cons, total, skipped) }()
+	s, err := ackLatency(ctx, v, topic, 1, rate, size, warm, d)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case received := <-ends:
+		s["end p50"], s["end p99"] = quantile(received, .5), quantile(received, .99)
+		return s, nil
+	case <-time.After(20 * time.Second):
+		return nil, fmt.Errorf("the consumer did not see %d records", total)
+	}
+}
+
+// ackLatency sends records when they are due, over all partitions in turn, and takes the time from when each was due to its
+// acknowledgement, after a time to warm up.
+func ackLatency(ctx context.Context, v variant, topic string, partitions, rate, size int, warm, d time.Duration) (sample, error) {
 	prod, err := v.broker.client(append(producerOpts(topic, "none"), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
 		return nil, err
 	}
 	defer prod.Close()
-	const warm = 2 * time.Second
 	total, skipped := int((warm+d).Seconds()*float64(rate)), int(warm.Seconds()*float64(rate))
-	ends := make(chan []int64, 1)
-	go func() { ends <- receive(ctx, cons, total, skipped) }()
-
 	var failed failures
 	var mu sync.Mutex
 	acks := make([]int64, 0, total-skipped)
@@ -184,15 +199,8 @@ func latency(ctx context.Context, v variant, topic string, partitions, rate, siz
 		return nil, err
 	}
 	cpu = v.broker.cpuSeconds() - cpu
-	var received []int64
-	select {
-	case received = <-ends:
-	case <-time.After(20 * time.Second):
-		return nil, fmt.Errorf("the consumer did not see %d records", total)
-	}
 	return sample{
-		"ack p50": quantile(acks, .5), "ack p99": quantile(acks, .99), "end p50": quantile(received, .5), "end p99": quantile(received, .99),
-		"cpu": cpu / float64(total-skipped) * 1e6,
+		"ack p50": quantile(acks, .5), "ack p99": quantile(acks, .99), "cpu": cpu / float64(total-skipped) * 1e6,
 	}, failed.err()
 }
 

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -235,6 +236,18 @@ func (k *Consumer) Assignment() []TopicPartition {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.SortedFunc(maps.Keys(k.mu.cursors), compareTP)
+}
+
+// reads tells whether all these partitions are read.
+func (k *Consumer) reads(partitions iter.Seq[TopicPartition]) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for tp := range partitions {
+		if k.mu.cursors[tp] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // Position gives the offset that Poll returns next of a partition; false where it is not assigned

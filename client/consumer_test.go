@@ -139,9 +139,14 @@ func TestStartPositions(t *testing.T) {
 			at    Position
 			first int64
 		}{
-			{Earliest, 2}, {AtOffset(7), 7}, {AtTime(time.UnixMilli(1005)), 5}, {AtTime(time.UnixMilli(0)), 2},
-			{Latest, 10}, {AtTime(time.UnixMilli(9999)), 10},
-			{AtOffset(0), 2}, {AtOffset(99), 2}, // out of range: reset to the earliest
+			{Earliest, 2},
+			{AtOffset(7), 7},
+			{AtTime(time.UnixMilli(1005)), 5},
+			{AtTime(time.UnixMilli(0)), 2},
+			{Latest, 10},
+			{AtTime(time.UnixMilli(9999)), 10},
+			{AtOffset(0), 2},
+			{AtOffset(99), 2}, // out of range: reset to the earliest
 		} {
 			if c.first == 10 {
 				continue

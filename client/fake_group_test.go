@@ -108,7 +108,7 @@ func (g *fakeGroups) findLocked(r *kmsg.FindCoordinatorRequest, i interference) 
 	for _, key := range r.CoordinatorKeys {
 		c := kmsg.NewFindCoordinatorResponseCoordinator()
 		c.Key, c.NodeID, c.Port, c.ErrorCode = key, g.node, 9092, i.code
-		c.Host = "n" + string(rune('0'+g.node))
+		c.Host = "n" + string('0'+g.node)
 		resp.Coordinators = append(resp.Coordinators, c)
 	}
 	return resp

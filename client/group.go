@@ -55,9 +55,9 @@ type GroupConsumer struct {
 		timer    *time.Timer
 		changed  chan struct{} // closed and replaced whenever the machine has moved
 
-		resolving  bool      // committed offsets are being asked for
-		looking    bool      // metadata will be asked for again
-		autoCommit time.Time // when the next automatic commit is due
+		resolving  bool        // committed offsets are being asked for
+		looking    *time.Timer // after which metadata is asked for again; nil while it need not be
+		autoCommit time.Time   // when the next automatic commit is due
 	}
 }
 
@@ -322,8 +322,10 @@ func (g *GroupConsumer) Close(ctx context.Context) error {
 	err := g.depart(ctx)
 	g.mu.Lock()
 	g.mu.ended = true
-	if g.mu.timer != nil {
-		g.mu.timer.Stop()
+	for _, timer := range []*time.Timer{g.mu.timer, g.mu.looking} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	g.mu.Unlock()
 	g.c.meta.Unregister(g.user)

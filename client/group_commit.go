@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -32,49 +33,61 @@ func InEpoch(n int32) LeaderEpoch { return LeaderEpoch{max(n, -1) + 1} }
 // Get gives the epoch, and whether there is one.
 func (e LeaderEpoch) Get() (epoch int32, known bool) { return e.plusOne - 1, e.plusOne > 0 }
 
-// commitQueue lets commits go out one after another, so that an older one never overwrites a newer.
+// commitQueue lets commits go out one after another, so that an older one never overwrites a newer. Whoever gives up
+// while it waits only steps out of the queue: those behind it still wait for those that were before it.
 type commitQueue struct {
-	mu    sync.Mutex
-	last  chan struct{} // closed when the latest in the queue is done
-	count int
+	mu     sync.Mutex
+	places []*place // the first one's turn it is
+}
+
+// place is one commit's in the queue.
+type place struct {
+	turn chan struct{} // closed when it is the first
 }
 
 // maxQueuedCommits bounds the commits that wait. CommitAsync then fails with ErrTooManyCommits.
 const maxQueuedCommits = 1000
 
-// enter takes a place in the queue: wait for ahead (nil: nobody), then do, then leave.
-func (q *commitQueue) enter(limit int) (ahead <-chan struct{}, leave func(), err error) {
+// enter takes a place in the queue: await its turn, then commit, then leave.
+func (q *commitQueue) enter(limit int) (*place, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.count >= limit {
-		return nil, nil, ErrTooManyCommits
+	if len(q.places) >= limit {
+		return nil, ErrTooManyCommits
 	}
-	ahead = q.last
-	mine := make(chan struct{})
-	q.last = mine
-	q.count++
-	return ahead, func() {
-		q.mu.Lock()
-		q.count--
-		q.mu.Unlock()
-		close(mine)
-	}, nil
+	p := &place{turn: make(chan struct{})}
+	q.places = append(q.places, p)
+	if len(q.places) == 1 {
+		close(p.turn)
+	}
+	return p, nil
+}
+
+// leave gives a place up, after the commit or instead of it.
+func (q *commitQueue) leave(p *place) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	at := slices.Index(q.places, p)
+	q.places = slices.Delete(q.places, at, at+1)
+	if at == 0 && len(q.places) > 0 {
+		close(q.places[0].turn)
+	}
 }
 
 // await waits until what is in the queue now is done.
 func (q *commitQueue) await(ctx context.Context) error {
-	q.mu.Lock()
-	last := q.last
-	q.mu.Unlock()
-	return awaitDone(ctx, last)
+	p, err := q.enter(math.MaxInt)
+	if err != nil {
+		return err
+	}
+	defer q.leave(p)
+	return p.await(ctx)
 }
 
-func awaitDone(ctx context.Context, done <-chan struct{}) error {
-	if done == nil {
-		return nil
-	}
+// await waits for the place's turn.
+func (p *place) await(ctx context.Context) error {
 	select {
-	case <-done:
+	case <-p.turn:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -122,19 +135,19 @@ func (g *GroupConsumer) CommitAsync(offsets map[TopicPartition]OffsetAndMetadata
 			done(offsets, err)
 		}
 	}
-	ahead, leave, err := g.commits.enter(maxQueuedCommits)
+	p, err := g.commits.enter(maxQueuedCommits)
 	run := func() {
 		if err == nil {
-			if err = awaitDone(g.ctx, ahead); err == nil {
+			if err = p.await(g.ctx); err == nil {
 				err = g.commitOnce(g.ctx, offsets)
 			}
-			leave()
+			g.commits.leave(p)
 		}
 		finish(err)
 	}
 	if !g.goRun(run) {
-		if leave != nil {
-			leave()
+		if err == nil {
+			g.commits.leave(p)
 		}
 		finish(ErrClosed)
 	}
@@ -211,12 +224,12 @@ func (g *GroupConsumer) commit(ctx context.Context, offsets map[TopicPartition]O
 	if len(offsets) == 0 {
 		return nil
 	}
-	ahead, leave, err := g.commits.enter(2 * maxQueuedCommits)
+	p, err := g.commits.enter(2 * maxQueuedCommits)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	if err := awaitDone(ctx, ahead); err != nil {
+	defer g.commits.leave(p)
+	if err := p.await(ctx); err != nil {
 		return err
 	}
 	for failures := 1; ; failures++ {
@@ -244,11 +257,8 @@ func (g *GroupConsumer) pause(ctx context.Context, failures int) error {
 func (g *GroupConsumer) mayCommitAgain(offsets map[TopicPartition]OffsetAndMetadata, err error) bool {
 	switch {
 	case errors.Is(err, ErrRebalanceInProgress), errors.Is(err, ErrIllegalGeneration):
-		assigned := g.Assignment()
-		for tp := range offsets {
-			if !slices.Contains(assigned, tp) {
-				return false
-			}
+		if !g.k.reads(maps.Keys(offsets)) {
+			return false
 		}
 		g.mu.Lock()
 		defer g.mu.Unlock()

@@ -220,15 +220,17 @@ func (g *GroupConsumer) lookOutLocked(s *cluster.Snapshot) {
 		t := s.Topics[name]
 		return t == nil || t.Err != nil
 	})
-	if !missing || g.mu.looking {
+	if !missing || g.mu.looking != nil {
 		return
 	}
-	g.mu.looking = true
-	time.AfterFunc(g.c.cfg.RetryBackoff.Most, func() {
+	g.mu.looking = time.AfterFunc(g.c.cfg.RetryBackoff.Most, func() {
 		g.mu.Lock()
-		g.mu.looking = false
+		g.mu.looking = nil
+		ended := g.mu.ended
 		g.mu.Unlock()
-		g.c.meta.Update()
+		if !ended {
+			g.c.meta.Update()
+		}
 	})
 }
 

@@ -150,13 +150,14 @@ func (g *GroupConsumer) resolveCommitted() {
 	g.mu.Unlock()
 }
 
-func (g *GroupConsumer) unresolved() []TopicPartition {
+// unresolved gives the cursors of partitions that wait to hear where they begin.
+func (g *GroupConsumer) unresolved() []*cursor {
 	g.k.mu.Lock()
 	defer g.k.mu.Unlock()
-	var out []TopicPartition
-	for tp, cur := range g.k.mu.cursors {
+	var out []*cursor
+	for _, cur := range g.k.mu.cursors {
 		if cur.start.kind == positionCommitted && !cur.stopped {
-			out = append(out, tp)
+			out = append(out, cur)
 		}
 	}
 	return out
@@ -165,13 +166,17 @@ func (g *GroupConsumer) unresolved() []TopicPartition {
 func (g *GroupConsumer) resolve() {
 	for {
 		g.mu.Lock()
-		partitions := g.unresolved()
-		if len(partitions) == 0 || g.ctx.Err() != nil {
+		cursors := g.unresolved()
+		if len(cursors) == 0 || g.ctx.Err() != nil {
 			g.mu.resolving = false
 			g.mu.Unlock()
 			return
 		}
 		g.mu.Unlock()
+		partitions := make([]TopicPartition, len(cursors))
+		for i, cur := range cursors {
+			partitions[i] = cur.tp
+		}
 		// A limit, so that partitions which are no longer ours, or have come, are looked at again.
 		ctx, cancel := context.WithTimeout(g.ctx, g.c.cfg.RequestTimeout)
 		offsets, err := g.fetchCommitted(ctx, partitions)
@@ -180,21 +185,22 @@ func (g *GroupConsumer) resolve() {
 		if err != nil && timedOut {
 			continue
 		}
-		g.begin(partitions, offsets, err)
+		g.begin(cursors, offsets, err)
 	}
 }
 
 // begin lets partitions be read from what the group has committed, or from where it is to begin
 // otherwise.
-func (g *GroupConsumer) begin(partitions []TopicPartition, offsets map[TopicPartition]OffsetAndMetadata, err error) {
+func (g *GroupConsumer) begin(cursors []*cursor, offsets map[TopicPartition]OffsetAndMetadata, err error) {
 	k := g.k
 	k.mu.Lock()
-	for _, tp := range partitions {
-		cur := k.mu.cursors[tp]
-		if cur == nil || cur.start.kind != positionCommitted {
-			continue // given up, or somebody has sought
+	for _, cur := range cursors {
+		// Given up, stopped, or somebody has sought. What has come back since it was asked about has another cursor,
+		// and may have been read and committed by others in between: it is asked about again.
+		if cur.dropped || cur.stopped {
+			continue
 		}
-		o, found := offsets[tp]
+		o, found := offsets[cur.tp]
 		switch {
 		case found:
 			cur.start, cur.next, cur.position, cur.committed = Position{}, o.Offset, o.Offset, o.Offset

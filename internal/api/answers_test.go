@@ -133,9 +133,21 @@ func TestListOffsets(t *testing.T) {
 				at        int64
 				offset    int64
 			}{
-				{0, -1, 1, -1, 6}, {0, -2, 1, -1, 1}, {0, -3, 7, base + 50, 2}, {0, -4, 8, -1, 1}, {0, -5, 9, -1, -1}, {0, -6, 11, -1, -1},
-				{0, -7, 99, -1, -1}, {0, base + 10, 1, base + 10, 1}, {0, base + 11, 1, base + 50, 2}, {0, base + 51, 1, -1, -1}, {0, 0, 1, base + 10, 1},
-				{1, -1, 1, -1, 0}, {1, -2, 1, -1, 0}, {1, -3, 7, -1, -1}, {1, 0, 1, -1, -1},
+				{0, -1, 1, -1, 6},
+				{0, -2, 1, -1, 1},
+				{0, -3, 7, base + 50, 2},
+				{0, -4, 8, -1, 1},
+				{0, -5, 9, -1, -1},
+				{0, -6, 11, -1, -1},
+				{0, -7, 99, -1, -1},
+				{0, base + 10, 1, base + 10, 1},
+				{0, base + 11, 1, base + 50, 2},
+				{0, base + 51, 1, -1, -1},
+				{0, 0, 1, base + 10, 1},
+				{1, -1, 1, -1, 0},
+				{1, -2, 1, -1, 0},
+				{1, -3, 7, -1, -1},
+				{1, 0, 1, -1, -1},
 			} {
 				got := look(c.number, c.timestamp, -1)
 				code, at, offset, epoch := int16(0), c.at, c.offset, int32(-1)
@@ -205,8 +217,13 @@ func TestOffsetForLeaderEpoch(t *testing.T) {
 				found         int32
 				end           int64
 			}{
-				{0, -1, 0, 0, 3}, {1, -1, 0, 0, 3}, {2, -1, 0, 2, 5}, {3, -1, 0, -1, -1}, {2, 2, 0, 2, 5},
-				{2, 1, kerr.FencedLeaderEpoch.Code, -1, -1}, {2, 3, kerr.UnknownLeaderEpoch.Code, -1, -1},
+				{0, -1, 0, 0, 3},
+				{1, -1, 0, 0, 3},
+				{2, -1, 0, 2, 5},
+				{3, -1, 0, -1, -1},
+				{2, 2, 0, 2, 5},
+				{2, 1, kerr.FencedLeaderEpoch.Code, -1, -1},
+				{2, 3, kerr.UnknownLeaderEpoch.Code, -1, -1},
 			} {
 				q := kmsg.NewPtrOffsetForLeaderEpochRequest()
 				q.Version, q.ReplicaID = version, -1
@@ -255,8 +272,11 @@ func TestInitProducerID(t *testing.T) {
 				want          *kerr.Error
 				since         int16
 			}{
-				{nil, -1, 1, kerr.InvalidRequest, 3}, {nil, 1, -1, kerr.InvalidRequest, 3}, {kmsg.StringPtr(""), -1, -1, kerr.InvalidRequest, 0},
-				{kmsg.StringPtr("t"), -1, -1, kerr.TransactionalIDAuthorizationFailed, 0}, {nil, -1, -1, kerr.CoordinatorLoadInProgress, 0},
+				{nil, -1, 1, kerr.InvalidRequest, 3},
+				{nil, 1, -1, kerr.InvalidRequest, 3},
+				{kmsg.StringPtr(""), -1, -1, kerr.InvalidRequest, 0},
+				{kmsg.StringPtr("t"), -1, -1, kerr.TransactionalIDAuthorizationFailed, 0},
+				{nil, -1, -1, kerr.CoordinatorLoadInProgress, 0},
 			} {
 				if version < c.since {
 					continue
@@ -389,9 +409,13 @@ func TestDeleteRecords(t *testing.T) {
 				low    int64
 				want   int16
 			}{
-				{"orders", 0, int64(version), int64(version), 0}, {"orders", 0, 0, int64(version), 0}, {"orders", 0, 10, -1, kerr.OffsetOutOfRange.Code},
-				{"orders", 0, -2, -1, kerr.OffsetOutOfRange.Code}, {"orders", 1, 0, -1, kerr.UnknownTopicOrPartition.Code},
-				{"compacted", 0, 0, -1, kerr.PolicyViolation.Code}, {"__consumer_offsets", 0, 0, -1, kerr.InvalidTopicException.Code},
+				{"orders", 0, int64(version), int64(version), 0},
+				{"orders", 0, 0, int64(version), 0},
+				{"orders", 0, 10, -1, kerr.OffsetOutOfRange.Code},
+				{"orders", 0, -2, -1, kerr.OffsetOutOfRange.Code},
+				{"orders", 1, 0, -1, kerr.UnknownTopicOrPartition.Code},
+				{"compacted", 0, 0, -1, kerr.PolicyViolation.Code},
+				{"__consumer_offsets", 0, 0, -1, kerr.InvalidTopicException.Code},
 			} {
 				q := kmsg.NewPtrDeleteRecordsRequest()
 				q.Version, q.TimeoutMillis = version, 1000
@@ -422,8 +446,10 @@ func TestConfigsDescribedAsSet(t *testing.T) {
 			if value == nil {
 				op = kmsg.IncrementalAlterConfigOpDelete
 			}
-			q.Resources = []kmsg.IncrementalAlterConfigsRequestResource{{ResourceType: kind, ResourceName: name,
-				Configs: []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: key, Op: op, Value: value}}}}
+			q.Resources = []kmsg.IncrementalAlterConfigsRequestResource{{
+				ResourceType: kind, ResourceName: name,
+				Configs: []kmsg.IncrementalAlterConfigsRequestResourceConfig{{Name: key, Op: op, Value: value}},
+			}}
 			return ask[*kmsg.IncrementalAlterConfigsResponse](s, q).Resources[0].ErrorCode
 		}
 		get := func(kind kmsg.ConfigResourceType, name, key string) string {

@@ -18,26 +18,21 @@ func (h *Handler) deleteGroups(_ context.Context, c *call) (wire.Reply, bool, er
 	}
 	slices.Sort(q.Groups)
 	groups := slices.Compact(q.Groups) // one named twice is deleted once, and not missing then
-	calls := make([]groupCall, len(groups))
-	for i, groupID := range groups {
+	return c.askEach(q.Version, groups, func(i int) kmsg.Request {
 		one := kmsg.NewPtrDeleteGroupsRequest()
-		one.Version, one.Groups = q.Version, []string{groupID}
-		calls[i] = groupCall{h.submit(c, groupID, one), func(code int16) kmsg.Response {
-			res := kmsg.NewPtrDeleteGroupsResponse()
-			g := kmsg.NewDeleteGroupsResponseGroup()
-			g.Group, g.ErrorCode = groupID, code
-			res.Groups = append(res.Groups, g)
-			return res
-		}, q.Version}
-	}
-	c.req.AnnouncesWait = true
-	version := q.Version
-	return merged(calls, func(responses []kmsg.Response) kmsg.Response {
+		one.Groups = groups[i : i+1 : i+1]
+		return one
+	}, func(groupID string, code int16) kmsg.Response {
+		res := kmsg.NewPtrDeleteGroupsResponse()
+		g := kmsg.NewDeleteGroupsResponseGroup()
+		g.Group, g.ErrorCode = groupID, code
+		res.Groups = append(res.Groups, g)
+		return res
+	}, func(responses []kmsg.Response) kmsg.Response {
 		all := kmsg.NewPtrDeleteGroupsResponse()
-		all.Version = version
 		for _, res := range responses {
 			all.Groups = append(all.Groups, res.(*kmsg.DeleteGroupsResponse).Groups...)
 		}
 		return all
-	}), allReady(calls), nil
+	})
 }

@@ -16,23 +16,19 @@ func (h *Handler) describeGroups(_ context.Context, c *call) (wire.Reply, bool, 
 	if err != nil {
 		return nil, false, err
 	}
-	calls := make([]groupCall, len(q.Groups))
-	for i, groupID := range q.Groups {
+	operations := q.IncludeAuthorizedOperations
+	return c.askEach(q.Version, q.Groups, func(i int) kmsg.Request {
 		one := kmsg.NewPtrDescribeGroupsRequest()
-		one.Version, one.Groups, one.IncludeAuthorizedOperations = q.Version, []string{groupID}, q.IncludeAuthorizedOperations
-		calls[i] = groupCall{h.submit(c, groupID, one), func(code int16) kmsg.Response {
-			res := kmsg.NewPtrDescribeGroupsResponse()
-			g := kmsg.NewDescribeGroupsResponseGroup()
-			g.Group, g.ErrorCode = groupID, code
-			res.Groups = append(res.Groups, g)
-			return res
-		}, q.Version}
-	}
-	c.req.AnnouncesWait = true
-	version, operations := q.Version, q.IncludeAuthorizedOperations
-	return merged(calls, func(responses []kmsg.Response) kmsg.Response {
+		one.Groups, one.IncludeAuthorizedOperations = q.Groups[i:i+1:i+1], q.IncludeAuthorizedOperations
+		return one
+	}, func(groupID string, code int16) kmsg.Response {
+		res := kmsg.NewPtrDescribeGroupsResponse()
+		g := kmsg.NewDescribeGroupsResponseGroup()
+		g.Group, g.ErrorCode = groupID, code
+		res.Groups = append(res.Groups, g)
+		return res
+	}, func(responses []kmsg.Response) kmsg.Response {
 		all := kmsg.NewPtrDescribeGroupsResponse()
-		all.Version = version
 		for _, res := range responses {
 			for _, g := range res.(*kmsg.DescribeGroupsResponse).Groups {
 				if operations && g.ErrorCode == 0 {
@@ -42,5 +38,5 @@ func (h *Handler) describeGroups(_ context.Context, c *call) (wire.Reply, bool, 
 			}
 		}
 		return all
-	}), allReady(calls), nil
+	})
 }

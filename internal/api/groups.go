@@ -104,6 +104,26 @@ func (g groupCall) await(ctx context.Context) (kmsg.Response, error) {
 	return res, nil
 }
 
+// askEach asks about every group by itself, since each has a coordinator of its own: one makes the request about a group,
+// refusal the response where there is only an error, and merge one response of all, in the order of the groups.
+func (c *call) askEach(version int16, groups []string, one func(i int) kmsg.Request,
+	refusal func(groupID string, code int16) kmsg.Response, merge func([]kmsg.Response) kmsg.Response,
+) (wire.Reply, bool, error) {
+	calls := make([]groupCall, len(groups))
+	for i, groupID := range groups {
+		q := one(i)
+		q.SetVersion(version)
+		refuse := func(code int16) kmsg.Response { return refusal(groupID, code) }
+		calls[i] = groupCall{c.h.submit(c, groupID, q), refuse, version}
+	}
+	c.req.AnnouncesWait = true
+	return merged(calls, func(responses []kmsg.Response) kmsg.Response {
+		res := merge(responses)
+		res.SetVersion(version)
+		return res
+	}), allReady(calls), nil
+}
+
 // merged completes a request about several groups, each of which was asked by itself. The responses
 // come in the order of the calls.
 func merged(calls []groupCall, merge func([]kmsg.Response) kmsg.Response) wire.Reply {

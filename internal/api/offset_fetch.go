@@ -23,29 +23,27 @@ func (h *Handler) offsetFetch(ctx context.Context, c *call) (wire.Reply, bool, e
 	if err != nil {
 		return nil, false, err
 	}
-	calls := make([]groupCall, len(q.Groups))
+	groups := make([]string, len(q.Groups))
 	for i := range q.Groups {
-		one := kmsg.NewPtrOffsetFetchRequest()
-		one.Version, one.RequireStable, one.Groups = q.Version, q.RequireStable, q.Groups[i:i+1:i+1]
-		groupID := q.Groups[i].Group
-		calls[i] = groupCall{h.submit(c, groupID, one), func(code int16) kmsg.Response {
-			res := kmsg.NewPtrOffsetFetchResponse()
-			g := kmsg.NewOffsetFetchResponseGroup()
-			g.Group, g.ErrorCode = groupID, code
-			res.Groups = append(res.Groups, g)
-			return res
-		}, q.Version}
+		groups[i] = q.Groups[i].Group
 	}
-	c.req.AnnouncesWait = true
-	version := q.Version
-	return merged(calls, func(responses []kmsg.Response) kmsg.Response {
+	return c.askEach(q.Version, groups, func(i int) kmsg.Request {
+		one := kmsg.NewPtrOffsetFetchRequest()
+		one.RequireStable, one.Groups = q.RequireStable, q.Groups[i:i+1:i+1]
+		return one
+	}, func(groupID string, code int16) kmsg.Response {
+		res := kmsg.NewPtrOffsetFetchResponse()
+		g := kmsg.NewOffsetFetchResponseGroup()
+		g.Group, g.ErrorCode = groupID, code
+		res.Groups = append(res.Groups, g)
+		return res
+	}, func(responses []kmsg.Response) kmsg.Response {
 		all := kmsg.NewPtrOffsetFetchResponse()
-		all.Version = version
 		for _, res := range responses {
 			all.Groups = append(all.Groups, res.(*kmsg.OffsetFetchResponse).Groups...)
 		}
 		return all
-	}), allReady(calls), nil
+	})
 }
 
 // offsetFetchOne is the versions that ask for one group.

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/wire"
+	"barnabas/internal/wire/shape"
 )
 
 // TestShapesAreKmsgs: whatever kmsg writes for a request is walked to its last byte, at every
@@ -25,10 +26,8 @@ func TestShapesAreKmsgs(t *testing.T) {
 			randomise(dice, reflect.ValueOf(req).Elem())
 			req.SetVersion(kv[1])
 			body := req.AppendTo(nil)
-			w := walker{rest: body, version: kv[1], tagged: taggedStructs[key]}
-			w.structure(shapes[key])
-			if w.bad || len(w.rest) > 0 {
-				t.Fatalf("%s version %d seed %d: bad %v, %d of %d bytes left\n%x", key.Name(), kv[1], seed, w.bad, len(w.rest), len(body), body)
+			if rest, ok := shape.Walk(shapes[key], kv[1], body); !ok || len(rest) > 0 {
+				t.Fatalf("%s version %d seed %d: good %v, %d of %d bytes left\n%x", key.Name(), kv[1], seed, ok, len(rest), len(body), body)
 			}
 			if n := dice.IntN(len(body)); checkShape(kv[0], kv[1], body[:n]) == nil {
 				t.Fatalf("%s version %d seed %d: %d of %d bytes are enough\n%x", key.Name(), kv[1], seed, n, len(body), body)

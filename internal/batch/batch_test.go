@@ -53,9 +53,11 @@ func TestLayout(t *testing.T) {
 		producerEpoch                      int16
 		baseSequence, lastSequence, counts int32
 	}
-	got := fields{b.BaseOffset(), b.LastOffset(), b.NextOffset(), b.Size(), b.LeaderEpoch(), b.Magic(), b.CRC(), b.Attributes(), b.Codec(),
+	got := fields{
+		b.BaseOffset(), b.LastOffset(), b.NextOffset(), b.Size(), b.LeaderEpoch(), b.Magic(), b.CRC(), b.Attributes(), b.Codec(),
 		b.TimestampType(), b.IsTransactional(), b.IsControl(), b.BaseTimestamp(), b.MaxTimestamp(), b.ProducerID(), b.ProducerEpoch(),
-		b.BaseSequence(), b.LastSequence(), b.Count()}
+		b.BaseSequence(), b.LastSequence(), b.Count(),
+	}
 	want := fields{5, 5, 6, 70, 7, 2, 0x4e14a32e, 16, None, CreateTime, true, false, 1_700_000_000_000, 1_700_000_000_000, 4711, 3, 9, 9, 1}
 	if got != want {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
@@ -191,7 +193,11 @@ func TestDamageIsNoticed(t *testing.T) {
 
 func TestSequenceWrapsToZero(t *testing.T) {
 	for _, k := range []struct{ sequence, n, want int32 }{
-		{0, 0, 0}, {5, 3, 8}, {math.MaxInt32, 1, 0}, {math.MaxInt32 - 1, 1, math.MaxInt32}, {math.MaxInt32 - 1, 5, 3},
+		{0, 0, 0},
+		{5, 3, 8},
+		{math.MaxInt32, 1, 0},
+		{math.MaxInt32 - 1, 1, math.MaxInt32},
+		{math.MaxInt32 - 1, 5, 3},
 		{math.MaxInt32, math.MaxInt32, math.MaxInt32 - 1},
 	} {
 		if got := AddSequence(k.sequence, k.n); got != k.want {

@@ -116,11 +116,8 @@ func (b *Builder) EstimatedSize(ratio float64) int {
 // batch. Errors: ErrEmpty when nothing was appended, ErrTooLarge when a length does not fit its field,
 // ErrUnsupportedCodec.
 func (b *Builder) Build() (Batch, error) {
-	if b.count == 0 {
-		return nil, ErrEmpty
-	}
-	if len(b.buf) > math.MaxInt32 {
-		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(b.buf))
+	if err := b.check(); err != nil {
+		return nil, err
 	}
 	payload := b.buf[HeaderBytes:]
 	if b.options.Codec != None {
@@ -141,6 +138,31 @@ func (b *Builder) Build() (Batch, error) {
 	copy(made.payload(), payload)
 	b.putHeader(made)
 	return made, nil
+}
+
+// BuildInPlace is Build for a batch that is done with before the next Append or Reset: without a codec it lies in the
+// Builder's own memory. Its header may be patched; building again writes it anew.
+func (b *Builder) BuildInPlace() (Batch, error) {
+	if b.options.Codec != None {
+		return b.Build()
+	}
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	made := Batch(b.buf)
+	clear(made[:HeaderBytes])
+	b.putHeader(made)
+	return made, nil
+}
+
+func (b *Builder) check() error {
+	switch {
+	case b.count == 0:
+		return ErrEmpty
+	case len(b.buf) > math.MaxInt32:
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(b.buf))
+	}
+	return nil
 }
 
 func (b *Builder) putHeader(made Batch) {

@@ -202,8 +202,10 @@ func parseRules(tb testing.TB, s string) Rules {
 		}
 		return n
 	}
-	r := Rules{NowMs: number(f[0]), MaxBeforeMs: number(f[2]), MaxAfterMs: number(f[3]), RequireKeys: f[4] == "true",
-		Internal: f[6] == "coordinator", MaxBytes: int(number(f[7]))}
+	r := Rules{
+		NowMs: number(f[0]), MaxBeforeMs: number(f[2]), MaxAfterMs: number(f[3]), RequireKeys: f[4] == "true",
+		Internal: f[6] == "coordinator", MaxBytes: int(number(f[7])),
+	}
 	var err error
 	if r.TimestampType, err = ParseTimestampType(f[1]); err != nil {
 		tb.Fatal(err)
@@ -259,7 +261,7 @@ func TestCheckDecidesAsKafkaDoes(t *testing.T) {
 		switch {
 		case got == want && kafkaAccepts:
 			accepted++
-			if Batch(given).TimestampType() == LogAppendTime {
+			if given.TimestampType() == LogAppendTime {
 				continue // Kafka keeps the maximum that such a batch claims; ours is that of the records
 			}
 			compareStored(t, name, checked, fromBase64(t, line[6]))
@@ -321,10 +323,10 @@ func faultyIndexes(err error) string {
 // with whatever exception that ended in; and a compressed batch with wrong offset deltas it means to rewrite, and
 // fails.
 func sameRefusal(got, want string) bool {
-	switch {
-	case got == "CODEC":
+	switch got {
+	case "CODEC":
 		return want == "OTHER IllegalArgumentException"
-	case got == "CORRUPT", got == "INVALID_RECORD":
+	case "CORRUPT", "INVALID_RECORD":
 		return strings.HasPrefix(want, "OTHER ") || want == "INVALID_RECORD"
 	}
 	return false

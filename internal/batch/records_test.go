@@ -81,8 +81,10 @@ func franzGoReads(t *testing.T, where string, b Batch, want []Record) {
 		t.Fatalf("%s: franz-go reads %d of %d records, error %v", where, len(partition.Records), len(want), partition.Err)
 	}
 	for i, got := range partition.Records {
-		as := Record{OffsetDelta: int32(got.Offset - b.BaseOffset()), TimestampDelta: got.Timestamp.UnixMilli() - b.BaseTimestamp(),
-			Key: got.Key, Value: got.Value}
+		as := Record{
+			OffsetDelta: int32(got.Offset - b.BaseOffset()), TimestampDelta: got.Timestamp.UnixMilli() - b.BaseTimestamp(),
+			Key: got.Key, Value: got.Value,
+		}
 		for _, h := range got.Headers {
 			as.Headers = append(as.Headers, Header{Key: []byte(h.Key), Value: h.Value})
 		}
@@ -396,5 +398,36 @@ func TestBuilderIsUsedAgain(t *testing.T) {
 		return b.Build()
 	}(); !errors.Is(err, ErrUnsupportedCodec) {
 		t.Errorf("codec 6: %v", err)
+	}
+}
+
+// A batch built in place is the same, however its header was patched when it was built before.
+func TestBuiltInPlaceIsTheSame(t *testing.T) {
+	for _, codec := range []Codec{None, Zstd} {
+		b := NewBuilder(BuilderOptions{Codec: codec})
+		if _, err := b.BuildInPlace(); !errors.Is(err, ErrEmpty) {
+			t.Errorf("an empty batch: %v", err)
+		}
+		for i := range 4 {
+			if i == 2 {
+				b.Reset()
+			}
+			b.Append(int64(100+i), []byte("key"), bytes.Repeat([]byte("value"), 50), nil)
+			want, err := b.Build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				made, err := b.BuildInPlace()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(made, want) {
+					t.Errorf("codec %d, %d: built in place\n%x\nand apart\n%x", codec, i, made, want)
+				}
+				made.Assign(77, 5)
+				made.SetProducer(1, 2, 3, true)
+			}
+		}
 	}
 }

@@ -71,8 +71,8 @@ func (s *Sieve) Each(b Batch, visit func(g *Glimpse) error) error {
 }
 
 // glimpse reads the next record.
-func (k *scratch) glimpse(g *Glimpse) error {
-	w := &k.window
+func (s *scratch) glimpse(g *Glimpse) error {
+	w := &s.window
 	for {
 		p := w.buf[w.at:]
 		size, body := varint32(p, 0)

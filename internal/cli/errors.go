@@ -162,8 +162,10 @@ func (t *target) explain(err error) error {
 	case errors.Is(err, client.ErrNoBrokers):
 		return t.unreachable(err)
 	case errors.Is(err, errNoAnswer), errors.Is(err, context.DeadlineExceeded):
-		return hinted{fmt.Errorf("%w from %s within %v", errNoAnswer, t.named(), t.timeout),
-			"is it a broker, and does it work? --timeout waits longer"}
+		return hinted{
+			fmt.Errorf("%w from %s within %v", errNoAnswer, t.named(), t.timeout),
+			"is it a broker, and does it work? --timeout waits longer",
+		}
 	}
 	return err
 }

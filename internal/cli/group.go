@@ -325,8 +325,10 @@ func deleteOffsets(ctx context.Context, p *program, a *admin.Admin, group string
 			if s.Partitions != nil {
 				what = fmt.Sprintf("partition %s of topic %s", cell(s.Partitions), s.Topic)
 			}
-			return hinted{notFoundError{fmt.Sprintf("group %s has committed nothing in %s", group, what), client.ErrUnknownTopicOrPartition},
-				fmt.Sprintf("'barnabas group describe %s' shows where it has", group)}
+			return hinted{
+				notFoundError{fmt.Sprintf("group %s has committed nothing in %s", group, what), client.ErrUnknownTopicOrPartition},
+				fmt.Sprintf("'barnabas group describe %s' shows where it has", group),
+			}
 		}
 	}
 	results, err := a.DeleteGroupOffsets(ctx, group, chosen...)

@@ -40,8 +40,10 @@ func TestMain(m *testing.M) {
 // startNode runs a broker in this process, with its data in dir.
 func startNode(dir string) (*node.Node, error) {
 	set, _, err := config.Load(config.Sources{Flags: []config.Setting{
-		{Key: "log.dirs", Value: dir}, {Key: "listeners", Value: "PLAINTEXT://127.0.0.1:0"},
-		{Key: "num.partitions", Value: "2"}, {Key: "group.initial.rebalance.delay.ms", Value: "0"},
+		{Key: "log.dirs", Value: dir},
+		{Key: "listeners", Value: "PLAINTEXT://127.0.0.1:0"},
+		{Key: "num.partitions", Value: "2"},
+		{Key: "group.initial.rebalance.delay.ms", Value: "0"},
 	}})
 	if err != nil {
 		return nil, err

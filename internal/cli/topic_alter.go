@@ -98,8 +98,10 @@ func (o *topicAlter) grow(ctx context.Context, a *admin.Admin, topic admin.Topic
 		return nil
 	}
 	if n := len(topic.Partitions); int(o.partitions) <= n {
-		return hinted{usagef("--partitions %d: topic %s has %d already, and the number can only grow", o.partitions, topic.Name, n),
-			"--partitions is how many it is to have in all"}
+		return hinted{
+			usagef("--partitions %d: topic %s has %d already, and the number can only grow", o.partitions, topic.Name, n),
+			"--partitions is how many it is to have in all",
+		}
 	}
 	grown, err := a.CreatePartitions(ctx, []admin.MorePartitions{{Topic: topic.Name, Total: o.partitions}}, o.options()...)
 	if err == nil {

@@ -37,7 +37,7 @@ func (l *Log) Append(b batch.Batch, o AppendOptions) (Appended, error) {
 	if a.Duplicate {
 		return a, nil
 	}
-	return a, l.afterAppend(o.NowMs)
+	return a, l.afterAppend(o.NowMs, o.Origin)
 }
 
 // AppendAt writes a batch that has its offsets and epoch: the metadata log's, or a leader's. It must begin at End, or, in a
@@ -58,7 +58,7 @@ func (l *Log) AppendAt(b batch.Batch) error {
 	if err != nil {
 		return err
 	}
-	return l.afterAppend(l.dir.now().UnixMilli())
+	return l.afterAppend(l.dir.now().UnixMilli(), Client)
 }
 
 func (c *Config) rules(o AppendOptions, maxDecompressed int) batch.Rules {
@@ -231,9 +231,13 @@ func (l *Log) publish(s *segment.Segment, b batch.Batch, at int64, started, ende
 // afterAppend schedules the flush that the topic asks for. With flush.messages reached it waits for it, as Kafka does.
 // It looks at the settings as they are once the batch is written: with those of before, a topic that became durable
 // meanwhile would wait for a flush that nobody scheduled (see Reconfigure).
-func (l *Log) afterAppend(nowMs int64) error {
+func (l *Log) afterAppend(nowMs int64, origin Origin) error {
 	cfg := l.config.Load()
-	if cfg.FlushBeforeAck {
+	switch {
+	case cfg.FlushBeforeAck && origin == Coordinator:
+		l.dir.flusher.scheduleOwn(l)
+		return nil
+	case cfg.FlushBeforeAck:
 		l.dir.flusher.schedule(l)
 		return nil
 	}

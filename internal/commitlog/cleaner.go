@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -71,8 +72,9 @@ type Cleaner struct {
 		options CleanerOptions
 		dirs    map[*Dir]bool
 		busy    map[*Log]*cleanRun
-		running int           // workers
-		changed chan struct{} // closed and replaced when workers should look again
+		failed  map[*Log]time.Time // their last compaction did: until then their turn comes after all others'
+		running int                // workers
+		changed chan struct{}      // closed and replaced when workers should look again
 		closed  bool
 	}
 }
@@ -87,7 +89,8 @@ type cleanRun struct {
 func NewCleaner(o CleanerOptions) *Cleaner {
 	c := &Cleaner{}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.mu.dirs, c.mu.busy, c.mu.changed = map[*Dir]bool{}, map[*Log]*cleanRun{}, make(chan struct{})
+	c.mu.dirs, c.mu.busy, c.mu.failed = map[*Dir]bool{}, map[*Log]*cleanRun{}, map[*Log]time.Time{}
+	c.mu.changed = make(chan struct{})
 	c.Reconfigure(o)
 	return c
 }
@@ -158,6 +161,9 @@ func (c *Cleaner) remove(d *Dir) {
 	for _, r := range runs {
 		<-r.done
 	}
+	c.mu.Lock()
+	maps.DeleteFunc(c.mu.failed, func(l *Log, _ time.Time) bool { return l.dir == d })
+	c.mu.Unlock()
 }
 
 // abort ends the compaction of a log that is about to be cut, if there is one. It does not wait: whoever changes the log
@@ -180,6 +186,33 @@ func (c *Cleaner) end(l *Log) {
 	if r := c.abort(l); r != nil {
 		<-r.done
 	}
+	if c != nil {
+		c.succeeded(l)
+	}
+}
+
+// lastForRests is for how many rests of the cleaner a log whose compaction failed comes after all others. Then it has its
+// turn once more: where others are always due it must not be put off for ever.
+const lastForRests = 10
+
+func (c *Cleaner) hasFailed(l *Log, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Before(c.mu.failed[l])
+}
+
+func (c *Cleaner) failedNow(l *Log) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := &c.mu.options; c.mu.dirs[l.dir] {
+		c.mu.failed[l] = o.Now().Add(lastForRests * o.Backoff)
+	}
+}
+
+func (c *Cleaner) succeeded(l *Log) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.mu.failed, l)
 }
 
 // work compacts one log after the other.
@@ -208,7 +241,7 @@ func (c *Cleaner) work() {
 
 // next compacts the log that needs it most. False when there was none, or when it failed.
 func (c *Cleaner) next(o *CleanerOptions) bool {
-	now := o.Now().UnixMilli()
+	now := o.Now()
 	l, r := c.choose(now)
 	if l == nil {
 		return false
@@ -221,7 +254,7 @@ func (c *Cleaner) next(o *CleanerOptions) bool {
 		close(r.done)
 	}()
 	// Looked at again, now that it is this worker's alone: another may have compacted it since it was chosen.
-	d, err := l.dirt(now)
+	d, err := l.dirt(now.UnixMilli())
 	if err != nil {
 		c.giveUp(l, err)
 		return false
@@ -238,8 +271,10 @@ type run struct {
 	ctx context.Context
 }
 
-// choose finds the log with the largest share of dirty bytes among those that are due, and marks it as being compacted.
-func (c *Cleaner) choose(nowMs int64) (*Log, run) {
+// choose finds the log with the largest share of dirty bytes among those that are due, and marks it as being compacted. One
+// whose last compaction failed comes after all others for a while, or it would keep them from ever being compacted.
+func (c *Cleaner) choose(now time.Time) (*Log, run) {
+	nowMs := now.UnixMilli()
 	c.mu.Lock()
 	dirs := make([]*Dir, 0, len(c.mu.dirs))
 	for d := range c.mu.dirs {
@@ -248,7 +283,7 @@ func (c *Cleaner) choose(nowMs int64) (*Log, run) {
 	c.mu.Unlock()
 	var best *Log
 	var most dirt
-	due := int64(0)
+	failed, due := false, int64(0)
 	for _, d := range dirs {
 		for _, l := range d.compacted() {
 			if c.isBusy(l) {
@@ -263,9 +298,18 @@ func (c *Cleaner) choose(nowMs int64) (*Log, run) {
 				continue
 			}
 			due++
-			// Names decide between equals, so that the order of maps does not.
-			if best == nil || found.ratio() > most.ratio() || (found.ratio() == most.ratio() && compareTopicPartitions(l.id, best.id) < 0) {
-				best, most = l, found
+			again := c.hasFailed(l, now)
+			better := found.ratio() > most.ratio()
+			switch {
+			case best == nil:
+				better = true
+			case again != failed:
+				better = failed
+			case found.ratio() == most.ratio(): // names decide between equals, so that the order of maps does not
+				better = compareTopicPartitions(l.id, best.id) < 0
+			}
+			if better {
+				best, most, failed = l, found, again
 			}
 		}
 	}
@@ -308,6 +352,7 @@ func (c *Cleaner) clean(ctx context.Context, l *Log, d dirt, o *CleanerOptions) 
 		c.giveUp(l, err)
 		return false
 	}
+	c.succeeded(l)
 	l.lastCompaction.Store(&Compaction{From: d.from, To: l.cleanedTo.Load(), DirtyRatio: d.ratio(), Took: took, Stats: stats})
 	o.Logger.Info("log compacted", "log", l.id.String(), "from", d.from, "to", l.cleanedTo.Load(), "dirtyRatio", fmt.Sprintf("%.2f", d.ratio()),
 		"took", took.Round(time.Millisecond).String(), "indexed", stats.IndexedRecords, "read", stats.RecordsRead, "kept", stats.RecordsKept,
@@ -324,9 +369,11 @@ func (c *Cleaner) giveUp(l *Log, err error) {
 		errors.Is(err, ErrOffline), l.usable() != nil:
 		return
 	case errors.Is(err, ErrNoSpace):
+		c.failedNow(l)
 		c.logger().Warn("no space to compact a log", "log", l.id.String(), "error", err)
 		return
 	case !errors.As(err, &damage):
+		c.failedNow(l)
 		c.logger().Error("a log could not be compacted; it is tried again", "log", l.id.String(), "path", l.path, "error", err)
 		return
 	}

@@ -204,7 +204,7 @@ func (l *Log) stretch(from, upTo, nowMs int64) (*compact.Stretch, int, error) {
 	cfg := l.config.Load()
 	s := &compact.Stretch{
 		Dirty: from, NowMs: nowMs, DeleteRetentionMs: cfg.DeleteRetentionMs, Passed: l.tombstonesFrom.Load(),
-		IndexInterval: int64(cfg.IndexIntervalBytes), Aborted: l.abortedEntries,
+		IndexInterval: int64(cfg.IndexIntervalBytes), MostBytes: math.MaxInt32, Aborted: l.abortedEntries,
 	}
 	if err := l.take(); err != nil {
 		return nil, 0, err
@@ -218,6 +218,8 @@ func (l *Log) stretch(from, upTo, nowMs int64) (*compact.Stretch, int, error) {
 	if n := len(s.Segments); n == 0 || s.Segments[n-1].Next.Load() != upTo {
 		return nil, 0, errOvertaken
 	}
+	progress := l.Progress()
+	sure := min(progress.Flushed, progress.HighWatermark) // neither a power cut nor a truncation takes anything below
 	for p := range l.producers.All() {
 		switch last := p.Newest(); {
 		case last == nil:
@@ -227,6 +229,11 @@ func (l *Log) stretch(from, upTo, nowMs int64) (*compact.Stretch, int, error) {
 			s.LastMarkers[p.ID] = p.Epoch
 		case last.LastOffset < upTo:
 			s.LastBatches = append(s.LastBatches, last.LastOffset)
+		case last.LastOffset >= sure:
+			if s.Unsure == nil {
+				s.Unsure = map[int64]bool{}
+			}
+			s.Unsure[p.ID] = true
 		}
 	}
 	slices.Sort(s.LastBatches)

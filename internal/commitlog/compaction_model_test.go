@@ -391,6 +391,9 @@ func (k *keyedModel) live(r *rand.Rand, m *disk.Mem, l *Log, keys int, sequences
 		case 2:
 			flush(k.t, l)
 			l.AdvanceHighWatermark(l.Progress().Flushed)
+			for range r.IntN(4) { // what a power cut may take, after the log was compacted
+				k.append(r, l, keys, sequences)
+			}
 			if next := k.compactMaybeCrashing(r, m, l, crashSeed); next != nil {
 				return next
 			}

@@ -145,7 +145,7 @@ func TestTrap09CompactionStopsAtADamagedBatch(t *testing.T) {
 		if !strings.Contains(out.String(), "log cannot be compacted") || !strings.Contains(out.String(), "log is damaged") {
 			t.Fatalf("segment %d: no line says so: %s", where, out)
 		}
-		if l2, _ := c.choose(testNow); l2 != nil {
+		if l2, _ := c.choose(time.UnixMilli(testNow)); l2 != nil {
 			t.Fatalf("segment %d: it is tried again", where)
 		}
 		for _, e := range mustList(t, m, l.path) {

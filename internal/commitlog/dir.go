@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/flushcost"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -121,7 +122,7 @@ type Dir struct {
 	now      func() time.Time
 	volume   disk.Volume // nil where there is none
 	noSyncFS atomic.Bool
-	costs    flushCosts
+	costs    flushcost.Costs
 	lock     io.Closer
 	flusher  *flusher
 	keeper   *keeper

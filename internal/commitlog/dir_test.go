@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"barnabas/internal/commitlog/flushcost"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -545,7 +546,7 @@ func TestFlushRoundsUseOneFlushForManyLogs(t *testing.T) {
 			t.Fatalf("%+v", p)
 		}
 	}
-	if files.Load() > 1+syncInTurnUpTo || all.Load() != 1 {
+	if files.Load() > 1+flushcost.InTurnUpTo || all.Load() != 1 {
 		t.Fatalf("%d files flushed one by one, %d flushes of all", files.Load(), all.Load())
 	}
 	_ = d.Close()

@@ -7,17 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"barnabas/internal/commitlog/flushcost"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
 
-const (
-	// syncInTurnUpTo is how many files and directories of a round are flushed one after the other, each log getting its own
-	// answer at once. More are flushed side by side or with their whole file system, as flushCosts has it.
-	syncInTurnUpTo = 2
-	// syncWorkers is how many are flushed at a time.
-	syncWorkers = 4
-)
+// syncWorkers is how many files are flushed at a time, where they are flushed side by side.
+const syncWorkers = 4
 
 // flusher makes logs durable, in rounds: what is appended during a round waits for the next, so that one flush serves
 // many appends. There is one for each directory.
@@ -30,6 +26,7 @@ type flusher struct {
 		dirty []*Log
 		spare []*Log // the other slice, emptied
 		next  *round // what the waiting wait for; nil without any
+		own   gathering
 	}
 
 	// Of the goroutine that runs the rounds.
@@ -62,12 +59,30 @@ func newFlusher(d *Dir) *flusher { return &flusher{dir: d, wake: make(chan struc
 // schedule puts the log into the next round. It does not wait.
 func (f *flusher) schedule(l *Log) {
 	if l.scheduled.Swap(true) {
+		if l.patient.Load() {
+			f.signal() // somebody now waits who is not
+		}
 		return
 	}
 	f.mu.Lock()
 	f.mu.dirty = append(f.mu.dirty, l)
 	f.mu.Unlock()
 	f.signal()
+}
+
+// scheduleOwn is schedule for what a coordinator has written: it waits a little for others, see gathering.
+func (f *flusher) scheduleOwn(l *Log) {
+	if l.scheduled.Swap(true) {
+		return
+	}
+	l.patient.Store(true)
+	f.mu.Lock()
+	f.mu.dirty = append(f.mu.dirty, l)
+	enough := f.mu.own.add(l, f.dir.now(), f.signal)
+	f.mu.Unlock()
+	if enough {
+		f.signal()
+	}
 }
 
 func (f *flusher) signal() {
@@ -103,6 +118,11 @@ func (f *flusher) flush(ctx context.Context, logs ...*Log) error {
 
 // run runs rounds until ctx ends.
 func (f *flusher) run(ctx context.Context) {
+	defer func() {
+		f.mu.Lock()
+		f.mu.own.begin() // what still waits the directory's Close flushes
+		f.mu.Unlock()
+	}()
 	for {
 		select {
 		case <-f.wake:
@@ -121,6 +141,7 @@ func (f *flusher) round() {
 	f.mu.Lock()
 	logs, r := f.mu.dirty, f.mu.next
 	f.mu.dirty, f.mu.spare, f.mu.next = f.mu.spare[:0], nil, nil
+	f.mu.own.begin()
 	f.mu.Unlock()
 
 	err := f.dir.Offline()
@@ -147,6 +168,7 @@ func (f *flusher) collect(logs []*Log) {
 	for _, l := range logs {
 		// In this order: an append after the first line schedules the log again; one before it is seen by the second. A
 		// segment is marked, and a directory, before the end moves on.
+		l.patient.Store(false)
 		l.scheduled.Store(false)
 		if l.closed.Load() {
 			continue
@@ -193,7 +215,7 @@ func (l *Log) unsynced(items []syncItem, flushed int64) []syncItem {
 func (f *flusher) flushJobs() error {
 	d := f.dir
 	d.stats.Rounds.Add(1)
-	if len(f.items) > syncInTurnUpTo {
+	if len(f.items) > flushcost.InTurnUpTo {
 		if err := d.sync(f.items); err != nil {
 			return err
 		}
@@ -232,18 +254,18 @@ func (f *flusher) publish(j *job) {
 
 // sync flushes everything in items, by whatever way is quickest. An error condemns the directory and is ErrOffline.
 func (d *Dir) sync(items []syncItem) error {
-	if d.costs.together(len(items), d.now()) {
+	if d.costs.Together(len(items), d.now()) {
 		began := d.now()
 		err := d.syncAll()
 		if !errors.Is(err, errors.ErrUnsupported) {
-			d.costs.tookAll(d.now().Sub(began), d.now())
+			d.costs.TookAll(d.now().Sub(began), d.now())
 			return err
 		}
 	}
-	if len(items) > syncInTurnUpTo {
+	if len(items) > flushcost.InTurnUpTo {
 		began := d.now()
 		err := d.syncParallel(items)
-		d.costs.tookEach(len(items), d.now().Sub(began), d.now())
+		d.costs.TookEach(len(items), d.now().Sub(began), d.now())
 		return err
 	}
 	for _, item := range items {

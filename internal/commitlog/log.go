@@ -149,6 +149,8 @@ type Log struct {
 	epochs   epoch.History
 
 	scheduled    atomic.Bool // waits for the flusher
+	patient      atomic.Bool // waits for others before that
+	gathered     uint64      // the flusher's: see gathering
 	lazy         atomic.Bool // waits for flush.ms
 	closed       atomic.Bool
 	removed      atomic.Bool  // deleted with its topic

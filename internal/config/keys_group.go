@@ -13,7 +13,7 @@ var groupKeys = []row{
 	{"group.coordinator.cached.buffer.max.bytes", Int, "1048588", atLeast(524288), Medium, ClusterWide, no(lentBuffers),
 		"The largest write buffer that the group coordinator keeps for reuse, in bytes."},
 	{"group.initial.rebalance.delay.ms", Int, "3000", anything, Medium, ReadOnly, effective,
-		"How long the first rebalance of a new classic group waits for more members, in milliseconds."},
+		"How long the first rebalance of a new classic group waits for more members, in milliseconds. With 0 it still takes in members that come within 5 ms of each other, for 0.1 s at most."},
 	{"group.min.session.timeout.ms", Int, "6000", anything, Medium, ReadOnly, effective,
 		"The shortest session that a member of a classic group may ask for, in milliseconds."},
 	{"group.max.session.timeout.ms", Int, "1800000", anything, Medium, ReadOnly, effective,

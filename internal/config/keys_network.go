@@ -43,7 +43,7 @@ var networkKeys = []row{
 	{"connection.stall.ms", Int, "30000", atLeast(1), Medium, ReadOnly, effective,
 		"How long a client may stand still in the middle of a request, or take nothing of an answer, in milliseconds. Then its connection is closed."},
 	{"queued.max.request.bytes", Long, "268435456", automaticOr(atLeast(1)), Medium, ReadOnly, effective,
-		"The memory in bytes that requests being read may take together on client listeners, and once more that of requests being decoded. Past it nothing more is read until some is free. -1: the default. At least socket.request.max.bytes."},
+		"The memory in bytes that requests being read may take together on client listeners, once more that of requests being decoded, and a third time what fetches hold while they wait for records. Past the first two nothing more is read until some is free; past the third a fetch that would wait is answered at once. -1: the default. At least socket.request.max.bytes."},
 	{"request.memory.internal.bytes", Long, "134217728", atLeast(1), Medium, ReadOnly, no(oneNode),
 		"As queued.max.request.bytes, for the listener of the cluster's own nodes, so that waiting clients cannot starve the followers they wait for."},
 	{"admin.listener", String, null, hostPort, Low, ReadOnly, effective,

@@ -59,6 +59,7 @@ func (t *Topic) Bool(name string) bool     { return orZero[bool](t.get(name, Boo
 func (t *Topic) Float(name string) float64 { return orZero[float64](t.get(name, Double)) }
 func (t *Topic) String(name string) string { return orZero[string](t.get(name, String)) }
 func (t *Topic) List(name string) []string { return slices.Clone(orZero[[]string](t.get(name, List))) }
+
 func (t *Topic) Millis(name string) time.Duration {
 	return millis(name, t.get(name, Int, Short, Long))
 }

@@ -86,8 +86,8 @@ func (w *world) create(ctx context.Context, name string, partitions int32) {
 		return
 	}
 	topic := resp.Topics[0]
-	switch kerr.ErrorForCode(topic.ErrorCode) {
-	case nil:
+	switch topic.ErrorCode {
+	case 0:
 		w.mu.Lock()
 		w.made++
 		w.mu.Unlock()
@@ -95,7 +95,7 @@ func (w *world) create(ctx context.Context, name string, partitions int32) {
 		if !found || w.c.Image().Offset() < offset {
 			w.failf("topic %s was answered before it was committed (%t) and published", name, found)
 		}
-	case kerr.TopicAlreadyExists, kerr.NotController, kerr.KafkaStorageError, kerr.RequestTimedOut:
+	case kerr.TopicAlreadyExists.Code, kerr.NotController.Code, kerr.KafkaStorageError.Code, kerr.RequestTimedOut.Code:
 	default:
 		w.failf("create %s: %s", name, code(topic.ErrorCode))
 	}

@@ -3,7 +3,9 @@ package coordinator
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/disk"
+	"barnabas/internal/metadata"
 )
 
 // TestRefusedAppendLeavesEarlierAnswersAlone: a read that was answered is not touched any more when an append of the same
@@ -85,5 +88,89 @@ func TestFailedLoadIsTriedAgain(t *testing.T) {
 		if got := b.committed("g"); failures != 3 || got != 7 {
 			t.Fatalf("after %d failures: offset %d", failures, got)
 		}
+	})
+}
+
+// TestHousekeepingStopsAfterARefusal: what it wants to write goes into several batches. When one is refused, the others, which
+// were decided on the ground of it, are not written either; the next check decides anew.
+func TestHousekeepingStopsAfterARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, disk.NewMem(), []string{"offsets.retention.minutes=1", "offsets.retention.check.interval.ms=100000"}, "max.message.bytes=600")
+		b.settle()
+		const groups = 40
+		for n := range groups {
+			b.mustCommit(fmt.Sprint("g", n), 1)
+		}
+		left := func() (n int) {
+			for g := range groups {
+				if b.committed(fmt.Sprint("g", g)) >= 0 {
+					n++
+				}
+			}
+			return n
+		}
+		var writes atomic.Int64
+		b.disk.SetFault(func(op disk.Op) error {
+			if op.Kind == disk.OpWrite && strings.Contains(op.Path, fmt.Sprint(OffsetsTopic, "-0/")) && strings.HasSuffix(op.Path, ".log") {
+				if writes.Add(1) == 2 {
+					return syscall.ENOSPC
+				}
+			}
+			return nil
+		})
+		time.Sleep(110 * time.Second)
+		b.settle()
+		if n := left(); writes.Load() != 2 || n == 0 || n == groups {
+			t.Fatalf("%d writes, of which the second was refused; of %d offsets %d are left", writes.Load(), groups, n)
+		}
+		time.Sleep(100 * time.Second)
+		b.settle()
+		if n := left(); n != 0 {
+			t.Fatalf("%d offsets are left after the next check", n)
+		}
+		again := led(offsetsID, 0)
+		again.LeaderEpoch = 1
+		b.commit(again)
+		b.settle()
+		if n := left(); n != 0 {
+			t.Fatalf("%d offsets are back when the log is read again", n)
+		}
+	})
+}
+
+// TestPartitionThatIsNotThereIsLookedForAgain: a replica that could not be opened is, later, without a change of the topic's
+// metadata that the coordinator is told of; and who never is costs a look a minute.
+func TestPartitionThatIsNotThereIsLookedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, disk.NewMem(), nil)
+		b.settle()
+		missing := led(offsetsID, 1)
+		missing.Directories = [][]byte{metadata.UUID{99}.Bytes()}
+		b.commit(missing)
+		time.Sleep(10 * time.Minute)
+		b.settle()
+		if n := strings.Count(b.logged.String(), "it is looked for again"); n < 10 || n > 20 || slices.Contains(b.Led(), 1) {
+			t.Fatalf("looked for %d times in ten minutes; led are %v", n, b.Led())
+		}
+		opened := metadata.NewLoader(b.manager) // it alone is told
+		if err := opened.Apply(t.Context(), metadata.Committed{Offset: 0, Epoch: 1, Records: []metadata.Record{
+			&metadata.TopicRecord{Name: OffsetsTopic, Id: offsetsID.Bytes()}, led(offsetsID, 0), led(offsetsID, 1),
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(mostLoadPause)
+		b.settle()
+		call := b.SubmitTo(1, somebody, kmsg.NewPtrHeartbeatRequest(), 1)
+		if _, err := call.Await(t.Context()); err != nil {
+			t.Fatalf("its groups: %v", err)
+		}
+		before := b.logged.Len()
+		time.Sleep(10 * mostLoadPause)
+		b.settle()
+		if b.logged.Len() != before {
+			t.Fatalf("it is looked for although it is there: %s", b.logged.String()[before:])
+		}
+		b.commit(&metadata.PartitionRecord{TopicId: offsetsID.Bytes(), Partition: 2, Replicas: []int32{1}, Isr: []int32{1}, Directories: missing.Directories, Leader: 1})
+		b.settle() // closing ends the search
 	})
 }

@@ -57,7 +57,9 @@ type Coordinator struct {
 	mu struct { // held for look-ups and single insertions only
 		sync.RWMutex
 		partitions map[int32]*partition
+		looking    bool // followAtLast runs
 	}
+	lookSoon chan struct{} // one slot: followAtLast is to look as if it had just begun
 }
 
 // New returns a Coordinator that leads nothing yet. ctx bounds its life, like Close.
@@ -71,7 +73,7 @@ func New(ctx context.Context, o Options) *Coordinator {
 		stats:  newStats(o.Metrics),
 	}
 	c.image.Store(metadata.Empty())
-	c.mu.partitions = map[int32]*partition{}
+	c.mu.partitions, c.lookSoon = map[int32]*partition{}, make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.showGroups(o.Metrics)
 	return c
@@ -96,14 +98,14 @@ func (c *Coordinator) Publish(_ context.Context, d *metadata.Delta, img *metadat
 		default:
 			return // history is being replayed, and there are no replicas yet
 		}
-		c.follow(img)
+		c.follow()
 		return
 	}
 	c.forgetTopics(d)
 	for i := range d.Topics {
 		t := &d.Topics[i]
 		if t.Old != nil && t.Old.Name == OffsetsTopic || t.New != nil && t.New.Name == OffsetsTopic {
-			c.follow(img)
+			c.follow()
 			return
 		}
 	}
@@ -129,11 +131,51 @@ func (c *Coordinator) forgetTopics(d *metadata.Delta) {
 	}
 }
 
-// follow makes the partitions those that an image gives to this broker.
-func (c *Coordinator) follow(img *metadata.Image) {
-	topic, _ := img.Topic(OffsetsTopic)
+// follow makes the partitions those that the newest image gives to this broker. What is not there yet is looked for again.
+func (c *Coordinator) follow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	switch {
+	case c.followLocked():
+	case c.mu.looking:
+		select {
+		case c.lookSoon <- struct{}{}: // what is missing now may be new
+		default:
+		}
+	default:
+		c.mu.looking = true
+		c.running.Go(c.followAtLast)
+	}
+}
+
+// followAtLast follows until every partition is there: what keeps a replica from being opened may pass without a change of
+// this topic's metadata, and nobody else coordinates its groups meanwhile. The pauses are those of loadAtLast.
+func (c *Coordinator) followAtLast() {
+	for pause := firstLoadPause; ; pause = min(2*pause, mostLoadPause) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-c.lookSoon:
+			timer.Stop()
+			pause = firstLoadPause / 2 // and firstLoadPause next
+			continue
+		case <-c.ctx.Done():
+			timer.Stop()
+			return
+		}
+		c.mu.Lock()
+		complete := c.followLocked()
+		c.mu.looking = !complete
+		c.mu.Unlock()
+		if complete {
+			return
+		}
+	}
+}
+
+// followLocked tells whether all partitions that are to be here are. Once the coordinator is closed none is.
+func (c *Coordinator) followLocked() (complete bool) {
+	topic, _ := c.image.Load().Topic(OffsetsTopic)
 	for n, p := range c.mu.partitions {
 		if topic == nil || topic.ID != p.topicID || int(n) >= len(topic.Partitions) ||
 			topic.Partitions[n].Leader != c.o.NodeID || topic.Partitions[n].LeaderEpoch != p.epoch {
@@ -142,8 +184,9 @@ func (c *Coordinator) follow(img *metadata.Image) {
 		}
 	}
 	if topic == nil {
-		return
+		return true
 	}
+	complete = true
 	for i, state := range topic.Partitions {
 		n := int32(i)
 		if _, led := c.mu.partitions[n]; led || state.Leader != c.o.NodeID || c.ctx.Err() != nil {
@@ -151,11 +194,13 @@ func (c *Coordinator) follow(img *metadata.Image) {
 		}
 		r, err := c.o.Replicas.Partition(OffsetsTopic, n)
 		if err != nil {
-			c.log.Error("groups are unavailable: their partition is", "partition", n, "err", err)
+			c.log.Error("groups are unavailable: their partition is; it is looked for again", "partition", n, "err", err)
+			complete = false
 			continue
 		}
 		c.mu.partitions[n] = c.begin(n, topic.ID, state.LeaderEpoch, r)
 	}
+	return complete
 }
 
 // begin starts the goroutine of a partition.

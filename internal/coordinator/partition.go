@@ -152,6 +152,7 @@ func (p *partition) apply(now time.Time, e group.Effects, together bool) {
 	case p.builder == nil:
 		p.shard.Appended() // these answers are on their way: what is refused later must not change them any more
 	}
+	p.shard.Recycle(e)
 }
 
 // fits tells whether records may join the batch being gathered.
@@ -223,7 +224,7 @@ func (p *partition) append(now time.Time) bool {
 // write appends the batch and lets its answers go. After an error nothing of it has been written, and
 // it is still there.
 func (p *partition) write(now time.Time) error {
-	b, err := p.builder.Build()
+	b, err := p.builder.BuildInPlace()
 	if err != nil {
 		return err
 	}

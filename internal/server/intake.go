@@ -117,14 +117,13 @@ func (c *connection) arrive(size int64) (frame, error) {
 	return f, nil
 }
 
-// await reads the bytes of a frame from have on. Memory beyond the pooled sizes grows with what
-// arrives, so that announcing much does not yet cost us much.
+// await reads the bytes of a frame from have on. Memory that was not there yet grows with what arrives, so that
+// announcing much does not yet cost us much.
 func (c *connection) await(own *frameMemory, have, size int) error {
 	deadline := time.Now().Add(wire.Patience(c.s.limits.Stall, int64(size)))
 	for have < size {
 		if have == len(own.b) {
-			own.b = append(make([]byte, 0, min(2*have, size)), own.b...)
-			own.b = own.b[:cap(own.b)]
+			c.s.frames.grow(own, size)
 		}
 		if err := c.arm(deadline); err != nil {
 			return err
@@ -368,12 +367,14 @@ func (in *intake) hold(from *chunk, n int) {
 }
 
 const (
-	// The classes of frame memory, each twice the one before. Frames beyond the last are rare, and
-	// their memory is made as they come.
+	// The classes of frame memory, each twice the one before. Frames beyond the last are rare, and their memory is made
+	// as they come.
 	smallestFrameLog2 = 14
 	smallestFrame     = 1 << smallestFrameLog2
-	frameClasses      = 9
+	frameClasses      = 12
 	largestPooled     = smallestFrame << (frameClasses - 1)
+	// largestMade is the most memory that is made for a frame before its bytes have come.
+	largestMade = 4 << 20
 )
 
 // framePool lends memory of up to largestPooled for frames that do not arrive at once. The zero value is ready.
@@ -381,12 +382,31 @@ type framePool struct{ classes [frameClasses]sync.Pool }
 
 type frameMemory struct{ b []byte }
 
+// get lends memory for n bytes, or, where there is none of that size, less: see grow.
 func (p *framePool) get(n int) *frameMemory {
 	class := frameClass(n)
 	if m, ok := p.classes[class].Get().(*frameMemory); ok {
 		return m
 	}
+	if n > largestMade {
+		return p.get(largestMade)
+	}
 	return &frameMemory{make([]byte, smallestFrame<<class)}
+}
+
+// grow doubles memory that is full, for a frame of size bytes.
+func (p *framePool) grow(m *frameMemory, size int) {
+	full := frameMemory{m.b}
+	n := 2 * len(full.b)
+	if n > largestPooled {
+		m.b = make([]byte, min(n, size))
+	} else if larger, ok := p.classes[frameClass(n)].Get().(*frameMemory); ok {
+		m.b = larger.b
+	} else {
+		m.b = make([]byte, n)
+	}
+	copy(m.b, full.b)
+	p.put(&full)
 }
 
 func (p *framePool) put(m *frameMemory) {

@@ -423,12 +423,12 @@ func TestBudgetServesInOrderAndLosesNothing(t *testing.T) {
 	})
 }
 
-// Frames beyond the pooled sizes grow as they arrive, and arrive whole.
+// Large frames' memory grows as they arrive, and they arrive whole, also in memory that others had before.
 func TestLargeFrameArrivesWhole(t *testing.T) {
 	r := newTCPRig(t, handlerFunc(echo), Limits{})
 	c := r.client(wire.ClientOptions{})
-	for _, size := range []int{largestPooled - 100, largestPooled, largestPooled + 1, 2*largestPooled + 1, 30_000_000} {
-		sent := bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7}, size/7+1)[:size]
+	for _, size := range []int{largestMade - 100, largestMade, largestMade + 1, 2*largestMade + 1, 30_000_000, largestMade + 2, 2*largestMade + 3, largestPooled + 1} {
+		sent := bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, byte(size)}, size/7+1)[:size]
 		got, err := c.Call(t.Context(), keyProduce, 9, func(b []byte) []byte { return append(b, sent...) })
 		if err != nil || !bytes.Equal(got, sent) {
 			t.Errorf("%d bytes: %d came back, %v", size, len(got), err)

@@ -201,9 +201,17 @@ func (p *Pass) lastOfProducer(b batch.Batch) bool {
 	if _, found := slices.BinarySearch(p.LastBatches, b.LastOffset()); found {
 		return true
 	}
+	if p.Unsure[b.ProducerID()] && isSequenced(b) {
+		// Of one without a batch in the dirty part it is not known which is its newest, so each stays, until another time.
+		newest, found := p.newest[b.ProducerID()]
+		return !found || b.LastOffset() >= newest
+	}
 	epoch, found := p.LastMarkers[b.ProducerID()]
 	return found && b.IsControl() && b.ProducerEpoch() == epoch
 }
+
+// isSequenced tells batches that say how far a producer's sequence numbers have come.
+func isSequenced(b batch.Batch) bool { return !b.IsControl() && b.BaseSequence() >= 0 }
 
 // errGrown: what is left of a group is larger than a segment can be, since batches that lost records compress worse. They
 // cannot stay as they are: their superseded records would be taken for compacted, and outlive the tombstones that delete them.
@@ -221,7 +229,7 @@ func (p *Pass) rewrite(b batch.Batch, kept int32, date bool) error {
 		return fmt.Errorf("rewrite the batch at offset %d: %w", b.BaseOffset(), err)
 	}
 	p.write = out
-	if p.now.into.Size.Load()+int64(len(out))+p.now.left > math.MaxInt32 {
+	if p.now.into.Size.Load()+int64(len(out))+p.now.left > p.MostBytes {
 		return fmt.Errorf("at offset %d: %w", b.BaseOffset(), errGrown)
 	}
 	p.Stats.RecordsKept += int64(kept)

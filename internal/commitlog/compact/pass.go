@@ -24,11 +24,15 @@ type Stretch struct {
 	// hear of what they delete.
 	Passed        int64
 	IndexInterval int64 // bytes between two index entries, about
+	MostBytes     int64 // how large a segment can be
 
 	// LastBatches are the last offsets of the batches that hold a producer's last sequence number, ascending; LastMarkers the
 	// epochs of producers that have written nothing but markers. Their batches stay, empty if need be.
 	LastBatches []int64
 	LastMarkers map[int64]int16
+	// Unsure are producers whose last batch may yet be lost, with the end of the log. What is left of theirs then says where
+	// they stand, so their newest batch among those that are compacted stays too.
+	Unsure map[int64]bool
 	// Aborted lists the aborted transactions with records or a marker from one offset up to another.
 	Aborted func(from, upTo int64) ([]segment.AbortedEntry, error)
 }
@@ -68,6 +72,7 @@ type Pass struct {
 	room     int // of write
 	passed   int // bytes that the throttle does not know of yet
 	covered  int64
+	newest   map[int64]int64 // by unsure producer: the last offset of its newest batch in the dirty part
 	txns     transactions
 	now      *cleaning
 }
@@ -161,6 +166,7 @@ var errFull = errors.New("map of keys is full")
 func (p *Pass) Index(ctx context.Context) (covered int64, err error) {
 	p.keys.Reset(p.Dirty)
 	p.covered = p.Dirty
+	p.newest = map[int64]int64{}
 	p.txns = transactions{}
 	for _, s := range p.Segments {
 		if s.Next.Load() <= p.Dirty {
@@ -207,6 +213,9 @@ func (p *Pass) expect(s *segment.Segment) error {
 func (p *Pass) indexBatch(b batch.Batch) error {
 	p.Stats.IndexedBytes += int64(len(b))
 	p.Stats.IndexedRecords += int64(b.Count())
+	if p.Unsure[b.ProducerID()] && isSequenced(b) {
+		p.newest[b.ProducerID()] = b.LastOffset()
+	}
 	if b.IsControl() {
 		c, err := p.control(b)
 		p.txns.marker(b, c)

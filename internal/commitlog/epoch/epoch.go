@@ -21,8 +21,9 @@ type History struct {
 	entries []Start
 }
 
-// Assign notes that epoch begins at start and tells whether that changed anything. What contradicts it at the end goes:
-// the newer leader is right.
+// Assign notes that epoch has a record at start, and tells whether that changed anything. What contradicts it at the end
+// goes: the newer leader is right. An epoch that is known to have begun before did so: recovery reads records of earlier
+// epochs again.
 func (e *History) Assign(epoch int32, start int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -33,10 +34,13 @@ func (e *History) Assign(epoch int32, start int64) bool {
 	if n > 0 && e.entries[n-1].Epoch == epoch && e.entries[n-1].Offset <= start {
 		return false
 	}
-	for n > 0 && (e.entries[n-1].Epoch >= epoch || e.entries[n-1].Offset >= start) {
+	for n > 0 && (e.entries[n-1].Epoch > epoch || e.entries[n-1].Offset >= start) {
 		n--
 	}
-	e.entries = append(e.entries[:n:n], Start{epoch, start})
+	e.entries = e.entries[:n:n]
+	if n == 0 || e.entries[n-1].Epoch < epoch {
+		e.entries = append(e.entries, Start{epoch, start})
+	}
 	return true
 }
 

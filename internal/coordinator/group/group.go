@@ -69,7 +69,7 @@ type group struct {
 type initialDelay struct {
 	current   time.Duration
 	remaining time.Duration
-	another   bool // one has joined since the timer was set
+	another   bool // one has joined, or was given an id to join with, since the timer was set
 }
 
 // member is a member of a group, or is pending.

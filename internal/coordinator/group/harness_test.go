@@ -1,6 +1,7 @@
 package group
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -74,7 +75,7 @@ func (b *bench) take(e Effects) {
 			b.t.Fatalf("replay its own record: %v", err)
 		}
 	}
-	b.batch = append(b.batch, e.Records...)
+	b.batch = append(b.batch, keep(b.s, e)...)
 	for _, r := range e.Replies {
 		if r.Committed {
 			b.held = append(b.held, r)
@@ -84,6 +85,28 @@ func (b *bench) take(e Effects) {
 	}
 	if !b.hold {
 		b.appended()
+	}
+}
+
+// keep copies the event's records, as a log does, and gives their memory back with something else in it.
+func keep(s *Shard, e Effects) []Record {
+	records := make([]Record, len(e.Records))
+	for i, r := range e.Records {
+		records[i] = Record{bytes.Clone(r.Key), bytes.Clone(r.Value)}
+	}
+	for _, r := range e.Records {
+		scribble(r)
+	}
+	s.Recycle(e)
+	return records
+}
+
+// scribble overwrites a record's memory, which its owner uses again.
+func scribble(r Record) {
+	for _, b := range [][]byte{r.Key, r.Value} {
+		for i := range b {
+			b[i] = '!'
+		}
 	}
 }
 
@@ -191,9 +214,11 @@ func (b *bench) reload() {
 	b.t.Helper()
 	s := New(b.s.config, rand.NewPCG(uint64(b.next), 3))
 	for _, r := range b.log {
+		r = Record{bytes.Clone(r.Key), bytes.Clone(r.Value)}
 		if err := s.Replay(r, b.now); err != nil {
 			b.t.Fatalf("replay: %v", err)
 		}
+		scribble(r)
 	}
 	s.Loaded(b.now)
 	b.s, b.batch, b.held = s, nil, nil

@@ -136,6 +136,9 @@ func (s *Shard) joinAsNew(t Token, from Client, g *group, req *kmsg.JoinGroupReq
 	}
 	m := &member{group: g, id: id, session: sessionOf(req)}
 	g.addPending(m)
+	if g.state == PreparingRebalance && g.before == Empty && s.config.GroupInitialRebalanceDelay == 0 {
+		g.delay.another = true
+	}
 	s.keepAlive(m)
 	s.refuseJoin(t, req.Version, id, kerr.MemberIDRequired.Code)
 }

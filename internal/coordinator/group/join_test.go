@@ -630,3 +630,31 @@ func TestTimersDueTogether(t *testing.T) {
 		t.Fatalf("next at %v", due)
 	}
 }
+
+// Where new groups wait for nobody, those that start together are in one generation, be it that one has just its id; one
+// that gets its id and does not come does not hold the others up for long.
+func TestMembersThatStartTogetherAreTogether(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.GroupInitialRebalanceDelay = 0 })
+	const pause = togetherWithin - time.Millisecond
+	first, joined := b.enter("g", "flights")
+	b.pass(pause)
+	second := ask[*kmsg.JoinGroupResponse](b, joining("g", "", "flights")).MemberID
+	b.pass(pause)
+	b.waits(joined)
+	other := b.send(joining("g", second, "flights"))
+	b.pass(3 * togetherWithin)
+	if g := b.syncAll("g", []string{first, second}, []Token{joined, other}); g != 1 {
+		t.Errorf("they are together in generation %d", g)
+	}
+
+	id, token := b.enter("visited", "flights")
+	for range 2 * togetherAtMost / pause {
+		ask[*kmsg.JoinGroupResponse](b, joining("visited", "", "flights")) // never seen again
+		b.pass(pause)
+	}
+	b.syncAll("visited", []string{id}, []Token{token})
+
+	id, token = b.enter("alone", "flights")
+	b.pass(togetherWithin)
+	b.syncAll("alone", []string{id}, []Token{token})
+}

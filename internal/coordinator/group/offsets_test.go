@@ -34,6 +34,8 @@ func TestWhoMayCommit(t *testing.T) {
 		"administrator, busy group":   {"g", "", -1, 9, kerr.UnknownMemberID},
 		"administrator, simple group": {"solo", "", -1, 9, nil},
 		"stranger, simple group":      {"solo", "who", 3, 9, kerr.UnknownMemberID},
+		"generation without member":   {"solo", "", 3, 9, kerr.UnknownMemberID},
+		"and in a busy group":         {"g", "", 1, 9, kerr.UnknownMemberID},
 		"no group":                    {"none", "who", 3, 9, kerr.GroupIDNotFound},
 		"no group, old client":        {"none", "who", 3, 8, kerr.IllegalGeneration},
 	} {

@@ -1,6 +1,8 @@
 package group
 
 import (
+	"time"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
@@ -27,8 +29,11 @@ func (s *Shard) prepareRebalance(g *group) {
 	first := g.state == Empty
 	g.to(PreparingRebalance, s.now)
 	if first {
-		wait := s.config.GroupInitialRebalanceDelay
-		g.delay = initialDelay{current: wait, remaining: max(g.rebalanceTimeout()-wait, 0)}
+		wait, longest := s.config.GroupInitialRebalanceDelay, g.rebalanceTimeout()
+		if wait == 0 {
+			wait, longest = togetherWithin, min(togetherAtMost, longest)
+		}
+		g.delay = initialDelay{current: wait, remaining: max(longest-wait, 0)}
 		s.setJoinTimer(g, wait)
 		return
 	}
@@ -38,6 +43,14 @@ func (s *Shard) prepareRebalance(g *group) {
 	}
 	s.setJoinTimer(g, g.rebalanceTimeout())
 }
+
+// A new group that waits for nobody (group.initial.rebalance.delay.ms=0) still takes in the members that start together:
+// those that come, or get their ids, within togetherWithin of each other, for togetherAtMost in all. Without that the
+// first of them makes a generation of its own, and finds out about the others from its next heartbeat, seconds later.
+const (
+	togetherWithin = 5 * time.Millisecond
+	togetherAtMost = 100 * time.Millisecond
+)
 
 func (s *Shard) forgetSyncs(g *group) {
 	for _, m := range g.order {

@@ -63,6 +63,9 @@ func kindOf(key []byte) (int16, error) {
 
 // readOffsetKey's strings are views on key.
 func readOffsetKey(key []byte) (k kmsg.OffsetCommitKey, err error) {
+	if k, ok := viewOffsetKey(key); ok {
+		return k, nil
+	}
 	if err := k.UnsafeReadFrom(key); err != nil {
 		return k, malformed("read the key of an offset", err)
 	}
@@ -74,6 +77,9 @@ func readOffsetKey(key []byte) (k kmsg.OffsetCommitKey, err error) {
 
 // readOffsetValue's metadata is a view on value.
 func readOffsetValue(value []byte) (v kmsg.OffsetCommitValue, err error) {
+	if v, ok := viewOffsetValue(value); ok {
+		return v, nil
+	}
 	version, err := versionOf(value, newestOffsetValue)
 	if err != nil {
 		return v, malformed("read a committed offset", err)
@@ -161,14 +167,7 @@ func (w *writer) commit(group, topic string, c committed) {
 	w.key(offsetKeyV1, group, topic)
 	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(c.partition))
 	valueAt := len(w.buf)
-	v := kmsg.OffsetCommitValue{
-		Version: offsetValueVersion, Offset: c.offset, LeaderEpoch: c.epoch, Metadata: c.metadata,
-		CommitTimestamp: c.at, ExpireTimestamp: c.expires, TopicID: c.topicID,
-	}
-	if c.expires != never {
-		v.Version = offsetValueWithExpiry
-	}
-	w.buf = v.AppendTo(w.buf)
+	w.buf = appendOffsetValue(w.buf, &c)
 	w.add(keyAt, valueAt)
 }
 

@@ -144,7 +144,7 @@ func (g *group) joinEnds(s *Shard) {
 		s.completeJoin(g)
 		return
 	}
-	next := min(s.config.GroupInitialRebalanceDelay, d.remaining)
+	next := min(d.current, d.remaining)
 	*d = initialDelay{current: next, remaining: max(d.remaining-d.current, 0)}
 	s.setJoinTimer(g, next)
 }

@@ -26,10 +26,12 @@ type Reply struct {
 }
 
 // Effects are what an event leads to: Records to replay and to append, in order, and Replies to send.
-// The caller owns the slices.
+// The caller owns the slices, and may give back those of the Records with Shard.Recycle.
 type Effects struct {
 	Records []Record
 	Replies []Reply
+
+	memory writer // of the Records
 }
 
 // Topics is what a Shard may know of the cluster's topics: one unchanging image of them.
@@ -121,15 +123,27 @@ func (s *Shard) Handle(now time.Time, t Token, from Client, topics Topics, req k
 
 // begin starts an event.
 func (s *Shard) begin(now time.Time) {
-	s.now, s.out, s.w = now, Effects{}, writer{}
+	s.now, s.out = now, Effects{}
 }
 
 // take ends it.
 func (s *Shard) take() Effects {
-	s.out.Records = s.w.records
 	out := s.out
+	out.Records, out.memory = s.w.records, s.w
 	s.out, s.w = Effects{}, writer{}
 	return out
+}
+
+// recycledBytes is the most memory of an event's keys and values that is kept for the next event, beside that of the list
+// of its records.
+const recycledBytes = 64 << 10
+
+// Recycle gives the memory of the event's Records back, after which nobody may look at them.
+func (s *Shard) Recycle(e Effects) {
+	if m := &e.memory; cap(m.buf) <= recycledBytes && len(s.w.records) == 0 {
+		clear(m.records)
+		s.w = writer{buf: m.buf[:0], records: m.records[:0]}
+	}
 }
 
 // answer replies at once.

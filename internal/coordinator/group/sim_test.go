@@ -192,7 +192,7 @@ func (w *world) effects(e Effects) {
 			w.failf("replay its own record: %v", err)
 		}
 	}
-	w.batch = append(w.batch, e.Records...)
+	w.batch = append(w.batch, keep(w.shard, e)...)
 	for _, r := range e.Replies {
 		if r.Committed {
 			w.held = append(w.held, r)

@@ -25,7 +25,8 @@ func (s *Shard) replayGroup(r Record) error {
 		}
 		return nil
 	}
-	v, err := readGroupValue(r.Value)
+	stored := bytes.Clone(r.Value) // what is kept of v, assignments above all, lies in it
+	v, err := readGroupValue(stored)
 	if err != nil {
 		return err
 	}
@@ -33,12 +34,10 @@ func (s *Shard) replayGroup(r Record) error {
 		g = s.create(strings.Clone(k.Group))
 	}
 	s.note(change{group: g.id, stored: g.stored})
-	if s.loading {
-		g.stored = bytes.Clone(r.Value)
-		return nil
+	g.stored = stored
+	if !s.loading {
+		g.settle(&v, s.now)
 	}
-	g.stored = r.Value
-	g.settle(&v, s.now)
 	return nil
 }
 

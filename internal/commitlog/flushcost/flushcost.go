@@ -1,4 +1,6 @@
-package commitlog
+// Package flushcost decides whether several files are flushed one by one or with the file system that they lie on, by what
+// either has cost of late. It flushes nothing itself: commitlog, its only caller, does, and tells how long it took.
+package flushcost
 
 import (
 	"sync"
@@ -6,6 +8,9 @@ import (
 )
 
 const (
+	// InTurnUpTo is how many files and directories are flushed one after the other, whatever that has cost, so that each log
+	// gets its own answer at once.
+	InTurnUpTo = 2
 	// syncEachAtMost is how many files and directories are ever flushed one by one where the file system can be flushed as
 	// a whole, whatever that has cost of late.
 	syncEachAtMost = 64
@@ -16,11 +21,11 @@ const (
 	costWeight = 8
 )
 
-// flushCosts chooses between flushing several files side by side and flushing the file system that they lie on. Which is
+// Costs chooses between flushing several files side by side and flushing the file system that they lie on. Which is
 // quicker depends on what else is dirty there: alone, the whole takes 0.25 to 0.45 ms for 5 to 50 files, which cost 0.1 ms
 // each one by one; beside a program that has written gigabytes, hundreds of milliseconds. So it goes by what either has
 // taken of late. Unknown costs nothing, so that either is tried.
-type flushCosts struct {
+type Costs struct {
 	mu        sync.Mutex // short
 	each, all cost       // one file of several; the file system
 }
@@ -30,9 +35,9 @@ type cost struct {
 	at   time.Time     // of the last measurement
 }
 
-// together says whether n files are better flushed with their whole file system.
-func (c *flushCosts) together(n int, now time.Time) bool {
-	if n <= syncInTurnUpTo || n > syncEachAtMost {
+// Together says whether n files are better flushed with their whole file system.
+func (c *Costs) Together(n int, now time.Time) bool {
+	if n <= InTurnUpTo || n > syncEachAtMost {
 		return n > syncEachAtMost
 	}
 	c.mu.Lock()
@@ -40,15 +45,15 @@ func (c *flushCosts) together(n int, now time.Time) bool {
 	return c.all.faded(now) <= time.Duration(n)*c.each.faded(now)
 }
 
-// tookEach notes how long n files took, flushed side by side.
-func (c *flushCosts) tookEach(n int, took time.Duration, now time.Time) {
+// TookEach notes how long n files took, flushed side by side.
+func (c *Costs) TookEach(n int, took time.Duration, now time.Time) {
 	c.mu.Lock()
 	c.each.note(took/time.Duration(max(n, 1)), now)
 	c.mu.Unlock()
 }
 
-// tookAll notes how long the file system took.
-func (c *flushCosts) tookAll(took time.Duration, now time.Time) {
+// TookAll notes how long the file system took.
+func (c *Costs) TookAll(took time.Duration, now time.Time) {
 	c.mu.Lock()
 	c.all.note(took, now)
 	c.mu.Unlock()
