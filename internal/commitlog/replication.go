@@ -106,7 +106,7 @@ func (l *Log) Replicate(data []byte, epoch int32) (end int64, err error) {
 	end = l.Progress().End
 	l.give()
 	if end > before {
-		err = errors.Join(err, l.afterAppend(l.dir.now().UnixMilli()))
+		err = errors.Join(err, l.afterAppend(l.dir.now().UnixMilli(), Client))
 	}
 	return end, err
 }
