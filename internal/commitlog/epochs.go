@@ -22,8 +22,7 @@ type epochs struct {
 }
 
 // assign notes that epoch has a record at start, and tells whether that changed anything. What contradicts it at the end
-// goes: the newer leader is right. An epoch that is known to have begun before did so: recovery reads records of earlier
-// epochs again.
+// goes: the newer leader is right. What is known to have begun before did so: recovery reads records of old epochs again.
 func (e *epochs) assign(epoch int32, start int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
