@@ -43,6 +43,7 @@ type stack struct {
 	handler    *Handler
 	logged     *logLines
 	ctx        context.Context
+	epoch      atomic.Int32 // of the controller
 }
 
 // logLines keeps what was logged at level Error.
@@ -205,6 +206,7 @@ func newStack(t testing.TB, lines ...string) *stack {
 	s.log.machine = s.controller
 	go s.log.run(ctx)
 	s.controller.Start(s.log)
+	s.epoch.Store(1)
 	s.controller.Leadership(metadata.Leadership{Epoch: 1, Leader: 1, Mine: true})
 	_, err = s.controller.RegisterBroker(ctx, controller.Registration{
 		ID: 1, Incarnation: incarnation, Directories: []metadata.UUID{s.dir.ID()}, Features: controller.SupportedRanges(),
