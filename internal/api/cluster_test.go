@@ -43,7 +43,7 @@ func (s *stack) place(topic metadata.UUID, number int32, epoch, leader int32, re
 	s.t.Helper()
 	directories := make([][]byte, len(replicas))
 	for i, id := range replicas {
-		directories[i] = metadata.UUID{15: byte(id)}.Bytes()
+		directories[i] = metadata.UnassignedDirectory.Bytes()
 		if id == 1 {
 			directories[i] = metadata.UUID(s.dir.ID()).Bytes()
 		}

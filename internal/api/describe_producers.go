@@ -40,7 +40,7 @@ func (h *Handler) activeProducers(topic string, number int32) ([]kmsg.DescribePr
 	if reason := controller.CheckTopicName(topic); reason != "" {
 		return nil, fmt.Errorf("%w: %s", errInvalidTopic, reason)
 	}
-	p, err := h.o.Replicas.Partition(topic, number)
+	p, err := h.partition(h.o.Images.Image(), topic, number)
 	if err != nil {
 		return nil, err
 	}
