@@ -1,5 +1,11 @@
 package config
 
+// The values of replica.selector.class, by the names of Kafka's classes (KIP-392).
+const (
+	LeaderSelector           = "org.apache.kafka.common.replica.LeaderSelector"
+	RackAwareReplicaSelector = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+)
+
 // replicaKeys are the settings of replication, leadership and quotas.
 var replicaKeys = []row{
 	{"replica.lag.time.max.ms", Long, "30000", anything, High, ReadOnly, effective,
@@ -22,8 +28,8 @@ var replicaKeys = []row{
 		"The receive buffer of a follower's connection in bytes."},
 	{"replica.high.watermark.checkpoint.interval.ms", Long, "5000", anything, High, ReadOnly, no(watermarkIsFlushed),
 		"How often high watermarks are noted down, in milliseconds."},
-	{"replica.selector.class", String, null, anything, Medium, ReadOnly, no(javaClass),
-		"A class that picks the replica a consumer reads from."},
+	{"replica.selector.class", String, null, oneOf(LeaderSelector, RackAwareReplicaSelector), Medium, ReadOnly, effective,
+		"How the replica is chosen that a consumer reads from: the leader (none, or LeaderSelector), or one in the rack that the consumer names as its client.rack (RackAwareReplicaSelector)."},
 	{"num.replica.fetchers", Int, "1", atLeast(1), High, ClusterWide, no(oneConnection),
 		"How many connections a follower reads from each leader with."},
 	{"num.replica.alter.log.dirs.threads", Int, null, anything, High, ReadOnly, no(noMoves),
