@@ -114,7 +114,7 @@ func (l *link) run() {
 		l.serve(client)
 		_ = client.Close() // it has no other failure to report than the one that ended it
 		l.set(nil, agreed{})
-		l.p.observe(l, false)
+		l.p.observed(l, false)
 		if time.Since(began) > longestPause { // else it is refused again and again
 			pause = firstPause
 		}
@@ -191,7 +191,7 @@ func (l *link) connect() (*wire.Client, error) {
 	if !with.formed && l.p.ClusterID() != self.cluster {
 		l.renew() // what was agreed is out of date
 	}
-	l.p.observe(l, true)
+	l.p.observed(l, true)
 	return client, nil
 }
 

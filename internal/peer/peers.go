@@ -25,7 +25,6 @@ type Peers struct {
 	memory     *semaphore.Weighted // bytes of frames being handled
 	handshakes chan struct{}
 	handlers   [endOfKinds]atomic.Pointer[registered]
-	observer   atomic.Pointer[func(node int32, up bool)]
 
 	mu struct { // short
 		sync.Mutex
@@ -33,6 +32,8 @@ type Peers struct {
 		cluster   string
 		links     map[line]*link
 		inbound   map[*inbound]context.CancelFunc
+		observers []*observer      // in the order in which they came
+		up        map[int32]bool   // the control connections that stand
 		warned    map[int32]string // the last refusal by each node that was reported
 		strangers map[string]bool  // refusals of others that were
 		closed    bool
@@ -67,6 +68,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	p.mu.cluster = o.ClusterID
 	p.mu.links = map[line]*link{}
 	p.mu.inbound = map[*inbound]context.CancelFunc{}
+	p.mu.up = map[int32]bool{}
 	p.mu.warned, p.mu.strangers = map[int32]string{}, map[string]bool{}
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if o.Listener != nil {
@@ -79,6 +81,9 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 func (p *Peers) Close() error {
 	p.mu.Lock()
 	p.mu.closed = true
+	for _, o := range p.mu.observers {
+		o.end()
+	}
 	p.mu.Unlock()
 	p.stop()
 	var err error
@@ -112,16 +117,6 @@ func (p *Peers) handler(kind Kind) (h Handler, early bool) {
 		return nil, false
 	}
 	return r.handle, r.early
-}
-
-// Observe sets who is told when the control connection to a node is made or has ended. The function
-// may wait; it holds up only that connection.
-func (p *Peers) Observe(f func(node int32, up bool)) { p.observer.Store(&f) }
-
-func (p *Peers) observe(l *link, up bool) {
-	if f := p.observer.Load(); f != nil && !l.data && (up || p.ctx.Err() == nil) {
-		(*f)(l.to, up)
-	}
 }
 
 // SetAddress says where a node listens ("HOST:PORT"), and keeps a connection to it from now on. Another

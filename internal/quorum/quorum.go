@@ -47,6 +47,7 @@ type Quorum struct {
 	alone    int  // ticks without a leader
 	asking   bool // to be taken in
 
+	unobserve  func()        // ends what the transport tells of connections
 	intake     chan struct{} // one slot: a piece of a snapshot is being taken
 	arriving   arriving      // guarded by intake
 	joined     chan struct{} // closed once there is a log
