@@ -27,6 +27,7 @@ type Quorum struct {
 	ctx     context.Context // ends when the node stops, and is what every goroutine here watches
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
+	failing sync.Mutex
 
 	inbox   chan func() // the owner's; everything that touches raft goes through it
 	appends chan write
@@ -155,11 +156,13 @@ func (q *Quorum) Close() error {
 
 // fail stops everything after an error that raft cannot go on from.
 func (q *Quorum) fail(err error) {
-	if q.ctx.Err() != nil {
-		return // the first cause counts, and closing is none
-	}
+	q.failing.Lock()
+	first := q.ctx.Err() == nil // the first cause counts, and closing is none
 	q.stop(err)
-	q.o.Fatal(err)
+	q.failing.Unlock()
+	if first {
+		q.o.Fatal(err)
+	}
 }
 
 // do runs f on raft's owner; false: the node has stopped.
