@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -22,9 +23,8 @@ type Peers struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	memory     *semaphore.Weighted // bytes of frames being handled
-	handshakes chan struct{}
-	handlers   [endOfKinds]atomic.Pointer[registered]
+	memory   *semaphore.Weighted // bytes of large frames being handled
+	handlers [endOfKinds]atomic.Pointer[registered]
 
 	mu struct { // short
 		sync.Mutex
@@ -32,6 +32,7 @@ type Peers struct {
 		cluster   string
 		links     map[line]*link
 		inbound   map[*inbound]context.CancelFunc
+		knocking  []net.Conn       // accepted and not yet authenticated, in the order in which they came
 		observers []*observer      // in the order in which they came
 		up        map[int32]bool   // the control connections that stand
 		warned    map[int32]string // the last refusal by each node that was reported
@@ -58,7 +59,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	}
 	p := &Peers{
 		o: o, log: o.Logger,
-		memory: semaphore.NewWeighted(maxFrameMemory), handshakes: make(chan struct{}, maxHandshakes),
+		memory: semaphore.NewWeighted(maxFrameMemory),
 	}
 	var seed [32]byte
 	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {

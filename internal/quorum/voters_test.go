@@ -469,6 +469,31 @@ func TestLeaderThatDiesIsReplacedWithinASecond(t *testing.T) {
 	}
 }
 
+// Followers whose connection to the leader breaks forget it within the time of a message, and so would grant
+// another their vote at once, not after an election's time.
+func TestBrokenConnectionForgetsTheLeader(t *testing.T) {
+	for seed := range uint64(10) {
+		inWorld(t, seed, 3, func(w *world) {
+			w.startAll()
+			w.mustPropose(3)
+			w.settle()
+			dead := w.leader()
+			dead.kill()
+			w.eventually("nobody waits for the leader that is gone", 5*time.Millisecond, func() bool {
+				for _, id := range w.ids {
+					if v := w.nodes[id]; v != dead {
+						q, _ := v.running.quorum()
+						if q.Status().Leader == dead.id {
+							return false
+						}
+					}
+				}
+				return true
+			})
+		})
+	}
+}
+
 func TestClosingLeaderHandsOver(t *testing.T) {
 	for seed := range uint64(10) {
 		inWorld(t, seed, 3, func(w *world) {
