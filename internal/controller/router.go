@@ -277,6 +277,9 @@ func (r *Router) decide(ctx context.Context, req kmsg.Request) (kmsg.Response, e
 	case *kmsg.UnregisterBrokerRequest:
 		return r.local.UnregisterBroker(ctx, q)
 	}
+	if response, err := r.decidePartitions(ctx, req); response != nil || err != nil {
+		return response, err
+	}
 	return nil, fmt.Errorf("the controller does not answer %s", kmsg.NameForKey(req.Key()))
 }
 
