@@ -270,10 +270,6 @@ func (r *Router) decide(ctx context.Context, req kmsg.Request) (kmsg.Response, e
 		return r.local.IncrementalAlterConfigs(ctx, q)
 	case *kmsg.UpdateFeaturesRequest:
 		return r.local.UpdateFeatures(ctx, q)
-	case *kmsg.ElectLeadersRequest:
-		return r.local.ElectLeaders(ctx, q)
-	case *kmsg.AlterPartitionAssignmentsRequest:
-		return r.local.AlterPartitionReassignments(ctx, q)
 	case *kmsg.UnregisterBrokerRequest:
 		return r.local.UnregisterBroker(ctx, q)
 	}
@@ -327,31 +323,6 @@ func (r *Router) UpdateFeatures(ctx context.Context, req *kmsg.UpdateFeaturesReq
 	ctx, cancel := within(ctx, req.TimeoutMillis)
 	defer cancel()
 	return ask(ctx, r, req, r.local.UpdateFeatures)
-}
-
-// ElectLeaders gives partitions their preferred leaders, or those without a leader any.
-func (r *Router) ElectLeaders(ctx context.Context, req *kmsg.ElectLeadersRequest) (*kmsg.ElectLeadersResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.ElectLeaders)
-}
-
-// AlterPartitionReassignments moves partitions to other brokers, or stops that.
-func (r *Router) AlterPartitionReassignments(ctx context.Context, req *kmsg.AlterPartitionAssignmentsRequest) (*kmsg.AlterPartitionAssignmentsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.AlterPartitionReassignments)
-}
-
-// ListPartitionReassignments lists what is being moved, as of the newest metadata that the controller has committed; where it
-// cannot be asked, as far as this node knows.
-func (r *Router) ListPartitionReassignments(ctx context.Context, req *kmsg.ListPartitionReassignmentsRequest) (*kmsg.ListPartitionReassignmentsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	if err := r.Sync(ctx); errors.Is(err, context.Canceled) {
-		return nil, err
-	}
-	return r.local.ListPartitionReassignments(req), nil
 }
 
 // UnregisterBroker removes a broker for good.
