@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"barnabas/internal/cli/terminal"
+
 	"barnabas/client"
 )
 
@@ -161,7 +163,7 @@ func TestMembersStopWhereTheTopicEnded(t *testing.T) {
 	defer c.Close()
 	var out strings.Builder
 	r := &groupReader{reader: &reader{
-		o:      &consume{p: &program{Streams: Streams{Out: &out, Err: io.Discard}}, t: target{timeout: scriptPatience}, group: "g"},
+		o:      &consume{p: &terminal.Program{Streams: terminal.Streams{Out: &out, Err: io.Discard}}, t: terminal.Target{Timeout: scriptPatience}, group: "g"},
 		client: c, print: func(dst []byte, rec *client.Record) []byte { return append(dst, rec.Value...) },
 		ends: map[client.TopicPartition]int64{{Topic: "t"}: 6},
 	}}

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"barnabas/internal/cli/terminal"
+
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"barnabas/internal/config"
@@ -32,7 +34,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"barnabas": func() {
-			os.Exit(Main(context.Background(), os.Args[1:], Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+			os.Exit(Main(context.Background(), os.Args[1:], terminal.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 		},
 	})
 }
