@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"strings"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/config"
 )
 

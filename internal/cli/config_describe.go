@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"slices"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // describedConfig is what config describe shows of a setting.

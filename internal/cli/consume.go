@@ -9,13 +9,12 @@ import (
 	"strings"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 type consume struct {

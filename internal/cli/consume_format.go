@@ -5,9 +5,8 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"barnabas/internal/cli/terminal"
-
 	"barnabas/client"
+	"barnabas/internal/cli/terminal"
 )
 
 // printer appends a record as it is to be shown.

@@ -9,13 +9,12 @@ import (
 	"syscall"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // membership is what consume is told of how to be a member of a group.

@@ -17,9 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"barnabas/client"
+	"barnabas/internal/cli/terminal"
 )
 
 // member is a consume --group --follow that runs.

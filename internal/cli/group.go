@@ -7,13 +7,12 @@ import (
 	"slices"
 	"strings"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client"
 	"barnabas/client/admin"
 	"barnabas/internal/cli/reset"
+	"barnabas/internal/cli/terminal"
 )
 
 func newGroup(p *terminal.Program) *cobra.Command {

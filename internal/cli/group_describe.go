@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"strings"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // describedGroup is what group describe shows of a group. As JSON it is always whole.

@@ -12,14 +12,13 @@ import (
 	"strings"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"barnabas/client"
 	"barnabas/client/admin"
 	"barnabas/internal/cli/reset"
+	"barnabas/internal/cli/terminal"
 )
 
 // resetGroup is what group reset shows, of the group and then of each partition.

@@ -7,10 +7,9 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"barnabas/internal/cli/terminal"
-
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 func TestOnlyYesIsYes(t *testing.T) {

@@ -13,9 +13,8 @@ import (
 	"testing/iotest"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"barnabas/client"
+	"barnabas/internal/cli/terminal"
 )
 
 // anyPieces hands out its text in pieces of random sizes.

@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/internal/cli/logdump"
+	"barnabas/internal/cli/terminal"
 )
 
 const logDumpHelp = `Show what data files hold, and whether they are whole.

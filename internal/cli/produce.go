@@ -11,12 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // The producer's settings where no flag says otherwise. Larger batches than Kafka's 16 KiB, since

@@ -8,9 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"barnabas/client"
+	"barnabas/internal/cli/terminal"
 )
 
 const (

@@ -16,11 +16,10 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"barnabas/internal/cli/clustercmd"
-
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
+
+	"barnabas/internal/cli/clustercmd"
+	"barnabas/internal/cli/terminal"
 )
 
 // Streams are the standard streams of the process, or a test's.

@@ -20,10 +20,9 @@ import (
 	"testing"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/config"
 	"barnabas/internal/disk"
 	"barnabas/internal/netx"

@@ -15,11 +15,10 @@ import (
 	"strings"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/disk"

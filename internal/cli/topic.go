@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"strconv"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/config"
 )
 

@@ -4,11 +4,10 @@ import (
 	"context"
 	"fmt"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/config"
 )
 

@@ -7,12 +7,11 @@ import (
 	"math"
 	"slices"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/config"
 )
 

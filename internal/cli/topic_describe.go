@@ -6,12 +6,11 @@ import (
 	"slices"
 	"strings"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // describedTopic is what topic describe shows of a topic.

@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"time"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // partitionOffsets is what topic offsets shows of a partition.

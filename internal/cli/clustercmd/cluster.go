@@ -9,11 +9,10 @@ import (
 	"context"
 	"fmt"
 
-	"barnabas/internal/cli/terminal"
-
 	"github.com/spf13/cobra"
 
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // describedCluster is what cluster describe shows.
