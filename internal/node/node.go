@@ -96,8 +96,12 @@ func (n *Node) start(ctx context.Context) (err error) {
 		return err
 	}
 	n.checkDescriptors()
+	seed, err := n.seed()
+	if err != nil {
+		return err
+	}
 	n.replicas = replica.NewManager(replica.Options{
-		NodeID: n.nodeID, Incarnation: n.incarnation, Config: n.o.Config, Logger: n.log,
+		NodeID: n.nodeID, Incarnation: n.incarnation, Config: n.o.Config, Logger: n.log, Cluster: n.replication(seed),
 	})
 	if n.dirs, err = openDirs(ctx, n.o, n, func() { n.lost.Add(1) }); err != nil {
 		return err
@@ -145,7 +149,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	})
 	n.router = n.newRouter(seed)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
-		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log, MaxReplicationFactor: maxReplicationFactor,
+		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
 		Publishers: []metadata.Publisher{n.replicas, n.coordinator, settingsFollower{n}, n.router}, Rand: n.o.Random,
 	})
 	n.router.Use(n.controller)
@@ -163,6 +167,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 		return err
 	}
 	n.controller.Start(n.quorum)
+	n.serveReplicas()
 	return nil
 }
 
@@ -173,9 +178,6 @@ func (n *Node) newRouter(seed uint64) *controller.Router {
 	}
 	return controller.NewRouter(n.nodeID, n.peers, seed)
 }
-
-// maxReplicationFactor is 1 as long as partitions are not copied between brokers.
-const maxReplicationFactor = 1
 
 // metadataReserveBytes is kept on the disk for the metadata log alone, so that a disk filled by
 // partitions still takes the changes (deleting a topic, shortening its retention) that help.
@@ -364,6 +366,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.quorum != nil {
 		errs = append(errs, n.quorum.Close())
+	}
+	if n.replicas != nil {
+		n.replicas.Close() // after the last Publish, which is the controller's, and before the directories
 	}
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())

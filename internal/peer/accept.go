@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,17 +33,39 @@ func (p *Peers) accept() {
 		case <-p.ctx.Done():
 			return
 		}
-		c, err := p.o.Listener.Accept()
+		c, err := p.acceptOne()
 		if err != nil {
-			if p.ctx.Err() == nil {
-				p.log.Error("the internal listener has failed", "err", err)
-			}
 			return
 		}
 		p.running.Go(func() {
 			defer func() { <-slots }()
 			p.serve(c)
 		})
+	}
+}
+
+// acceptOne waits for a connection. It gives up only where the listener is closed: out of descriptors, or a
+// connection that ended before it was taken, are no reason to be deaf from then on.
+func (p *Peers) acceptOne() (net.Conn, error) {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		c, err := p.o.Listener.Accept()
+		switch {
+		case err == nil:
+			return c, nil
+		case p.ctx.Err() != nil:
+			return nil, err
+		case errors.Is(err, net.ErrClosed):
+			p.log.Error("the internal listener was closed", "err", err)
+			return nil, err
+		}
+		p.log.Warn("the internal listener does not accept", "err", err, "retry", pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-p.ctx.Done():
+			timer.Stop()
+			return nil, err
+		}
 	}
 }
 
@@ -99,7 +122,7 @@ func (p *Peers) warnStranger(from net.Addr, err error) {
 	}
 	level := slog.LevelWarn
 	p.mu.Lock()
-	if key := host + " " + err.Error(); p.mu.strangers[key] {
+	if key := host + " " + reason(err); p.mu.strangers[key] {
 		level = slog.LevelDebug
 	} else {
 		if len(p.mu.strangers) >= maxStrangers {
@@ -111,15 +134,43 @@ func (p *Peers) warnStranger(from net.Addr, err error) {
 	p.log.Log(p.ctx, level, "a connection to the internal listener is refused", "from", from.String(), "err", err)
 }
 
-// receive is the handshake with whoever has connected.
-func (p *Peers) receive(conn net.Conn, self introduction) (agreed, error) {
-	select {
-	case p.handshakes <- struct{}{}:
-		defer func() { <-p.handshakes }()
-	default:
-		return agreed{}, fmt.Errorf("more than %d connections wait to be authenticated", maxHandshakes)
+// reason is what a refusal is remembered by: not its words, in which a stranger may write what it likes.
+func reason(err error) string {
+	for _, of := range []error{ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrHandshake, errCrowded} {
+		if errors.Is(err, of) {
+			return of.Error()
+		}
 	}
-	return receive(conn, p.o.Secret, self, p.o.Loopback(conn.RemoteAddr()), time.Now().Add(handshakeTimeout))
+	return ""
+}
+
+var errCrowded = fmt.Errorf("more than %d connections wait to be authenticated, and this one has waited longest", maxHandshakes)
+
+// receive is the handshake with whoever has connected. Where too many are under way the one that has waited
+// longest goes: a node is done within a few round trips, and those who only sit there keep none out.
+func (p *Peers) receive(conn net.Conn, self introduction) (agreed, error) {
+	p.mu.Lock()
+	p.mu.knocking = append(p.mu.knocking, conn)
+	var longest net.Conn
+	if len(p.mu.knocking) > maxHandshakes {
+		longest = p.mu.knocking[0]
+		p.mu.knocking = slices.Delete(p.mu.knocking, 0, 1)
+	}
+	p.mu.Unlock()
+	if longest != nil {
+		_ = longest.Close()
+	}
+	with, err := receive(conn, p.o.Secret, self, p.o.Loopback(conn.RemoteAddr()), time.Now().Add(handshakeTimeout))
+	p.mu.Lock()
+	at := slices.Index(p.mu.knocking, conn)
+	if at >= 0 {
+		p.mu.knocking = slices.Delete(p.mu.knocking, at, at+1)
+	}
+	p.mu.Unlock()
+	if at < 0 {
+		return agreed{}, errCrowded
+	}
+	return with, err
 }
 
 // read takes frames until the connection ends.
@@ -144,10 +195,12 @@ func (in *inbound) readOne(r *bufio.Reader) error {
 	if size < wire.MinRequestBytes || size > maxFrameBytes {
 		return fmt.Errorf("a frame of %d bytes: %w", size, wire.ErrMalformed)
 	}
-	if err := in.p.memory.Acquire(in.ctx, int64(size)); err != nil {
-		return err
+	if size > keepFrameBytes { // smaller ones have the connection's own memory, and wait behind no large one
+		if err := in.p.memory.Acquire(in.ctx, int64(size)); err != nil {
+			return err
+		}
+		defer in.p.memory.Release(int64(size))
 	}
-	defer in.p.memory.Release(int64(size))
 	frame, err := in.readFrame(r, size)
 	if err != nil {
 		return err

@@ -114,7 +114,7 @@ func (l *link) run() {
 		l.serve(client)
 		_ = client.Close() // it has no other failure to report than the one that ended it
 		l.set(nil, agreed{})
-		l.p.observe(l, false)
+		l.p.observed(l, false)
 		if time.Since(began) > longestPause { // else it is refused again and again
 			pause = firstPause
 		}
@@ -191,7 +191,7 @@ func (l *link) connect() (*wire.Client, error) {
 	if !with.formed && l.p.ClusterID() != self.cluster {
 		l.renew() // what was agreed is out of date
 	}
-	l.p.observe(l, true)
+	l.p.observed(l, true)
 	return client, nil
 }
 
@@ -245,15 +245,30 @@ func (l *link) serve(client *wire.Client) {
 		}
 		if asked == nil || isDone(asked) {
 			var err error
-			if asked, err = client.Start(l.p.ctx, KindKey+int16(kindPing), 0, func(dst []byte) []byte { return dst }); err != nil {
+			askedAt = time.Now()
+			if asked, err = l.ping(client); err != nil {
+				l.gaveUp(addr)
 				return
 			}
-			askedAt = time.Now()
 		} else if time.Since(askedAt) > pingPatience {
-			l.p.log.Info("another node does not answer; its connection is given up", "node", l.to, "address", addr)
+			l.gaveUp(addr)
 			return
 		}
 		ping.Reset(l.nextPing())
+	}
+}
+
+// ping asks whether the other end is there. Where so many requests are unanswered that there is no room for
+// this one, it waits no longer than for an answer: an end that is gone frees none.
+func (l *link) ping(client *wire.Client) (*wire.Pending, error) {
+	ctx, cancel := context.WithTimeout(l.p.ctx, pingPatience)
+	defer cancel()
+	return client.Start(ctx, KindKey+int16(kindPing), 0, func(dst []byte) []byte { return dst })
+}
+
+func (l *link) gaveUp(addr string) {
+	if l.p.ctx.Err() == nil {
+		l.p.log.Info("another node does not answer; its connection is given up", "node", l.to, "address", addr)
 	}
 }
 
@@ -271,5 +286,7 @@ func isDone(p *wire.Pending) bool {
 }
 
 func (l *link) send(client *wire.Client, m *post) error {
-	return client.Send(l.p.ctx, KindKey+int16(m.kind), oneWay, func(dst []byte) []byte { return append(dst, m.body...) })
+	ctx, cancel := context.WithTimeout(l.p.ctx, pingPatience) // as for a ping
+	defer cancel()
+	return client.Send(ctx, KindKey+int16(m.kind), oneWay, func(dst []byte) []byte { return append(dst, m.body...) })
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -22,10 +23,8 @@ type Peers struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	memory     *semaphore.Weighted // bytes of frames being handled
-	handshakes chan struct{}
-	handlers   [endOfKinds]atomic.Pointer[registered]
-	observer   atomic.Pointer[func(node int32, up bool)]
+	memory   *semaphore.Weighted // bytes of large frames being handled
+	handlers [endOfKinds]atomic.Pointer[registered]
 
 	mu struct { // short
 		sync.Mutex
@@ -33,6 +32,9 @@ type Peers struct {
 		cluster   string
 		links     map[line]*link
 		inbound   map[*inbound]context.CancelFunc
+		knocking  []net.Conn       // accepted and not yet authenticated, in the order in which they came
+		observers []*observer      // in the order in which they came
+		up        map[int32]bool   // the control connections that stand
 		warned    map[int32]string // the last refusal by each node that was reported
 		strangers map[string]bool  // refusals of others that were
 		closed    bool
@@ -57,7 +59,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	}
 	p := &Peers{
 		o: o, log: o.Logger,
-		memory: semaphore.NewWeighted(maxFrameMemory), handshakes: make(chan struct{}, maxHandshakes),
+		memory: semaphore.NewWeighted(maxFrameMemory),
 	}
 	var seed [32]byte
 	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {
@@ -67,6 +69,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	p.mu.cluster = o.ClusterID
 	p.mu.links = map[line]*link{}
 	p.mu.inbound = map[*inbound]context.CancelFunc{}
+	p.mu.up = map[int32]bool{}
 	p.mu.warned, p.mu.strangers = map[int32]string{}, map[string]bool{}
 	p.ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if o.Listener != nil {
@@ -79,6 +82,9 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 func (p *Peers) Close() error {
 	p.mu.Lock()
 	p.mu.closed = true
+	for _, o := range p.mu.observers {
+		o.end()
+	}
 	p.mu.Unlock()
 	p.stop()
 	var err error
@@ -112,16 +118,6 @@ func (p *Peers) handler(kind Kind) (h Handler, early bool) {
 		return nil, false
 	}
 	return r.handle, r.early
-}
-
-// Observe sets who is told when the control connection to a node is made or has ended. The function
-// may wait; it holds up only that connection.
-func (p *Peers) Observe(f func(node int32, up bool)) { p.observer.Store(&f) }
-
-func (p *Peers) observe(l *link, up bool) {
-	if f := p.observer.Load(); f != nil && !l.data && (up || p.ctx.Err() == nil) {
-		(*f)(l.to, up)
-	}
 }
 
 // SetAddress says where a node listens ("HOST:PORT"), and keeps a connection to it from now on. Another

@@ -42,7 +42,9 @@ func (q *Quorum) appendAll() {
 			err := q.saveAll(asked[:n])
 			if n == 0 {
 				n = 1
-				err = q.install(asked[0].Message, asked[0].file)
+				if err = q.install(asked[0].Message, asked[0].file); err == nil {
+					err = q.saveAll(asked[:1]) // entries that came behind the snapshot, before raft was asked
+				}
 			}
 			if err != nil {
 				if q.ctx.Err() == nil {
@@ -103,8 +105,13 @@ func hardOf(m *pb.Message) *pb.HardState {
 }
 
 func (q *Quorum) saveWhenThereIsSpace(entries []*pb.Entry, hard *pb.HardState) error {
+	return q.whenThereIsSpace(func() error { return q.st.save(q.ctx, entries, hard, q.o.Now().UnixMilli()) })
+}
+
+// whenThereIsSpace does what may be done again after ErrNoSpace, as often as it takes.
+func (q *Quorum) whenThereIsSpace(write func() error) error {
 	for {
-		err := q.st.save(q.ctx, entries, hard, q.o.Now().UnixMilli())
+		err := write()
 		if !isNoSpace(err) {
 			q.setFull(false)
 			return err

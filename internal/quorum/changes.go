@@ -95,6 +95,9 @@ func (q *Quorum) applyChange(index uint64, change *pb.ConfChangeV2) error {
 	if err != nil {
 		return err
 	}
+	if err := q.whenThereIsSpace(func() error { return q.st.saveCommitted(index) }); err != nil {
+		return err
+	}
 	var state *pb.ConfState
 	done := make(chan struct{})
 	if !q.do(func() {

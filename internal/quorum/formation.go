@@ -391,7 +391,7 @@ func (f *formation) hear(_ context.Context, from peer.Node, body []byte) ([]byte
 
 // write makes the cluster's beginning durable here.
 func (f *formation) write(word *foundation) error {
-	s := &storage{fs: f.o.FS, home: f.o.Dir, dir: f.o.Dir.Path() + "/" + logName}
+	s := &storage{fs: f.o.FS, home: f.o.Dir, dir: f.o.Dir.Path() + "/" + logName} // for its files alone
 	if _, voted, err := loadState(s.fs, s.dir); err != nil {
 		return fmt.Errorf("begin the metadata log: %w", err)
 	} else if !voted {

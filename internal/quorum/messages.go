@@ -30,7 +30,7 @@ type Transport interface {
 	Call(ctx context.Context, to int32, kind peer.Kind, body []byte) ([]byte, error)
 	Handle(kind peer.Kind, h peer.Handler)
 	HandleEarly(kind peer.Kind, h peer.Handler)
-	Observe(f func(node int32, up bool))
+	Observe(f func(node int32, up bool)) (cancel func())
 	Trouble(node int32) error
 }
 
@@ -47,7 +47,7 @@ func (q *Quorum) listen() {
 	t.Handle(kindStatus, peer.Answer(func(context.Context, peer.Node, []byte) ([]byte, error) {
 		return json.Marshal(q.Status())
 	}))
-	t.Observe(func(node int32, up bool) { q.do(func() { q.connected(node, up) }) })
+	q.unobserve = t.Observe(func(node int32, up bool) { q.do(func() { q.connected(node, up) }) })
 }
 
 // deafen ends that.
@@ -58,7 +58,7 @@ func (q *Quorum) deafen() {
 	for _, kind := range []peer.Kind{kindRaft, kindDescribe, kindJoin, kindSnapshot, kindStatus} {
 		q.o.Transport.Handle(kind, nil)
 	}
-	q.o.Transport.Observe(func(int32, bool) {})
+	q.unobserve()
 }
 
 // receive takes a message of raft's from another node.

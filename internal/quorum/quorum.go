@@ -27,6 +27,7 @@ type Quorum struct {
 	ctx     context.Context // ends when the node stops, and is what every goroutine here watches
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
+	failing sync.Mutex
 
 	inbox   chan func() // the owner's; everything that touches raft goes through it
 	appends chan write
@@ -47,6 +48,7 @@ type Quorum struct {
 	alone    int  // ticks without a leader
 	asking   bool // to be taken in
 
+	unobserve  func()        // ends what the transport tells of connections
 	intake     chan struct{} // one slot: a piece of a snapshot is being taken
 	arriving   arriving      // guarded by intake
 	joined     chan struct{} // closed once there is a log
@@ -154,11 +156,13 @@ func (q *Quorum) Close() error {
 
 // fail stops everything after an error that raft cannot go on from.
 func (q *Quorum) fail(err error) {
-	if q.ctx.Err() != nil {
-		return // the first cause counts, and closing is none
-	}
+	q.failing.Lock()
+	first := q.ctx.Err() == nil // the first cause counts, and closing is none
 	q.stop(err)
-	q.o.Fatal(err)
+	q.failing.Unlock()
+	if first {
+		q.o.Fatal(err)
+	}
 }
 
 // do runs f on raft's owner; false: the node has stopped.

@@ -80,7 +80,7 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 	if err != nil {
 		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
 	}
-	if err := saveState(o.Dir, &pb.HardState{Term: new(max(term, hard.GetTerm()) + recoveryLeap)}); err != nil {
+	if err := saveState(o.Dir, &pb.HardState{Term: new(max(term, hard.GetTerm()) + recoveryLeap), Commit: hard.Commit}); err != nil {
 		return Recovered{}, err
 	}
 	alone := &snapshotFile{

@@ -13,11 +13,14 @@ import (
 )
 
 // quorumState is the file quorum-state: the newest term, and whom this node voted for in it. The
-// names are Kafka's (QuorumStateData version 1); votedVoter is ours, raft's id of the voter.
+// names are Kafka's (QuorumStateData version 1); votedVoter is ours, raft's id of the voter, and so is
+// committedIndex: an entry that is known to be committed, brought up to date when one that changes the
+// voters is. A start that did not know of such a one could win an election among the voters of before.
 type quorumState struct {
 	LeaderID    int32  `json:"leaderId"`
 	LeaderEpoch uint64 `json:"leaderEpoch"`
 	VotedVoter  uint64 `json:"votedVoter,string"` // 0: for nobody
+	Committed   uint64 `json:"committedIndex,string,omitempty"`
 	DataVersion int    `json:"data_version"`
 }
 
@@ -31,7 +34,7 @@ const (
 // kept: every start takes a new term, and must not need room on a full disk for it.
 func saveState(d *commitlog.Dir, h *pb.HardState) error {
 	text, err := json.Marshal(quorumState{
-		LeaderID: -1, LeaderEpoch: h.GetTerm(), VotedVoter: h.GetVote(), DataVersion: stateFileVersion,
+		LeaderID: -1, LeaderEpoch: h.GetTerm(), VotedVoter: h.GetVote(), Committed: h.GetCommit(), DataVersion: stateFileVersion,
 	})
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", stateFile, err)
@@ -42,7 +45,7 @@ func saveState(d *commitlog.Dir, h *pb.HardState) error {
 	return nil
 }
 
-// loadState reads term and vote; found is false where there is no such file.
+// loadState reads term, vote and what was committed; found is false where there is no such file.
 func loadState(fsys disk.FS, dir string) (h *pb.HardState, found bool, err error) {
 	text, err := disk.ReadFile(fsys, dir+"/"+stateFile, maxStateBytes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -63,5 +66,5 @@ func parseState(text []byte) (*pb.HardState, bool, error) {
 		return nil, false, fmt.Errorf("%s has version %d, this program knows %d: start the version that wrote it",
 			stateFile, s.DataVersion, stateFileVersion)
 	}
-	return &pb.HardState{Term: new(s.LeaderEpoch), Vote: new(s.VotedVoter)}, true, nil
+	return &pb.HardState{Term: new(s.LeaderEpoch), Vote: new(s.VotedVoter), Commit: new(s.Committed)}, true, nil
 }

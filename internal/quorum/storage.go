@@ -27,11 +27,14 @@ type storage struct {
 	log     *commitlog.Log
 	checker *batch.Checker
 	builder *batch.Builder // the appender's
+	stating chan struct{}  // one slot: quorum-state is being written
 
 	mu struct { // held for copying pointers only
 		sync.Mutex
-		hard *pb.HardState // as on disk; Commit as last known
-		snap *pb.Snapshot  // the newest one's metadata: its records stay in the file
+		hard *pb.HardState // as on disk
+		// changes are the log's entries past hard.Commit that change the members, in order.
+		changes []uint64
+		snap    *pb.Snapshot // the newest one's metadata: its records stay in the file
 		// least is the entry that a snapshot for others must include: the last that changed the members. A
 		// node that is not in a snapshot's configuration refuses it.
 		least uint64
@@ -45,7 +48,7 @@ func openStorage(o *Options, self uint64) (s *storage, snapshot *snapshotFile, e
 	tp := commitlog.TopicPartition{Topic: "__cluster_metadata"}
 	s = &storage{
 		fs: o.FS, home: o.Dir, dir: o.Dir.Path() + "/" + logName,
-		checker: batch.NewChecker(), builder: batch.NewBuilder(batch.BuilderOptions{}),
+		checker: batch.NewChecker(), builder: batch.NewBuilder(batch.BuilderOptions{}), stating: make(chan struct{}, 1),
 	}
 	if s.log, err = o.Dir.Log(tp, metadata.MetadataTopicID, o.Log); err != nil {
 		return nil, nil, fmt.Errorf("open metadata log: %w", err)
@@ -66,15 +69,19 @@ func openStorage(o *Options, self uint64) (s *storage, snapshot *snapshotFile, e
 			return nil, nil, err
 		}
 		if !o.Blank {
-			hard = &pb.HardState{Term: new(max(1, hard.GetTerm())), Vote: new(hard.GetVote())}
+			hard = &pb.HardState{Term: new(max(1, hard.GetTerm())), Vote: new(hard.GetVote()), Commit: new(hard.GetCommit())}
 		}
 	case !hasState:
 		return nil, nil, fmt.Errorf("%s is missing beside a snapshot: %w", stateFile, ErrDamaged)
 	}
-	if err := s.checkDamage(file.meta.GetConfState(), self); err != nil {
+	alone := isAlone(file.meta.GetConfState(), self) && hard.GetCommit() <= file.meta.GetIndex()
+	if err := s.checkDamage(alone); err != nil {
 		return nil, nil, err
 	}
 	if err := s.reconcile(file.meta, hard, self); err != nil {
+		return nil, nil, err
+	}
+	if err := s.verify(file.meta.GetIndex() + 1); err != nil {
 		return nil, nil, err
 	}
 	s.mu.snap = &pb.Snapshot{Metadata: file.meta}
@@ -84,13 +91,57 @@ func openStorage(o *Options, self uint64) (s *storage, snapshot *snapshotFile, e
 // checkDamage refuses to take part with a log of which something is lost that was on disk: as one of
 // several voters this node would vote, and might lead, as if that had never been (trap 9). The others
 // have it. Alone, there is nobody to take it from.
-func (s *storage) checkDamage(conf *pb.ConfState, self uint64) error {
+func (s *storage) checkDamage(alone bool) error {
 	at, damaged := s.log.Damaged()
-	if !damaged || isAlone(conf, self) {
+	if !damaged || alone {
 		return nil
 	}
-	return fmt.Errorf("the metadata log is damaged at offset %d: %w: the other voters have what it lost; "+
-		"empty the data directories of this node and start it again", at, ErrDamaged)
+	return fmt.Errorf("the metadata log is damaged at offset %d: %w: %s", at, ErrDamaged, fromOthers)
+}
+
+const fromOthers = "the other voters have what it lost; empty the data directories of this node and start it again"
+
+// verify reads every entry that no snapshot has once before this node takes part, for whatever does not
+// match its checksum: a log that was closed well is otherwise only looked at where somebody reads it, and
+// a voter must not win an election with entries that it then cannot give to others (trap 9). It notes
+// those that change the members.
+func (s *storage) verify(first uint64) error {
+	if first == 1 { // blank
+		return nil
+	}
+	end := s.log.Progress().End
+	for next := offsetOf(first); next < end; {
+		entries, err := s.readFrom(next, end, maxMessage)
+		if err != nil {
+			return fmt.Errorf("check the metadata log: %w: %w; if there are others, %s", ErrDamaged, err, fromOthers)
+		}
+		for _, e := range entries {
+			if got := offsetOf(e.GetIndex()); got != next {
+				return fmt.Errorf("check the metadata log: offset %d follows where %d should: %w", got, next, ErrDamaged)
+			}
+			s.noteChange(e)
+			next++
+		}
+	}
+	return nil
+}
+
+// noteChange remembers an entry of the log that changes the members.
+func (s *storage) noteChange(e *pb.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.GetType() != pb.EntryNormal && e.GetIndex() > s.mu.hard.GetCommit() {
+		s.mu.changes = append(s.mu.changes, e.GetIndex())
+	}
+}
+
+// forgetChanges drops those that were cut off the log with the index.
+func (s *storage) forgetChanges(from uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := len(s.mu.changes); n > 0 && s.mu.changes[n-1] >= from; n-- {
+		s.mu.changes = s.mu.changes[:n-1]
+	}
 }
 
 // form begins a new log: state first, then the snapshot that names the voters, so that a crash
@@ -101,6 +152,12 @@ func (s *storage) form(o *Options, hasState bool, self uint64) (*snapshotFile, e
 		return nil, fmt.Errorf("log holds records up to offset %d and no snapshot: %w", end, ErrDamaged)
 	}
 	if o.Blank {
+		// A file with term and vote stands beside every snapshot, so before the first comes.
+		if !hasState {
+			if err := saveState(s.home, &pb.HardState{}); err != nil {
+				return nil, err
+			}
+		}
 		return &snapshotFile{meta: &pb.SnapshotMetadata{Index: new(uint64(0)), Term: new(uint64(0)), ConfState: &pb.ConfState{}}}, nil
 	}
 	if !hasState {
@@ -149,7 +206,10 @@ func (s *storage) reconcile(meta *pb.SnapshotMetadata, hard *pb.HardState, self 
 	if last > hard.GetTerm() { // entries reach the disk before the term that they came with
 		hard.Term, hard.Vote = new(last), new(uint64(0))
 	}
-	hard.Commit = new(meta.GetIndex())
+	if end := indexOf(s.log.Progress().End - 1); hard.GetCommit() > max(end, meta.GetIndex()) {
+		return fmt.Errorf("the metadata log ends at entry %d, and %d was committed: %w: %s", end, hard.GetCommit(), ErrDamaged, fromOthers)
+	}
+	hard.Commit = new(max(hard.GetCommit(), meta.GetIndex()))
 	s.mu.hard = hard
 	return nil
 }
@@ -188,22 +248,49 @@ func (s *storage) save(ctx context.Context, entries []*pb.Entry, hard *pb.HardSt
 	return s.saveHard(hard)
 }
 
-// saveHard makes term and vote durable where they have changed; nil: nothing was asked.
+// saveHard makes term and vote durable where they have changed, and with them what is committed where
+// that includes a change of the members: what this node answers next, it answers as one that knows of it.
+// nil: nothing was asked.
 func (s *storage) saveHard(hard *pb.HardState) error {
 	if hard == nil {
 		return nil
 	}
+	s.stating <- struct{}{}
+	defer func() { <-s.stating }()
 	s.mu.Lock()
 	before := s.mu.hard
+	changed := len(s.mu.changes) > 0 && s.mu.changes[0] <= hard.GetCommit()
 	s.mu.Unlock()
-	if hard.GetTerm() != before.GetTerm() || hard.GetVote() != before.GetVote() {
-		if err := saveState(s.home, hard); err != nil {
-			return err
-		}
+	if hard.GetTerm() == before.GetTerm() && hard.GetVote() == before.GetVote() && !changed {
+		return nil
+	}
+	return s.writeState(&pb.HardState{Term: hard.Term, Vote: hard.Vote, Commit: new(max(hard.GetCommit(), before.GetCommit()))})
+}
+
+// saveCommitted makes durable that the entry is committed: before a change of the members takes effect.
+func (s *storage) saveCommitted(index uint64) error {
+	s.stating <- struct{}{}
+	defer func() { <-s.stating }()
+	s.mu.Lock()
+	hard := s.mu.hard
+	s.mu.Unlock()
+	if hard.GetCommit() >= index {
+		return nil
+	}
+	return s.writeState(&pb.HardState{Term: hard.Term, Vote: hard.Vote, Commit: new(index)})
+}
+
+// writeState needs the slot.
+func (s *storage) writeState(hard *pb.HardState) error {
+	if err := saveState(s.home, hard); err != nil {
+		return err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.mu.hard = hard
-	s.mu.Unlock()
+	for len(s.mu.changes) > 0 && s.mu.changes[0] <= hard.GetCommit() {
+		s.mu.changes = s.mu.changes[1:]
+	}
 	return nil
 }
 
@@ -221,6 +308,7 @@ func (s *storage) writeEntries(entries []*pb.Entry, nowMs int64) error {
 			if err := s.log.Truncate(at); err != nil { // a new leader overwrites our tail
 				return fmt.Errorf("cut metadata log at offset %d: %w", at, err)
 			}
+			s.forgetChanges(e.GetIndex())
 			end = at
 		}
 		b, err := encodeEntry(s.builder, e, nowMs)
@@ -230,6 +318,7 @@ func (s *storage) writeEntries(entries []*pb.Entry, nowMs int64) error {
 		if err := s.log.AppendAt(b); err != nil {
 			return fmt.Errorf("append metadata entry %d: %w", e.GetIndex(), err)
 		}
+		s.noteChange(e)
 	}
 	return nil
 }
@@ -244,16 +333,13 @@ func (s *storage) install(file *snapshotFile, hard *pb.HardState) error {
 	if err := s.saveSnapshotData(file.meta, file.data); err != nil {
 		return err
 	}
-	if hard == nil { // a file with term and vote stands beside every snapshot
-		s.mu.Lock()
-		hard = s.mu.hard
-		s.mu.Unlock()
-		if err := saveState(s.home, hard); err != nil {
-			return err
-		}
-	} else if err := s.saveHard(hard); err != nil {
+	if hard != nil { // what it says of entries behind the snapshot is true once they are written
+		hard = &pb.HardState{Term: hard.Term, Vote: hard.Vote, Commit: new(min(hard.GetCommit(), file.meta.GetIndex()))}
+	}
+	if err := s.saveHard(hard); err != nil {
 		return err
 	}
+	s.forgetChanges(0)
 	s.mu.Lock()
 	s.mu.snap = &pb.Snapshot{Metadata: file.meta}
 	s.mu.least = file.meta.GetIndex()
@@ -267,7 +353,7 @@ func (s *storage) install(file *snapshotFile, hard *pb.HardState) error {
 // needSnapshot says that others can only be given a snapshot that includes the entry.
 func (s *storage) needSnapshot(index uint64) {
 	s.mu.Lock()
-	s.mu.least = index
+	s.mu.least = max(s.mu.least, index)
 	s.mu.Unlock()
 }
 

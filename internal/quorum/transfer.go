@@ -171,12 +171,16 @@ func (q *Quorum) takeSnapshotFrom(data, message []byte) error {
 	}
 	file.data = data
 	if !q.do(func() {
+		before := q.raft.BasicStatus().GetCommit()
+		_ = q.raft.Step(m) // raft drops what is out of date, and says so
+		if at := q.raft.BasicStatus().GetCommit(); at <= before || at != meta.GetIndex() {
+			return // it is no news: raft may still want one that came before
+		}
 		q.received = file
 		for _, one := range file.members.Members {
 			q.routes[one.raftID()] = one.NodeID
 			q.members[one.raftID()] = one
 		}
-		_ = q.raft.Step(m) // raft drops what is out of date, and says so
 	}) {
 		return ErrClosed
 	}
@@ -197,19 +201,8 @@ func (q *Quorum) install(m *pb.Message, file *snapshotFile) error {
 	case <-q.ctx.Done():
 		return context.Cause(q.ctx)
 	}
-	for {
-		err := q.st.install(file, hardOf(m))
-		if !isNoSpace(err) {
-			q.setFull(false)
-			if err != nil {
-				return err
-			}
-			break
-		}
-		q.setFull(true)
-		if !pause(q.ctx, fullDiskPause) {
-			return errors.Join(err, context.Cause(q.ctx))
-		}
+	if err := q.whenThereIsSpace(func() error { return q.st.install(file, hardOf(m)) }); err != nil {
+		return err
 	}
 	restored := make(chan error, 1)
 	if !q.do(func() { q.apply(func() error { err := q.restore(file); restored <- err; return err }) }) {

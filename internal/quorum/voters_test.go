@@ -37,6 +37,8 @@ type world struct {
 	next  int
 	// lived are the clusters in which anything was ever committed.
 	lived map[string]bool
+	// snapshotBytes is the quorums' option.
+	snapshotBytes int64
 }
 
 // voter is one node over all its lives.
@@ -45,6 +47,10 @@ type voter struct {
 	id   int32
 	disk *disk.Mem
 	life int
+	// fault is asked by the disk, beside what it always does, from the next start on; failed: the test has
+	// made the process fail.
+	fault  func(disk.Op) error
+	failed bool
 
 	running *life // nil while it is down
 }
@@ -70,7 +76,7 @@ func (l *life) quorum() (*Quorum, *recorder) {
 
 func newWorld(t *testing.T, seed uint64, n int32) *world {
 	w := &world{
-		t: t, seed: seed, net: netx.NewMem(seed), nodes: map[int32]*voter{}, acked: map[int]bool{}, lived: map[string]bool{},
+		t: t, seed: seed, net: netx.NewMem(seed), nodes: map[int32]*voter{}, acked: map[int]bool{}, lived: map[string]bool{}, snapshotBytes: 3000,
 		dice: rand.New(rand.NewPCG(seed, 77)),
 	}
 	for id := int32(1); id <= n; id++ {
@@ -114,7 +120,16 @@ func (v *voter) start() {
 	network, fs, seed := v.w.net.Host(host(v.id)), v.disk, v.w.seed*1000+uint64(v.id)*100+uint64(v.life)
 	dice := rand.New(rand.NewPCG(seed, 1))
 	var mu sync.Mutex
+	fault := v.fault
 	fs.SetFault(func(op disk.Op) error {
+		if fault != nil {
+			mu.Lock()
+			err := fault(op)
+			mu.Unlock()
+			if err != nil {
+				return err
+			}
+		}
 		if op.Kind == disk.OpSync || op.Kind == disk.OpSyncDir || op.Kind == disk.OpSyncFS {
 			mu.Lock()
 			d := time.Millisecond + time.Duration(dice.Int64N(int64(time.Millisecond)))
@@ -174,7 +189,7 @@ func (l *life) run(ctx context.Context, v *voter, network netx.Network, fs disk.
 	o := Options{
 		FS: fs, Dir: dir, Log: commitlog.DefaultConfig(), NodeID: v.id, Machine: l.machine, Logger: logger, Now: time.Now, Seed: seed,
 		Transport: peers, ClusterID: formed.ClusterID, Expected: v.w.ids, Blank: formed.Blank, Admission: formed.Admission,
-		SnapshotBytes: 3000, Fatal: func(err error) { fatal <- err },
+		SnapshotBytes: v.w.snapshotBytes, Fatal: func(err error) { fatal <- err },
 	}
 	o.Log.Delete = false
 	q, err := Open(ctx, o)
@@ -242,7 +257,7 @@ func (v *voter) end(replace func(*disk.Mem) *disk.Mem) {
 	}
 	select {
 	case <-v.running.done:
-		v.check(true) // it should have been running
+		v.check(!v.failed) // it should have been running
 	default:
 	}
 	v.w.net.Kill(host(v.id))
@@ -451,6 +466,31 @@ func TestLeaderThatDiesIsReplacedWithinASecond(t *testing.T) {
 	t.Logf("from the leader's end to the next commit: mean %v, slowest %v of %d", sum/seeds, slowest, seeds)
 	if slowest > 1500*time.Millisecond || sum/seeds > 400*time.Millisecond {
 		t.Fatalf("mean %v, slowest %v", sum/seeds, slowest)
+	}
+}
+
+// Followers whose connection to the leader breaks forget it within the time of a message, and so would grant
+// another their vote at once, not after an election's time.
+func TestBrokenConnectionForgetsTheLeader(t *testing.T) {
+	for seed := range uint64(10) {
+		inWorld(t, seed, 3, func(w *world) {
+			w.startAll()
+			w.mustPropose(3)
+			w.settle()
+			dead := w.leader()
+			dead.kill()
+			w.eventually("nobody waits for the leader that is gone", 5*time.Millisecond, func() bool {
+				for _, id := range w.ids {
+					if v := w.nodes[id]; v != dead {
+						q, _ := v.running.quorum()
+						if q.Status().Leader == dead.id {
+							return false
+						}
+					}
+				}
+				return true
+			})
+		})
 	}
 }
 

@@ -1,0 +1,101 @@
+package peer
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// told remembers what an observer was told.
+type told struct {
+	mu   sync.Mutex
+	said []string
+}
+
+func (o *told) tell(node int32, up bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.said = append(o.said, fmt.Sprintf("%d:%v", node, up))
+}
+
+func (o *told) all() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.said)
+}
+
+// Every observer is told, whatever another one does, and one that came late is told of what stands.
+func TestEveryObserverIsToldAndNoneHoldsUpAnother(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, b := w.node(1, nil), w.node(2, nil)
+		stuck := make(chan struct{})
+		defer close(stuck)
+		a.Observe(func(int32, bool) { <-stuck })
+		var first, late, gone told
+		a.Observe(first.tell)
+		cancel := a.Observe(gone.tell)
+		cancel()
+		a.SetAddress(2, addrOf(2))
+		w.mustEcho(a, 1, 2)
+		a.Observe(late.tell)
+		w.net.Kill("node2")
+		_ = b.Close()
+		time.Sleep(10 * time.Millisecond)
+		for name, o := range map[string]*told{"the first": &first, "the late one": &late} {
+			if got := o.all(); !slices.Equal(got, []string{"2:true", "2:false"}) {
+				t.Errorf("%s was told %v", name, got)
+			}
+		}
+		w.node(2, nil)
+		w.mustEcho(a, 1, 2)
+		if got := gone.all(); len(got) > 0 {
+			t.Errorf("one that had cancelled was told %v", got)
+		}
+		if got := first.all(); !slices.Equal(got, []string{"2:true", "2:false", "2:true"}) {
+			t.Errorf("the first was told %v", got)
+		}
+	})
+}
+
+// What waits for an observer is bounded by the number of nodes, and an end is never left out.
+func TestSlowObserverMissesNoEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		a := w.node(1, nil)
+		defer func() { _ = a.Close() }()
+		release, stands := make(chan struct{}), make(chan struct{})
+		var o told
+		first := true
+		a.Observe(func(node int32, up bool) {
+			if first {
+				first = false
+				close(stands)
+				<-release
+			}
+			o.tell(node, up)
+		})
+		l := &link{p: a, to: 7}
+		a.observed(l, true)
+		<-stands
+		for range 1000 {
+			a.observed(l, false)
+			a.observed(l, true)
+		}
+		a.mu.Lock()
+		waits := a.mu.observers[0]
+		a.mu.Unlock()
+		waits.mu.Lock()
+		if n := len(waits.mu.news); n > 2 {
+			t.Errorf("%d changes of one node wait", n)
+		}
+		waits.mu.Unlock()
+		close(release)
+		synctest.Wait()
+		if got := o.all(); !slices.Equal(got, []string{"7:true", "7:false", "7:true"}) {
+			t.Errorf("told %v", got)
+		}
+	})
+}
