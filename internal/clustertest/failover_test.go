@@ -267,3 +267,107 @@ func TestCopiedPartitionsOutliveTheirLeader(t *testing.T) {
 		})
 	}
 }
+
+// nemesis harms one node at a time, and waits until it is whole again before it goes on to the next.
+type nemesis struct {
+	w     *World
+	nodes []*Node
+	dice  *rand.Rand
+	admin *Client
+	told  []string
+}
+
+// strike does one harm to one node, and undoes it after a while.
+func (m *nemesis) strike(round int) {
+	victim := m.nodes[m.dice.IntN(len(m.nodes))]
+	lasts := time.Duration(m.dice.Int64N(int64(4 * time.Second)))
+	how := m.dice.IntN(7)
+	names := [...]string{"killed", "power cut", "stopped", "disk lost", "cut off", "cut off one way", "killed twice"}
+	m.told = append(m.told, fmt.Sprintf("%v: %s %s for %v", time.Since(m.w.began), victim.Name, names[how], lasts))
+	m.w.Trace("nemesis", "%s %s", names[how], victim.Name)
+	restart := true
+	switch how {
+	case 0:
+		victim.Kill()
+	case 1:
+		victim.Crash(m.w.Seed*100 + uint64(round))
+	case 2:
+		if err := victim.Stop(); err != nil {
+			m.w.Fatalf("stop %s: %v", victim.Name, err)
+		}
+	case 3:
+		victim.Wipe()
+	case 4:
+		restart = false
+		m.w.Net.Isolate(victim.Name)
+		time.Sleep(lasts)
+		m.w.Net.Rejoin(victim.Name)
+	case 5:
+		restart = false
+		other := m.nodes[m.dice.IntN(len(m.nodes))]
+		if other != victim {
+			m.w.Net.CutOneWay(victim.Name, other.Name)
+			time.Sleep(lasts)
+			m.w.Net.Heal(victim.Name, other.Name)
+		}
+	case 6:
+		victim.Kill()
+		time.Sleep(lasts)
+		victim.MustStart()
+		time.Sleep(time.Duration(m.dice.Int64N(int64(300 * time.Millisecond))))
+		victim.Kill()
+	}
+	if restart {
+		time.Sleep(lasts)
+		victim.MustStart()
+	}
+}
+
+// TestNothingAcknowledgedIsLostWhileNodesFail has producers write to copied partitions while one node after the other is
+// killed, stopped, cut off, loses its power or its disk.
+func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
+	for seed := range Seeds(20) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			m := &nemesis{w: w, nodes: nodes, dice: w.Dice("nemesis")}
+			defer func() {
+				if w.T.Failed() {
+					w.T.Log(strings.Join(m.told, "\n"), "\n", w.logs(nodes))
+				}
+			}()
+			c := w.MustDial("admin", nodes[0])
+			durable := w.dice().IntN(4) > 0
+			configs := []string{"min.insync.replicas", "2", "flush.before.ack", fmt.Sprint(durable), "segment.bytes", "1048576"}
+			if _, err := c.CreateTopic(w.Context(), "orders", 3, configs...); err != nil {
+				w.Fatalf("%v", err)
+			}
+			w.whole(c, 10*time.Second, "orders")
+			done := make(chan struct{})
+			var journals []*journal
+			var writing sync.WaitGroup
+			for p := range int32(3) {
+				j := w.newJournal(nodes, "orders", p, int64(1000+p))
+				journals = append(journals, j)
+				writing.Go(func() { j.write(w.Context(), done) })
+			}
+			for round := range 6 {
+				time.Sleep(time.Duration(m.dice.Int64N(int64(time.Second))))
+				m.strike(round)
+				c = w.MustDial("admin", nodes[m.dice.IntN(3)])
+				w.whole(c, 60*time.Second, "orders")
+			}
+			close(done)
+			writing.Wait()
+			w.whole(c, 30*time.Second, "orders")
+			for _, j := range journals {
+				j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
+				if len(j.acked) < 100 {
+					w.Fatalf("partition %d: only %d acknowledged", j.partition, len(j.acked))
+				}
+			}
+		})
+	}
+}
+
+func (w *World) dice() *rand.Rand { return w.Dice("test") }
