@@ -45,6 +45,7 @@ var routes = [...]*route{
 	{key: kmsg.DescribeCluster, min: 0, max: 2, handle: answered(describeCluster)},
 	{key: kmsg.DescribeProducers, min: 0, max: 0, handle: waiting(describeProducers)},
 	{key: kmsg.ListConfigResources, min: 0, max: 1, handle: answered(listConfigResources)},
+	{key: kmsg.UnregisterBroker, min: 0, max: 0, handle: decided(Controller.UnregisterBroker)},
 	{key: kmsg.ConsumerGroupHeartbeat, min: 0, max: 1, handle: answered(consumerGroupHeartbeat)},
 	{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, handle: answered(describeTopicPartitions)},
 }
