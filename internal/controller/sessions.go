@@ -35,7 +35,8 @@ type sessions struct {
 // session is one broker's, in one of its lives.
 type session struct {
 	epoch int64
-	heard time.Time // zero: not since this controller decides, and it was fenced before
+	heard time.Time // when its session began anew; zero: it was fenced when this controller took over, and silent since
+	spoke time.Time // when it was really heard of; zero: not yet
 	least int64     // the broker takes part once its metadata has this offset
 	// Its metadata as of its last heartbeat, what there was to be had then that it has not reached yet, and when it
 	// last moved or had all.
@@ -67,7 +68,7 @@ func (t *sessions) again(now time.Time) {
 
 // registered begins the session of a broker's new life. least is the offset that its metadata has to reach.
 func (t *sessions) registered(id int32, epoch int64, now time.Time, least int64) {
-	t.brokers[id] = &session{epoch: epoch, heard: now, least: least, offset: -1, moved: now}
+	t.brokers[id] = &session{epoch: epoch, heard: now, spoke: now, least: least, offset: -1, moved: now}
 }
 
 // heardOf takes a heartbeat. committed is the offset of what is committed. ready: the broker has taken over enough of it to take part;
@@ -78,7 +79,7 @@ func (t *sessions) heardOf(h *metadata.Heartbeat, now time.Time, committed int64
 		s = &session{epoch: h.Epoch, least: committed, offset: -1, moved: now}
 		t.brokers[h.Broker] = s
 	}
-	s.heard = now
+	s.heard, s.spoke = now, now
 	if h.MetadataOffset > s.offset || h.MetadataOffset >= s.due {
 		s.moved = now
 	}
@@ -117,7 +118,7 @@ func (t *sessions) isOwn(b *metadata.Broker) bool { return b.Incarnation == t.ow
 func (t *sessions) deadline(s *session, b *metadata.Broker) time.Time {
 	at := s.heard.Add(t.timeout)
 	since, broken := t.broken[b.ID]
-	if !broken || s.heard.After(since.Add(lateHeartbeat)) {
+	if !broken || s.spoke.After(since.Add(lateHeartbeat)) {
 		return at
 	}
 	if since.Before(t.began) {
