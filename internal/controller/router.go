@@ -174,10 +174,8 @@ func (r *Router) askWhile(ctx context.Context, changed <-chan struct{}, leader i
 	cancel()
 	<-watching
 	var refused *peer.RemoteError
-	if err != nil && !errors.As(err, &refused) && ctx.Err() == nil {
-		return false, nil
-	}
-	return done, err
+	// What the other node says of the request itself it will say again.
+	return done || errors.As(err, &refused), err
 }
 
 // ask takes a request of Kafka's to the controller.

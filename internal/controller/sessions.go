@@ -35,8 +35,8 @@ type sessions struct {
 // session is one broker's, in one of its lives.
 type session struct {
 	epoch int64
-	heard time.Time // zero: not since this controller decides, and it was fenced before
-	given bool      // nobody was heard: the time was given to it, and says nothing against a broken connection
+	heard time.Time // when its session began anew; zero: it was fenced when this controller took over, and silent since
+	spoke time.Time // when it was really heard of; zero: not yet
 	least int64     // the broker takes part once its metadata has this offset
 	// Its metadata as of its last heartbeat, what there was to be had then that it has not reached yet, and when it
 	// last moved or had all.
@@ -50,7 +50,7 @@ func (t *sessions) begin(image *metadata.Image, now time.Time) {
 	for _, b := range image.Brokers() {
 		s := &session{epoch: b.Epoch, least: image.Offset(), offset: -1, moved: now}
 		if !b.Fenced {
-			s.heard, s.given = now, true
+			s.heard = now
 		}
 		t.brokers[b.ID] = s
 	}
@@ -61,14 +61,14 @@ func (t *sessions) again(now time.Time) {
 	t.began = now
 	for _, s := range t.brokers {
 		if !s.heard.IsZero() {
-			s.heard, s.given, s.moved = now, true, now
+			s.heard, s.moved = now, now
 		}
 	}
 }
 
 // registered begins the session of a broker's new life. least is the offset that its metadata has to reach.
 func (t *sessions) registered(id int32, epoch int64, now time.Time, least int64) {
-	t.brokers[id] = &session{epoch: epoch, heard: now, least: least, offset: -1, moved: now}
+	t.brokers[id] = &session{epoch: epoch, heard: now, spoke: now, least: least, offset: -1, moved: now}
 }
 
 // heardOf takes a heartbeat. committed is the offset of what is committed. ready: the broker has taken over enough of it to take part;
@@ -79,7 +79,7 @@ func (t *sessions) heardOf(h *metadata.Heartbeat, now time.Time, committed int64
 		s = &session{epoch: h.Epoch, least: committed, offset: -1, moved: now}
 		t.brokers[h.Broker] = s
 	}
-	s.heard, s.given = now, false
+	s.heard, s.spoke = now, now
 	if h.MetadataOffset > s.offset || h.MetadataOffset >= s.due {
 		s.moved = now
 	}
@@ -118,7 +118,7 @@ func (t *sessions) isOwn(b *metadata.Broker) bool { return b.Incarnation == t.ow
 func (t *sessions) deadline(s *session, b *metadata.Broker) time.Time {
 	at := s.heard.Add(t.timeout)
 	since, broken := t.broken[b.ID]
-	if !broken || !s.given && s.heard.After(since.Add(lateHeartbeat)) {
+	if !broken || s.spoke.After(since.Add(lateHeartbeat)) {
 		return at
 	}
 	if since.Before(t.began) {
@@ -141,7 +141,7 @@ func (t *sessions) overdue(image *metadata.Image, now time.Time) (ids []int32, n
 		}
 		s := t.brokers[b.ID]
 		if s == nil || s.epoch != b.Epoch { // its registration was under way when this controller took over
-			s = &session{epoch: b.Epoch, heard: now, given: true, least: image.Offset(), offset: -1, moved: now}
+			s = &session{epoch: b.Epoch, heard: now, least: image.Offset(), offset: -1, moved: now}
 			t.brokers[b.ID] = s
 		}
 		at := t.deadline(s, b)
