@@ -62,6 +62,14 @@ func requestsFor(key kmsg.Key, id [16]byte) []kmsg.Request {
 	case *kmsg.DescribeConfigsRequest:
 		q.IncludeSynonyms, q.IncludeDocumentation = true, true
 		q.Resources = []kmsg.DescribeConfigsRequestResource{{ResourceType: 2, ResourceName: "orders"}, {ResourceType: 4, ResourceName: "1"}}
+	case *kmsg.ElectLeadersRequest:
+		q.TimeoutMillis, q.Topics = 5000, []kmsg.ElectLeadersRequestTopic{{Topic: "orders", Partitions: []int32{0, 7}}}
+	case *kmsg.AlterPartitionAssignmentsRequest:
+		p := kmsg.AlterPartitionAssignmentsRequestTopicPartition{Partition: 1, Replicas: []int32{2}}
+		q.TimeoutMillis = 5000
+		q.Topics = []kmsg.AlterPartitionAssignmentsRequestTopic{{Topic: "orders", Partitions: []kmsg.AlterPartitionAssignmentsRequestTopicPartition{p}}}
+	case *kmsg.ListPartitionReassignmentsRequest:
+		q.TimeoutMillis, q.Topics = 5000, []kmsg.ListPartitionReassignmentsRequestTopic{{Topic: "orders", Partitions: []int32{0}}}
 	case *kmsg.DescribeQuorumRequest:
 		q.Topics = []kmsg.DescribeQuorumRequestTopic{{Topic: metadataTopic, Partitions: []kmsg.DescribeQuorumRequestTopicPartition{{}}}}
 	case *kmsg.DescribeTopicPartitionsRequest:

@@ -35,7 +35,7 @@ func deleteRecords(ctx context.Context, c *call, q *kmsg.DeleteRecordsRequest) (
 
 // deleteRecords returns the partition's new start, -1 with an error.
 func (h *Handler) deleteRecords(ctx context.Context, topic string, number int32, before int64) (int64, error) {
-	p, err := h.o.Replicas.Partition(topic, number)
+	p, err := h.partition(h.o.Images.Image(), topic, number)
 	if err != nil {
 		return -1, err
 	}

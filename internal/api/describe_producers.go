@@ -10,7 +10,7 @@ import (
 )
 
 // DescribeProducers, key 61, version 0 (KIP-664): what partitions know of their idempotent and
-// transactional producers.
+// transactional producers. Followers answer too, so that what they know can be compared.
 
 func describeProducers(ctx context.Context, c *call, q *kmsg.DescribeProducersRequest) (kmsg.Response, error) {
 	res := kmsg.NewPtrDescribeProducersResponse()
@@ -40,11 +40,8 @@ func (h *Handler) activeProducers(topic string, number int32) ([]kmsg.DescribePr
 	if reason := controller.CheckTopicName(topic); reason != "" {
 		return nil, fmt.Errorf("%w: %s", errInvalidTopic, reason)
 	}
-	p, err := h.o.Replicas.Partition(topic, number)
+	p, err := h.partition(h.o.Images.Image(), topic, number)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := p.LeaderEpoch(-1); err != nil {
 		return nil, err
 	}
 	states, err := p.Log().Producers()

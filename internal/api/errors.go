@@ -25,7 +25,9 @@ var codes = []struct {
 	{replica.ErrNotLeader, kerr.NotLeaderForPartition},
 	{replica.ErrFencedEpoch, kerr.FencedLeaderEpoch},
 	{replica.ErrUnknownEpoch, kerr.UnknownLeaderEpoch},
+	{replica.ErrNotEnoughReplicasAfterAppend, kerr.NotEnoughReplicasAfterAppend}, // wraps the next
 	{replica.ErrNotEnoughReplicas, kerr.NotEnoughReplicas},
+	{replica.ErrOffsetNotAvailable, kerr.OffsetNotAvailable},
 	{replica.ErrUnavailable, kerr.KafkaStorageError},
 	{replica.ErrOffsetOutOfRange, kerr.OffsetOutOfRange},
 	{replica.ErrDeletePolicy, kerr.PolicyViolation},

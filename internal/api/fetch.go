@@ -10,6 +10,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
+	"barnabas/internal/config"
 	"barnabas/internal/metadata"
 	"barnabas/internal/replica"
 	"barnabas/internal/wire"
@@ -17,7 +18,8 @@ import (
 
 // Fetch, key 1, versions 4 to 18. Version 7 brings sessions (KIP-227), 9 leader epochs (KIP-320),
 // 10 zstd (KIP-110), 12 flexible encoding and diverging epochs (KIP-595), 13 topic ids (KIP-516),
-// 16 names new leaders (KIP-951), 17 and 18 concern replicas.
+// 16 names new leaders (KIP-951), 17 and 18 concern replicas. From version 11 on followers answer consumers too, and a
+// leader may send a consumer to a replica in its rack (KIP-392).
 //
 // A fetch belongs to a session, which remembers the partitions, where each is read from, and which
 // of them have nothing to read. Requests without a session get one that lives as long as they do.
@@ -40,7 +42,11 @@ type fetchRequest struct {
 	maxBytes  int
 	deadline  time.Time // of waiting for minBytes
 	isolation replica.Isolation
+	rack      string // that the consumer is in, where the nearest replica is to be chosen; "" where not
 }
+
+// fromFollowers: the client knows that followers may answer (KIP-392).
+func (f *fetchRequest) fromFollowers() bool { return f.version >= 11 }
 
 func (h *Handler) fetch(_ context.Context, c *call) (wire.Reply, bool, error) {
 	q, err := decoded(c, kmsg.NewPtrFetchRequest())
@@ -52,6 +58,9 @@ func (h *Handler) fetch(_ context.Context, c *call) (wire.Reply, bool, error) {
 	f.deadline = c.now.Add(time.Duration(max(q.MaxWaitMillis, 0)) * time.Millisecond)
 	if q.IsolationLevel == 1 {
 		f.isolation = replica.ReadCommitted
+	}
+	if f.fromFollowers() && h.o.Config().String("replica.selector.class") == config.RackAwareReplicaSelector {
+		f.rack = q.Rack
 	}
 	if isFollower(q) {
 		return f.refuse(q, errFollower), true, nil
@@ -198,6 +207,7 @@ func (r *fetchRound) readOne(p *sessionPartition, left int) {
 	if p.outcome == nil {
 		p.outcome = &outcome{}
 	}
+	p.nearest = noReplica
 	p.err = p.resolve(r.h, r.image, r.f)
 	if p.err == nil {
 		p.err = r.readResolved(p, left)
@@ -210,12 +220,12 @@ func (r *fetchRound) readOne(p *sessionPartition, left int) {
 		if unexpected(p.err) {
 			r.h.log.Error("fetch failed", "topic", p.topic, "partition", p.number, "err", p.err)
 		}
-	case p.diverging != nil:
+	case p.diverging != nil, p.nearest != noReplica:
 		r.mind = true
 	case n > 0:
 		p.held = true
 		r.bytes += n
-	case p.partition.HasBeyond(p.offset, r.f.isolation):
+	case r.f.hasBeyond(p.partition, p.offset):
 		r.full = true // there are records, but the first batch is larger than what is left
 	default:
 		r.f.session.quiet(p) // at the end of what may be read: nothing to do until it moves
@@ -233,7 +243,7 @@ func isMissing(err error) bool {
 
 func (r *fetchRound) readResolved(p *sessionPartition, left int) error {
 	if p.lastEpoch >= 0 && r.f.version >= 12 {
-		found, end, err := p.partition.EpochEnd(p.lastEpoch, p.leaderEpoch)
+		found, end, err := p.partition.EpochEndHere(p.lastEpoch, p.leaderEpoch)
 		if err != nil {
 			return err
 		}
@@ -249,8 +259,18 @@ func (r *fetchRound) readResolved(p *sessionPartition, left int) error {
 	if r.f.version < 10 && p.partition.Log().Config().Codec == batch.Zstd {
 		return fmt.Errorf("Fetch version %d: %w", r.f.version, errZstdTooNew)
 	}
-	result, err := p.partition.Read(p.offset, p.leaderEpoch, min(left, int(p.maxBytes)), r.bytes == 0, r.f.isolation)
+	if r.sendElsewhere(p) {
+		return nil
+	}
+	read := p.partition.Read
+	if r.f.fromFollowers() {
+		read = p.partition.ReadHere
+	}
+	result, err := read(p.offset, p.leaderEpoch, min(left, int(p.maxBytes)), r.bytes == 0, r.f.isolation)
 	p.result = result
+	if errors.Is(err, replica.ErrOffsetNotAvailable) && p.offset <= result.Progress.End {
+		return nil // this follower has it, and will soon know that it is committed: the reader waits as at a log's end
+	}
 	if err != nil || r.f.isolation != replica.ReadCommitted {
 		return err
 	}
@@ -260,6 +280,34 @@ func (r *fetchRound) readResolved(p *sessionPartition, left int) error {
 		p.result.Records = commitlog.Range{}
 	}
 	return err
+}
+
+// noReplica stands for a replica where none is meant.
+const noReplica int32 = -1
+
+// sendElsewhere finds whether the consumer should read p from another replica than this one, its leader. It is told at
+// once, without records.
+func (r *fetchRound) sendElsewhere(p *sessionPartition) bool {
+	if r.f.rack == "" {
+		return false
+	}
+	if _, err := p.partition.LeaderEpoch(p.leaderEpoch); err != nil {
+		return false // reading says what is wrong
+	}
+	nearest, err := p.partition.NearestReplica(r.f.rack, p.offset)
+	if err != nil || nearest == r.h.o.NodeID {
+		return false
+	}
+	p.nearest, p.result = nearest, replica.Result{Progress: p.partition.Progress()}
+	return true
+}
+
+// hasBeyond reports whether reading p at an offset would find records or an error.
+func (f *fetchRequest) hasBeyond(p *replica.Partition, offset int64) bool {
+	if f.fromFollowers() {
+		return p.HasBeyondHere(offset, f.isolation)
+	}
+	return p.HasBeyond(offset, f.isolation)
 }
 
 // waitForNews waits until a partition of the session moves. False: the time is up.
@@ -304,7 +352,7 @@ func (r *fetchRound) discard() {
 // resolve finds the partition that the session means, again whenever the last one ended.
 func (p *sessionPartition) resolve(h *Handler, image *metadata.Image, f *fetchRequest) error {
 	if p.partition != nil {
-		if _, err := p.partition.LeaderEpoch(-1); err == nil {
+		if _, err := p.partition.EpochHere(-1); err == nil {
 			return nil
 		}
 		p.unwatch(f.session)
@@ -328,7 +376,7 @@ func (p *sessionPartition) find(h *Handler, image *metadata.Image, f *fetchReque
 		}
 		name, p.topic = topic.Name, topic.Name
 	}
-	partition, err := h.o.Replicas.Partition(name, p.number)
+	partition, err := h.partition(image, name, p.number)
 	if err == nil && f.version >= 13 && partition.TopicID() != p.topicID {
 		// Deleted and made again since the image was taken: another topic.
 		return nil, fmt.Errorf("topic %v: %w", p.topicID, errUnknownTopicID)

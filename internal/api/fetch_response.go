@@ -53,7 +53,7 @@ func (r *fetchRound) toBeTold() []*sessionPartition {
 	if !r.f.full {
 		told := make([]*sessionPartition, 0, len(r.read))
 		for _, p := range r.read {
-			if p.held || p.err != nil || p.diverging != nil || p.hasOtherOffsets() {
+			if p.held || p.err != nil || p.diverging != nil || p.nearest != noReplica || p.hasOtherOffsets() {
 				told = append(told, p)
 			}
 		}
@@ -135,7 +135,7 @@ func (w *fetchWriter) partition(r *fetchRound, p *sessionPartition, leaders *lea
 	}
 	w.abortedTransactions(r, p)
 	if w.version >= 11 {
-		w.e.int32(-1) // no replica is nearer
+		w.e.int32(p.nearest)
 	}
 	w.e.bytesLen(int(p.result.Records.Len()))
 	if p.held {

@@ -91,6 +91,7 @@ type outcome struct {
 	aborted   []commitlog.AbortedTransaction
 	err       error
 	diverging *divergence
+	nearest   int32 // the replica that the client should read from instead (KIP-392), noReplica for this one
 }
 
 // sessionPartitionBytes is what a partition takes in a session besides its topic's name: itself, its
@@ -284,7 +285,7 @@ func (s *session) hasNews(h *Handler, f *fetchRequest) bool {
 				continue
 			}
 		}
-		if partition.HasBeyond(p.offset, f.isolation) {
+		if f.hasBeyond(partition, p.offset) {
 			return true
 		}
 	}

@@ -1,11 +1,26 @@
 package api
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 
 	"barnabas/internal/metadata"
+	"barnabas/internal/replica"
 	"barnabas/internal/wire"
 )
+
+// partition finds this broker's replica of a partition. Of one that exists, and of which this broker has none, it says
+// ErrNotLeader, so that whoever asks looks for the leader.
+func (h *Handler) partition(image *metadata.Image, topic string, number int32) (*replica.Partition, error) {
+	p, err := h.o.Replicas.Partition(topic, number)
+	if err != nil && errors.Is(err, replica.ErrUnknownPartition) {
+		if _, exists := image.Partition(topic, number); exists {
+			return nil, fmt.Errorf("%s-%d is not on broker %d: %w", topic, number, h.o.NodeID, replica.ErrNotLeader)
+		}
+	}
+	return p, err
+}
 
 // leaderHints collects the leaders that a response names instead of this broker, so that it can
 // give their addresses too (KIP-951). The zero value is ready.

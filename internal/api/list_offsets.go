@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -15,6 +16,9 @@ import (
 // (KIP-320), 7 the record with the highest timestamp (KIP-734), 8 and 9 the ends of the local and of
 // the tiered part of a log (KIP-405, KIP-1005), 10 a timeout for reading tiers, 11 what waits to be
 // tiered (KIP-1023). Nothing is tiered here, so nothing waits for a tier and the timeout has no use.
+//
+// A new leader does not know how far its predecessor had committed until its own watermark has passed the start of its
+// epoch. Until then consumers are told to ask again where the answer depends on it (KIP-207, version 5).
 
 // Timestamps with a meaning of their own, and the version that brings them.
 const (
@@ -75,6 +79,9 @@ func listOffsets(ctx context.Context, c *call, q *kmsg.ListOffsetsRequest) (kmsg
 			if unexpected(err) {
 				c.h.log.Error("list offsets failed", "topic", t.Topic, "partition", asked.Partition, "timestamp", asked.Timestamp, "err", err)
 			}
+			if errors.Is(err, replica.ErrOffsetNotAvailable) && q.Version < 5 {
+				err = kerr.LeaderNotAvailable // its code is younger than the version
+			}
 			part.ErrorCode, part.Timestamp, part.Offset, part.LeaderEpoch = codeOf(err), found.TimestampMs, found.Offset, found.LeaderEpoch
 			topic.Partitions = append(topic.Partitions, part)
 		}
@@ -89,7 +96,7 @@ func (h *Handler) findOffset(q *kmsg.ListOffsetsRequest, topic string, asked *km
 	if asked.Timestamp < 0 && q.Version < specialSince(asked.Timestamp) {
 		return none, kerr.UnsupportedVersion
 	}
-	p, err := h.o.Replicas.Partition(topic, asked.Partition)
+	p, err := h.partition(h.o.Images.Image(), topic, asked.Partition)
 	if err != nil {
 		return none, err
 	}
@@ -97,7 +104,11 @@ func (h *Handler) findOffset(q *kmsg.ListOffsetsRequest, topic string, asked *km
 	if q.Version >= 4 {
 		callerEpoch = asked.CurrentLeaderEpoch
 	}
-	epoch, err := p.LeaderEpoch(callerEpoch)
+	epochOf := p.LeaderEpoch
+	if q.ReplicaID == debuggingReplicaID { // it may look at a follower
+		epochOf = p.EpochHere
+	}
+	epoch, err := epochOf(callerEpoch)
 	if err != nil {
 		return none, err
 	}
@@ -105,11 +116,14 @@ func (h *Handler) findOffset(q *kmsg.ListOffsetsRequest, topic string, asked *km
 		return none, fmt.Errorf("list offsets of %v: %w", p.ID(), err)
 	}
 	progress := p.Progress()
-	readable := readableEnd(q, progress)
+	readable, notYet := readableEnd(q, p, callerEpoch)
 	var found commitlog.TimedOffset
 	var ok bool
 	switch asked.Timestamp {
 	case latest:
+		if notYet != nil {
+			return none, notYet
+		}
 		return commitlog.TimedOffset{TimestampMs: noTimestamp, Offset: readable, LeaderEpoch: epoch}, nil
 	case earliest, earliestLocal:
 		return commitlog.TimedOffset{TimestampMs: noTimestamp, Offset: progress.Start, LeaderEpoch: p.Log().EpochAt(progress.Start)}, nil
@@ -123,19 +137,25 @@ func (h *Handler) findOffset(q *kmsg.ListOffsetsRequest, topic string, asked *km
 	switch {
 	case err != nil:
 		return none, fmt.Errorf("list offsets of %v at time %d: %w", p.ID(), asked.Timestamp, err)
-	case !ok || found.Offset >= readable: // not committed yet
-		return none, nil
+	case ok && found.Offset < readable:
+		return found, nil
 	}
-	return found, nil
+	return none, notYet // what is beyond is not committed, or not known to be
 }
 
-// readableEnd is the offset up to which the asker may know the log. Replicas and debuggers see all of it.
-func readableEnd(q *kmsg.ListOffsetsRequest, p commitlog.Progress) int64 {
-	switch {
-	case q.ReplicaID != consumerReplicaID:
-		return p.End
-	case q.Version >= 2 && q.IsolationLevel == int8(replica.ReadCommitted):
-		return p.LastStable
+// readableEnd is the offset up to which the asker may know the log. Replicas and debuggers see all of it. notYet says that
+// there is more which it may know soon.
+func readableEnd(q *kmsg.ListOffsetsRequest, p *replica.Partition, callerEpoch int32) (end int64, notYet error) {
+	if q.ReplicaID != consumerReplicaID {
+		return p.Progress().End, nil
 	}
-	return p.HighWatermark
+	isolation := replica.ReadUncommitted
+	if q.Version >= 2 && q.IsolationLevel == int8(replica.ReadCommitted) {
+		isolation = replica.ReadCommitted
+	}
+	end, err := p.LatestOffset(callerEpoch, isolation)
+	if errors.Is(err, replica.ErrOffsetNotAvailable) {
+		return p.ReadableEnd(isolation), err
+	}
+	return end, err
 }

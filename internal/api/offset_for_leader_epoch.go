@@ -24,7 +24,7 @@ func offsetForLeaderEpoch(c *call, q *kmsg.OffsetForLeaderEpochRequest) kmsg.Res
 }
 
 func (h *Handler) epochEnd(topic string, number, epoch, callerEpoch int32) (found int32, end int64, err error) {
-	p, err := h.o.Replicas.Partition(topic, number)
+	p, err := h.partition(h.o.Images.Image(), topic, number)
 	if err != nil {
 		return -1, -1, err
 	}

@@ -100,7 +100,7 @@ func (h *Handler) appendAll(c *call, q *kmsg.ProduceRequest, w *produceRequest) 
 			done := &topic.partitions[j]
 			*done = produced{number: part.Partition, first: -1, timeMs: -1, start: -1, err: err}
 			if err == nil {
-				h.appendOne(c, q, known, part.Records, done)
+				h.appendOne(c, q, image, known, part.Records, done)
 			}
 			if unexpected(done.err) {
 				h.log.Error("produce failed", "topic", topic.name, "partition", part.Partition, "err", done.err)
@@ -123,9 +123,9 @@ func producedTo(image *metadata.Image, asked *kmsg.ProduceRequestTopic, version 
 	return nil, fmt.Errorf("topic %q: %w", asked.Topic, replica.ErrUnknownPartition)
 }
 
-func (h *Handler) appendOne(c *call, q *kmsg.ProduceRequest, topic *metadata.Topic, data []byte, done *produced) {
+func (h *Handler) appendOne(c *call, q *kmsg.ProduceRequest, image *metadata.Image, topic *metadata.Topic, data []byte, done *produced) {
 	// The order of these checks is Kafka's: it decides which error a request that has several gets.
-	if done.partition, done.err = h.o.Replicas.Partition(topic.Name, done.number); done.err != nil {
+	if done.partition, done.err = h.partition(image, topic.Name, done.number); done.err != nil {
 		return
 	}
 	if done.partition.TopicID() != topic.ID {

@@ -43,6 +43,7 @@ type stack struct {
 	handler    *Handler
 	logged     *logLines
 	ctx        context.Context
+	epoch      atomic.Int32 // of the controller
 }
 
 // logLines keeps what was logged at level Error.
@@ -175,6 +176,12 @@ const testListener = "PLAINTEXT"
 
 func newStack(t testing.TB, lines ...string) *stack {
 	t.Helper()
+	return newStackAmong(t, nil, nil, lines...)
+}
+
+// newStackAmong is newStack for a broker that has others.
+func newStackAmong(t testing.TB, cluster *replica.Cluster, others []metadata.Publisher, lines ...string) *stack {
+	t.Helper()
 	s := &stack{t: t, disk: disk.NewMem(), logged: &logLines{}}
 	s.files = &countedFS{FS: s.disk}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -185,7 +192,7 @@ func newStack(t testing.TB, lines ...string) *stack {
 	}
 	logger := slog.New(s.logged)
 	incarnation := metadata.UUID{9, 9, 9}
-	s.replicas = replica.NewManager(replica.Options{NodeID: 1, Incarnation: incarnation, Config: settings, Logger: logger})
+	s.replicas = replica.NewManager(replica.Options{NodeID: 1, Incarnation: incarnation, Config: settings, Logger: logger, Cluster: cluster})
 	s.dir, err = commitlog.OpenDir(ctx, commitlog.DirOptions{
 		FS: s.files, Path: "/data", NodeID: 1, ClusterID: "test-cluster", Logger: logger, Observer: s.replicas,
 		Rand: rand.NewChaCha8([32]byte{1}),
@@ -200,11 +207,12 @@ func newStack(t testing.TB, lines ...string) *stack {
 	})
 	s.controller = controller.New(ctx, controller.Options{
 		NodeID: 1, ClusterID: "test-cluster", Config: settings, Logger: logger,
-		Publishers: []metadata.Publisher{s.replicas, s.groups}, Rand: rand.NewChaCha8([32]byte{2}),
+		Publishers: append([]metadata.Publisher{s.replicas, s.groups}, others...), Rand: rand.NewChaCha8([32]byte{2}),
 	})
 	s.log.machine = s.controller
 	go s.log.run(ctx)
 	s.controller.Start(s.log)
+	s.epoch.Store(1)
 	s.controller.Leadership(metadata.Leadership{Epoch: 1, Leader: 1, Mine: true})
 	_, err = s.controller.RegisterBroker(ctx, controller.Registration{
 		ID: 1, Incarnation: incarnation, Directories: []metadata.UUID{s.dir.ID()}, Features: controller.SupportedRanges(),
@@ -223,6 +231,7 @@ func newStack(t testing.TB, lines ...string) *stack {
 		s.controller.Close()
 		cancel()
 		<-s.log.done
+		s.replicas.Close()
 		if err := s.dir.Close(); err != nil && !errors.Is(err, commitlog.ErrOffline) {
 			t.Error(err)
 		}

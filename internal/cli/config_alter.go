@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/config"
 )
 
@@ -20,9 +21,9 @@ type alteredConfig struct {
 	DryRun   bool              `json:"dry_run,omitempty"`
 }
 
-func newConfigAlter(p *program, t *target) *cobra.Command {
+func newConfigAlter(p *terminal.Program, t *terminal.Target) *cobra.Command {
 	var s subject
-	var out format
+	var out terminal.Format
 	var set, remove []string
 	var dryRun, force bool
 	c := &cobra.Command{
@@ -31,7 +32,7 @@ func newConfigAlter(p *program, t *target) *cobra.Command {
 		Example: `  barnabas config alter --topic flights --set retention.ms=3600000
   barnabas config alter --default --set log.retention.ms=172800000
   barnabas config alter --topic flights --delete retention.ms`,
-		Args: exactly(),
+		Args: terminal.Exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := s.resource(c)
 			if err != nil {
@@ -42,14 +43,14 @@ func newConfigAlter(p *program, t *target) *cobra.Command {
 				return err
 			}
 			if len(change.Set)+len(change.Delete) == 0 {
-				return usagef("nothing to alter: give --set KEY=VALUE or --delete KEY")
+				return terminal.Usagef("nothing to alter: give --set KEY=VALUE or --delete KEY")
 			}
 			if !force {
 				if err := checkChange(change); err != nil {
 					return err
 				}
 			}
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return alterConfig(ctx, p, a, change, dryRun, out)
 			})
 		},
@@ -59,7 +60,7 @@ func newConfigAlter(p *program, t *target) *cobra.Command {
 	c.Flags().StringArrayVar(&remove, "delete", nil, "go back to what holds without this `KEY`; repeatable")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "let the broker check, and change nothing")
 	c.Flags().BoolVar(&force, "force", false, "leave it to the broker whether it knows KEY and takes VALUE")
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	keys := func(suffix string) cobra.CompletionFunc {
 		return func(c *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
 			of := config.Topics
@@ -77,9 +78,9 @@ func newConfigAlter(p *program, t *target) *cobra.Command {
 // checkChange refuses keys and values that this program does not know. A broker would keep an
 // unknown key of its own for its plugins, and so keep a typing error without a word.
 func checkChange(c admin.ConfigChange) error {
-	for _, key := range slices.Concat(sortedKeys(c.Set), c.Delete) {
+	for _, key := range slices.Concat(terminal.SortedKeys(c.Set), c.Delete) {
 		if _, known := config.Lookup(scope(c.Resource), key); !known {
-			return usageError{unknownKey(c.Resource, key)}
+			return terminal.UsageError{Err: unknownKey(c.Resource, key)}
 		}
 	}
 	var err error
@@ -89,25 +90,25 @@ func checkChange(c admin.ConfigChange) error {
 		err = config.CheckDynamicBroker(c.Resource.Name, c.Set, c.Resource.Name != "")
 	}
 	if err != nil {
-		return usageError{err}
+		return terminal.UsageError{Err: err}
 	}
 	return nil
 }
 
 // unknownKey refuses a setting that a resource does not have.
 func unknownKey(r admin.Resource, key string) error {
-	err := notFoundError{fmt.Sprintf("%v has no setting %q", r, key), nil}
+	err := terminal.NotFoundError{Text: fmt.Sprintf("%v has no setting %q", r, key), Cause: nil}
 	var names []string
 	for k := range config.Keys(scope(r)) {
 		names = append(names, k.Name)
 	}
-	if near := nearest(key, names); near != "" {
-		return hinted{err, fmt.Sprintf("did you mean %s?", near)}
+	if near := terminal.Nearest(key, names); near != "" {
+		return terminal.Hinted{Err: err, Hint: fmt.Sprintf("did you mean %s?", near)}
 	}
-	return hinted{err, "'barnabas config describe --all' lists them"}
+	return terminal.Hinted{Err: err, Hint: "'barnabas config describe --all' lists them"}
 }
 
-func alterConfig(ctx context.Context, p *program, a *admin.Admin, change admin.ConfigChange, dryRun bool, out format) error {
+func alterConfig(ctx context.Context, p *terminal.Program, a *admin.Admin, change admin.ConfigChange, dryRun bool, out terminal.Format) error {
 	var options []admin.ChangeOption
 	if dryRun {
 		options = append(options, admin.ValidateOnly())
@@ -120,12 +121,12 @@ func alterConfig(ctx context.Context, p *program, a *admin.Admin, change admin.C
 		return fmt.Errorf("alter %v: %w", change.Resource, explainResource(ctx, a, change.Resource, err))
 	}
 	shown := alteredConfig{change.Resource.Type.String(), change.Resource.Name, change.Set, change.Delete, dryRun}
-	err = p.show(out, shown, func() error {
+	err = p.Show(out, shown, func() error {
 		did := "altered"
 		if dryRun {
 			did = "would alter"
 		}
-		return p.write(fmt.Appendf(nil, "%s %v:%s\n", did, change.Resource, changeInWords(change)))
+		return p.Write(fmt.Appendf(nil, "%s %v:%s\n", did, change.Resource, changeInWords(change)))
 	})
 	if err != nil {
 		return err
@@ -134,12 +135,12 @@ func alterConfig(ctx context.Context, p *program, a *admin.Admin, change admin.C
 }
 
 // warnLowered tells where a topic now asks for more replicas in sync than it has (trap 6).
-func warnLowered(ctx context.Context, p *program, a *admin.Admin, change admin.ConfigChange) error {
+func warnLowered(ctx context.Context, p *terminal.Program, a *admin.Admin, change admin.ConfigChange) error {
 	value, set := change.Set[minInSync]
 	if !set || change.Resource.Type != admin.TopicResource {
 		return nil
 	}
-	topic, err := partitionsOf(ctx, a, change.Resource.Name)
+	topic, err := terminal.PartitionsOf(ctx, a, change.Resource.Name)
 	if err != nil {
 		return err
 	}
@@ -148,7 +149,7 @@ func warnLowered(ctx context.Context, p *program, a *admin.Admin, change admin.C
 		replicas = max(replicas, len(d.Replicas))
 	}
 	if w := loweredInSync(value, replicas); w != "" {
-		p.note("warning: topic %s: %s", change.Resource.Name, w)
+		p.Note("warning: topic %s: %s", change.Resource.Name, w)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // describedConfig is what config describe shows of a setting.
@@ -30,9 +31,9 @@ var sources = map[admin.ConfigSource]string{
 	admin.DefaultConfig:              "default",
 }
 
-func newConfigDescribe(p *program, t *target) *cobra.Command {
+func newConfigDescribe(p *terminal.Program, t *terminal.Target) *cobra.Command {
 	var s subject
-	var out format
+	var out terminal.Format
 	var all, doc bool
 	c := &cobra.Command{
 		Use:   "describe (--topic NAME | --broker ID | --default) [KEY...]",
@@ -47,19 +48,19 @@ nobody has. With KEYs only these are shown, set or not.`,
 			if err != nil {
 				return err
 			}
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				entries, err := configsOf(ctx, a, r, keys, all || len(keys) > 0, doc)
 				if err != nil {
 					return err
 				}
-				return p.show(out, entries, func() error { return showConfigs(p, r, entries, all, doc) })
+				return p.Show(out, entries, func() error { return showConfigs(p, r, entries, all, doc) })
 			})
 		},
 	}
 	s.register(c, t)
 	c.Flags().BoolVarP(&all, "all", "a", false, "also settings that have their default value")
 	c.Flags().BoolVar(&doc, "doc", false, "also what each setting means")
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }
 
@@ -99,25 +100,25 @@ func configsOf(ctx context.Context, a *admin.Admin, r admin.Resource, keys []str
 	return shown, nil
 }
 
-func showConfigs(p *program, r admin.Resource, entries []describedConfig, all, doc bool) error {
+func showConfigs(p *terminal.Program, r admin.Resource, entries []describedConfig, all, doc bool) error {
 	if doc {
 		for _, d := range entries {
 			text := fmt.Sprintf("%s = %s (%s)\n    %s\n", d.Name, d.shown(), d.source(), d.Doc)
-			if err := p.write([]byte(text)); err != nil {
+			if err := p.Write([]byte(text)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	t := newTable("KEY", "VALUE", "SOURCE")
+	t := terminal.NewTable("KEY", "VALUE", "SOURCE")
 	for _, d := range entries {
-		t.add(d.Name, d.shown(), d.source())
+		t.Add(d.Name, d.shown(), d.source())
 	}
 	ifEmpty := fmt.Sprintf("nothing is set of %v; --all shows what holds by default", r)
 	if all {
 		ifEmpty = fmt.Sprintf("%v has no settings", r)
 	}
-	return p.showTable(t, ifEmpty)
+	return p.ShowTable(t, ifEmpty)
 }
 
 func (d describedConfig) shown() string {

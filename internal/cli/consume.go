@@ -14,11 +14,12 @@ import (
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 type consume struct {
-	p          *program
-	t          target
+	p          *terminal.Program
+	t          terminal.Target
 	topics     []string
 	group      string
 	member     membership
@@ -55,7 +56,7 @@ Templates (--format) are printed as they are, without a line's end of their own,
   %t topic  %p partition  %o offset  %T timestamp in ms  %d timestamp  %% a per cent sign
   \n \t \r \\ \xNN as usual; the length of null is -1`
 
-func newConsume(p *program) *cobra.Command {
+func newConsume(p *terminal.Program) *cobra.Command {
 	o := &consume{p: p}
 	c := &cobra.Command{
 		Use:   "consume TOPIC...",
@@ -66,7 +67,7 @@ func newConsume(p *program) *cobra.Command {
   barnabas consume flights --from 2h -o json
   barnabas consume flights --partition 0 --offset -5 --format '%o %k: %s\n'
   barnabas consume flights fares --group billing --follow`,
-		Args: oneOrMore("TOPIC"),
+		Args: terminal.OneOrMore("TOPIC"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.topics, o.offsetSet = args, c.Flags().Changed("offset")
 			return o.run(c)
@@ -74,12 +75,12 @@ func newConsume(p *program) *cobra.Command {
 	}
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if most := 1; o.group == "" {
-			return o.t.topicNames(most)(c, args, typed)
+			return o.t.TopicNames(most)(c, args, typed)
 		}
-		return o.t.topicNames(0)(c, args, typed)
+		return o.t.TopicNames(0)(c, args, typed)
 	}
 	flags := c.Flags()
-	o.t.register(flags, p, adminTimeout)
+	o.t.Register(flags, p, terminal.AdminTimeout)
 	flags.StringVar(&o.from, "from", "beginning", "start at beginning, end or `TIME`: RFC 3339, Unix ms, or so long ago, as in 2h")
 	flags.Int64Var(&o.offset, "offset", 0, "start at offset `N`; negative: so many before the end (of each partition)")
 	flags.Int32SliceVarP(&o.partitions, "partition", "p", nil, "only these partitions `N,...` (default all)")
@@ -107,18 +108,18 @@ func (o *consume) run(c *cobra.Command) error {
 	}
 	at, err := parsePosition(o.from, time.Now())
 	if err != nil {
-		return usageError{fmt.Errorf("--from: %w", err)}
+		return terminal.UsageError{Err: fmt.Errorf("--from: %w", err)}
 	}
 	if at == client.Latest && !o.follow && !o.offsetSet && o.group == "" {
-		return usagef("--from end prints nothing without --follow")
+		return terminal.Usagef("--from end prints nothing without --follow")
 	}
 	isolation, ok := map[string]client.Isolation{"read_uncommitted": client.ReadUncommitted, "read_committed": client.ReadCommitted}[o.isolation]
 	if !ok {
-		return usagef("--isolation %q: read_uncommitted or read_committed", o.isolation)
+		return terminal.Usagef("--isolation %q: read_uncommitted or read_committed", o.isolation)
 	}
 	ctx := c.Context()
 	notes := newProgress(o.p, "", -1, false)
-	cl, err := o.t.connect(ctx, client.Logger(notes.logger()))
+	cl, err := o.t.Connect(ctx, client.Logger(notes.logger()))
 	if err != nil {
 		return err
 	}
@@ -129,21 +130,21 @@ func (o *consume) run(c *cobra.Command) error {
 	} else {
 		err = (&groupReader{reader: r}).run(ctx, at)
 	}
-	if errors.Is(err, errInterrupted) && o.follow {
+	if errors.Is(err, terminal.ErrInterrupted) && o.follow {
 		err = nil // the ordinary end of --follow
 	}
-	return errors.Join(o.t.explain(err), cl.Close())
+	return errors.Join(o.t.Explain(err), cl.Close())
 }
 
 // check refuses flags that contradict each other.
 func (o *consume) check(flags *pflag.FlagSet) error {
 	switch {
 	case o.offsetSet && flags.Changed("from"):
-		return usagef("--from and --offset both say where to start: give one of them")
+		return terminal.Usagef("--from and --offset both say where to start: give one of them")
 	case flags.Changed("count") && o.count < 1:
-		return usagef("--count %d: at least 1", o.count)
+		return terminal.Usagef("--count %d: at least 1", o.count)
 	case flags.Changed("format") && flags.Changed("output"):
-		return usagef("--format and --output both say what to print: give one of them")
+		return terminal.Usagef("--format and --output both say what to print: give one of them")
 	}
 	return o.member.check(o, flags)
 }
@@ -226,8 +227,8 @@ func (r *reader) run(ctx context.Context, at client.Position) error {
 		return err
 	}
 	if len(starts) == 0 {
-		if isTerminal(r.o.p.Err) {
-			r.o.p.note("there is nothing to read; --follow waits for records")
+		if terminal.IsTerminal(r.o.p.Err) {
+			r.o.p.Note("there is nothing to read; --follow waits for records")
 		}
 		return nil
 	}
@@ -246,10 +247,10 @@ func (r *reader) run(ctx context.Context, at client.Position) error {
 // plan finds where each partition begins and, without --follow, ends. Those that have nothing to
 // read are left out.
 func (r *reader) plan(ctx context.Context, at client.Position) (map[client.TopicPartition]client.Position, error) {
-	ctx, cancel := r.o.t.within(ctx)
+	ctx, cancel := r.o.t.Within(ctx)
 	defer cancel()
-	a := admin.New(r.client, admin.Timeout(r.o.t.timeout))
-	topic, err := partitionsOf(ctx, a, r.o.topics[0])
+	a := admin.New(r.client, admin.Timeout(r.o.t.Timeout))
+	topic, err := terminal.PartitionsOf(ctx, a, r.o.topics[0])
 	if err != nil {
 		return nil, err
 	}
@@ -309,7 +310,7 @@ func (r *reader) startOffset(tp client.TopicPartition, low, high int64) (int64, 
 }
 
 func (r *reader) read(ctx context.Context, k *client.Consumer) error {
-	eager := r.o.follow || isTerminal(r.o.p.Out)
+	eager := r.o.follow || terminal.IsTerminal(r.o.p.Out)
 	r.lastNews = time.Now()
 	for {
 		records, err := poll(ctx, k)
@@ -342,13 +343,13 @@ func (r *reader) heed(err error) (gone *client.PartitionError, end error) {
 		r.lastNews = time.Now()
 		return nil, nil
 	case errors.Is(err, errLookAgain):
-		if !r.o.follow && time.Since(r.lastNews) > r.o.t.timeout {
-			return nil, errNoAnswer
+		if !r.o.follow && time.Since(r.lastNews) > r.o.t.Timeout {
+			return nil, terminal.ErrNoAnswer
 		}
 		return nil, nil
 	case errors.As(err, &gone):
-		r.o.p.report(fmt.Errorf("%v: %w", gone.TopicPartition, gone.Err))
-		r.failed = errReported{err}
+		r.o.p.Report(fmt.Errorf("%v: %w", gone.TopicPartition, gone.Err))
+		r.failed = terminal.ErrReported{Err: err}
 		return gone, nil
 	}
 	return nil, err
@@ -421,7 +422,7 @@ func (r *reader) flush() error {
 	if len(r.out) == 0 {
 		return nil
 	}
-	err := r.o.p.write(r.out)
+	err := r.o.p.Write(r.out)
 	r.out = r.out[:0]
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"barnabas/client"
+	"barnabas/internal/cli/terminal"
 )
 
 // printer appends a record as it is to be shown.
@@ -27,7 +28,7 @@ func (o *consume) printer() (printer, error) {
 	case "key+value":
 		separator, err := unescape(o.separator)
 		if err != nil {
-			return nil, usagef("--key-separator: %w", err)
+			return nil, terminal.Usagef("--key-separator: %w", err)
 		}
 		return func(dst []byte, r *client.Record) []byte {
 			dst = append(orNull(dst, r.Key), separator...)
@@ -36,7 +37,7 @@ func (o *consume) printer() (printer, error) {
 	case "json":
 		return func(dst []byte, r *client.Record) []byte { return append(appendJSON(dst, r), '\n') }, nil
 	}
-	return nil, usagef("--output %q: value, key+value or json; --format takes a template", o.shape)
+	return nil, terminal.Usagef("--output %q: value, key+value or json; --format takes a template", o.shape)
 }
 
 // appendJSON appends a record as a JSON object.
@@ -165,18 +166,18 @@ func tokens(nullMarker string) map[byte]printer {
 func parseTemplate(text, nullMarker string) (printer, error) {
 	text, err := unescape(text)
 	if err != nil {
-		return nil, usagef("--format: %w", err)
+		return nil, terminal.Usagef("--format: %w", err)
 	}
 	known := tokens(nullMarker)
 	var parts []printer
 	for i := 0; i < len(text); {
 		if text[i] == '%' {
 			if i+1 == len(text) {
-				return nil, usagef("--format ends with a %%; write %%%% for a per cent sign")
+				return nil, terminal.Usagef("--format ends with a %%; write %%%% for a per cent sign")
 			}
 			part, ok := known[text[i+1]]
 			if !ok {
-				return nil, hinted{usagef("--format: %%%c means nothing", text[i+1]), "'barnabas consume --help' lists what there is"}
+				return nil, terminal.Hinted{Err: terminal.Usagef("--format: %%%c means nothing", text[i+1]), Hint: "'barnabas consume --help' lists what there is"}
 			}
 			parts = append(parts, part)
 			i += 2

@@ -14,6 +14,7 @@ import (
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // membership is what consume is told of how to be a member of a group.
@@ -35,7 +36,7 @@ func (m *membership) register(c *cobra.Command, o *consume) {
 	flags.StringVar(&m.instanceID, "instance-id", "", "with --group: be the static member `ID`, whose partitions wait for it (group.instance.id)")
 	flags.StringSliceVar(&m.assignors, "assignor", nil, "with --group: `NAMES` of range, roundrobin, sticky, cooperative-sticky; the preferred first")
 	flags.StringVar(&m.commit, "commit", commitAuto, "with --group: commit what has been printed `auto` (every 5s), none, or so often, as in 500ms")
-	_ = c.RegisterFlagCompletionFunc("group", o.t.groupNames(0))
+	_ = c.RegisterFlagCompletionFunc("group", o.t.GroupNames(0))
 	_ = c.RegisterFlagCompletionFunc("assignor", cobra.FixedCompletions(assignorNames, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("commit", cobra.FixedCompletions([]string{commitAuto, commitNone, "1s"}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -48,17 +49,17 @@ func (m *membership) check(o *consume, flags *pflag.FlagSet) error {
 	if o.group == "" {
 		for _, name := range []string{"group", "instance-id", "assignor", "commit"} {
 			if flags.Changed(name) {
-				return usagef("--%s needs --group GROUP", name)
+				return terminal.Usagef("--%s needs --group GROUP", name)
 			}
 		}
 		if len(o.topics) > 1 {
-			return usagef("%q is one argument too many: several topics are read with --group", o.topics[1])
+			return terminal.Usagef("%q is one argument too many: several topics are read with --group", o.topics[1])
 		}
 		return nil
 	}
 	for _, name := range []string{"offset", "partition"} {
 		if flags.Changed(name) {
-			return usagef("--%s and --group: the group says what is read; 'barnabas group reset' changes where it goes on", name)
+			return terminal.Usagef("--%s and --group: the group says what is read; 'barnabas group reset' changes where it goes on", name)
 		}
 	}
 	_, err := m.options()
@@ -74,7 +75,7 @@ func (m *membership) options() ([]client.GroupOption, error) {
 	default:
 		every, err := time.ParseDuration(m.commit)
 		if err != nil || every <= 0 {
-			return nil, usagef("--commit %q: auto, none, or a span of time, as in 500ms", m.commit)
+			return nil, terminal.Usagef("--commit %q: auto, none, or a span of time, as in 500ms", m.commit)
 		}
 		out = append(out, client.AutoCommit(every))
 	}
@@ -138,21 +139,21 @@ func (r *groupReader) run(ctx context.Context, at client.Position) error {
 		err = nil
 	}
 	// ctx may have ended: that is what most members leave for.
-	leaving, cancel := r.o.t.within(context.WithoutCancel(ctx))
+	leaving, cancel := r.o.t.Within(context.WithoutCancel(ctx))
 	defer cancel()
 	return errors.Join(r.advise(err), r.failed, g.Close(leaving))
 }
 
 // look makes sure that the topics exist, and without --follow finds where they end.
 func (r *groupReader) look(ctx context.Context) error {
-	ctx, cancel := r.o.t.within(ctx)
+	ctx, cancel := r.o.t.Within(ctx)
 	defer cancel()
-	a := admin.New(r.client, admin.Timeout(r.o.t.timeout))
+	a := admin.New(r.client, admin.Timeout(r.o.t.Timeout))
 	if !r.o.follow {
 		r.ends = map[client.TopicPartition]int64{}
 	}
 	for _, name := range r.o.topics {
-		topic, err := partitionsOf(ctx, a, name)
+		topic, err := terminal.PartitionsOf(ctx, a, name)
 		if err != nil {
 			return err
 		}
@@ -181,8 +182,8 @@ func (r *groupReader) beginAt(at client.Position) client.ConsumerOption {
 
 // assigned lets partitions begin at a time that the group has committed nothing of.
 func (r *groupReader) assigned(ctx context.Context, g *client.GroupConsumer, at client.Position, added []client.TopicPartition) {
-	if isTerminal(r.o.p.Err) {
-		r.o.p.note("group %s: %s assigned", r.o.group, plural(len(g.Assignment()), "partition"))
+	if terminal.IsTerminal(r.o.p.Err) {
+		r.o.p.Note("group %s: %s assigned", r.o.group, terminal.Plural(len(g.Assignment()), "partition"))
 	}
 	if at == client.Earliest || at == client.Latest || len(added) == 0 {
 		return
@@ -270,7 +271,7 @@ func (r *groupReader) finished(g *client.GroupConsumer) bool {
 	if time.Since(r.idle) < idlePatience {
 		return false
 	}
-	r.o.p.note("all partitions are with other members of group %s", r.o.group)
+	r.o.p.Note("all partitions are with other members of group %s", r.o.group)
 	return true
 }
 
@@ -278,9 +279,9 @@ func (r *groupReader) finished(g *client.GroupConsumer) bool {
 func (r *groupReader) advise(err error) error {
 	switch {
 	case errors.Is(err, client.ErrInconsistentGroupProtocol):
-		return hinted{err, fmt.Sprintf("'barnabas group describe %s' shows what its members agreed on; --assignor chooses it", r.o.group)}
+		return terminal.Hinted{Err: err, Hint: fmt.Sprintf("'barnabas group describe %s' shows what its members agreed on; --assignor chooses it", r.o.group)}
 	case errors.Is(err, client.ErrFencedInstanceID):
-		return hinted{err, "each --instance-id may be used by one member at a time"}
+		return terminal.Hinted{Err: err, Hint: "each --instance-id may be used by one member at a time"}
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"barnabas/client"
+	"barnabas/internal/cli/terminal"
 )
 
 // member is a consume --group --follow that runs.
@@ -161,7 +162,7 @@ func TestMembersStopWhereTheTopicEnded(t *testing.T) {
 	defer c.Close()
 	var out strings.Builder
 	r := &groupReader{reader: &reader{
-		o:      &consume{p: &program{Streams: Streams{Out: &out, Err: io.Discard}}, t: target{timeout: scriptPatience}, group: "g"},
+		o:      &consume{p: &terminal.Program{Streams: terminal.Streams{Out: &out, Err: io.Discard}}, t: terminal.Target{Timeout: scriptPatience}, group: "g"},
 		client: c, print: func(dst []byte, rec *client.Record) []byte { return append(dst, rec.Value...) },
 		ends: map[client.TopicPartition]int64{{Topic: "t"}: 6},
 	}}

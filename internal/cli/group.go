@@ -12,12 +12,13 @@ import (
 	"barnabas/client"
 	"barnabas/client/admin"
 	"barnabas/internal/cli/reset"
+	"barnabas/internal/cli/terminal"
 )
 
-func newGroup(p *program) *cobra.Command {
-	t := &target{}
-	c := noun(&cobra.Command{Use: "group", Aliases: []string{"groups"}, Short: "List, describe, reset and delete consumer groups"})
-	t.register(c.PersistentFlags(), p, adminTimeout)
+func newGroup(p *terminal.Program) *cobra.Command {
+	t := &terminal.Target{}
+	c := terminal.Noun(&cobra.Command{Use: "group", Aliases: []string{"groups"}, Short: "List, describe, reset and delete consumer groups"})
+	t.Register(c.PersistentFlags(), p, terminal.AdminTimeout)
 	c.AddCommand(newGroupList(p, t), newGroupDescribe(p, t), newGroupReset(p, t), newGroupDelete(p, t), newGroupDeleteOffsets(p, t))
 	return c
 }
@@ -37,7 +38,7 @@ func oneOf(flag string, given, known []string) ([]string, error) {
 	for _, g := range given {
 		i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(g, k) })
 		if i < 0 {
-			return nil, usagef("%s %q: there are %s", flag, g, strings.Join(known, ", "))
+			return nil, terminal.Usagef("%s %q: there are %s", flag, g, strings.Join(known, ", "))
 		}
 		out = append(out, known[i])
 	}
@@ -53,21 +54,21 @@ type listedGroup struct {
 	Coordinator  int32  `json:"coordinator"`
 }
 
-func newGroupList(p *program, t *target) *cobra.Command {
-	var out format
+func newGroupList(p *terminal.Program, t *terminal.Target) *cobra.Command {
+	var out terminal.Format
 	var states, types []string
 	var names bool
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List groups",
-		Args:    exactly(),
+		Args:    terminal.Exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			filters, err := groupFilters(states, types)
 			if err != nil {
 				return err
 			}
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return listGroups(ctx, p, a, filters, names, out)
 			})
 		},
@@ -77,7 +78,7 @@ func newGroupList(p *program, t *target) *cobra.Command {
 	c.Flags().BoolVarP(&names, "quiet", "q", false, "names only, one a line")
 	_ = c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(groupStates, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(groupTypes, cobra.ShellCompDirectiveNoFileComp))
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }
 
@@ -101,7 +102,7 @@ func groupFilters(states, types []string) ([]admin.GroupFilter, error) {
 }
 
 // listGroups shows the groups of the brokers that answer, also where others do not.
-func listGroups(ctx context.Context, p *program, a *admin.Admin, filters []admin.GroupFilter, names bool, out format) error {
+func listGroups(ctx context.Context, p *terminal.Program, a *admin.Admin, filters []admin.GroupFilter, names bool, out terminal.Format) error {
 	found, failure := a.ListGroups(ctx, filters...)
 	if failure != nil && len(found) == 0 {
 		return failure
@@ -110,22 +111,22 @@ func listGroups(ctx context.Context, p *program, a *admin.Admin, filters []admin
 	for _, g := range found {
 		shown = append(shown, listedGroup{g.Group, string(g.State), string(g.Type), g.ProtocolType, g.Coordinator})
 	}
-	err := p.show(out, shown, func() error {
+	err := p.Show(out, shown, func() error {
 		if names {
 			var lines []byte
 			for _, g := range shown {
 				lines = append(append(lines, g.Group...), '\n')
 			}
-			return p.write(lines)
+			return p.Write(lines)
 		}
-		t := newTable("GROUP", "STATE", "TYPE", "PROTOCOL")
+		t := terminal.NewTable("GROUP", "STATE", "TYPE", "PROTOCOL")
 		for _, g := range shown {
-			t.add(g.Group, g.State, g.Type, g.ProtocolType)
+			t.Add(g.Group, g.State, g.Type, g.ProtocolType)
 		}
 		if len(filters) > 0 {
-			return p.showTable(t, "there are no such groups")
+			return p.ShowTable(t, "there are no such groups")
 		}
-		return p.showTable(t, "there are no groups")
+		return p.ShowTable(t, "there are no groups")
 	})
 	return errors.Join(err, failure)
 }
@@ -144,11 +145,11 @@ func unknownGroup(ctx context.Context, a *admin.Admin, name string, err error) e
 			}
 			names = append(names, g.Group)
 		}
-		if near := nearest(name, names); near != "" {
+		if near := terminal.Nearest(name, names); near != "" {
 			hint = fmt.Sprintf("did you mean %q?\n%s", near, hint)
 		}
 	}
-	return hinted{notFoundError{fmt.Sprintf("there is no group %q", name), err}, hint}
+	return terminal.Hinted{Err: terminal.NotFoundError{Text: fmt.Sprintf("there is no group %q", name), Cause: err}, Hint: hint}
 }
 
 // mostNamed is how many members an error names; of the rest it says how many there are.
@@ -171,8 +172,8 @@ func busyGroup(d admin.GroupDescription) error {
 	if len(d.Members) == 0 { // they are joining or leaving at this moment
 		advice = []string{"stop its members first, and wait until 'barnabas group describe' shows it as Empty"}
 	}
-	text := fmt.Sprintf("group %s has %s and is %s (%s)", d.Group, plural(len(d.Members), "member"), d.State, client.ErrNonEmptyGroup.Name())
-	return hinted{busyError{text, client.ErrNonEmptyGroup}, strings.Join(advice, "\n")}
+	text := fmt.Sprintf("group %s has %s and is %s (%s)", d.Group, terminal.Plural(len(d.Members), "member"), d.State, client.ErrNonEmptyGroup.Name())
+	return terminal.Hinted{Err: busyError{text, client.ErrNonEmptyGroup}, Hint: strings.Join(advice, "\n")}
 }
 
 // busyError replaces a code by a sentence.
@@ -191,7 +192,7 @@ func explainBusy(ctx context.Context, a *admin.Admin, group string, err error) e
 	}
 	found, describeErr := a.DescribeGroups(ctx, group)
 	if describeErr != nil || found[0].Err != nil || found[0].State == admin.GroupEmpty {
-		return hinted{err, "stop its members first, then try again"}
+		return terminal.Hinted{Err: err, Hint: "stop its members first, then try again"}
 	}
 	return busyGroup(found[0])
 }
@@ -203,42 +204,42 @@ type deletedGroup struct {
 	Error   string `json:"error,omitempty"`
 }
 
-func newGroupDelete(p *program, t *target) *cobra.Command {
-	var out format
+func newGroupDelete(p *terminal.Program, t *terminal.Target) *cobra.Command {
+	var out terminal.Format
 	var ifExists bool
 	c := &cobra.Command{
 		Use:     "delete GROUP...",
 		Aliases: []string{"rm"},
 		Short:   "Delete groups with everything that they have committed",
-		Args:    oneOrMore("GROUP"),
+		Args:    terminal.OneOrMore("GROUP"),
 		RunE: func(c *cobra.Command, groups []string) error {
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return deleteGroups(ctx, p, a, groups, ifExists, out)
 			})
 		},
-		ValidArgsFunction: t.groupNames(0),
+		ValidArgsFunction: t.GroupNames(0),
 	}
 	c.Flags().BoolVar(&ifExists, "if-exists", false, "do not call it a failure where there is no such group")
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }
 
-func deleteGroups(ctx context.Context, p *program, a *admin.Admin, groups []string, ifExists bool, out format) error {
+func deleteGroups(ctx context.Context, p *terminal.Program, a *admin.Admin, groups []string, ifExists bool, out terminal.Format) error {
 	results, err := a.DeleteGroups(ctx, groups...)
 	if err != nil {
 		return err
 	}
-	var failed []failedItem
+	var failed []terminal.FailedItem
 	shown := []deletedGroup{}
 	for _, r := range results {
 		s := deletedGroup{Group: r.Group, Deleted: r.Err == nil}
 		if r.Err != nil && (!ifExists || !errors.Is(r.Err, client.ErrGroupIDNotFound)) {
-			s.Error = said(r.Err)
-			failed = append(failed, failedItem{"delete group " + r.Group, explainBusy(ctx, a, r.Group, unknownGroup(ctx, a, r.Group, r.Err))})
+			s.Error = terminal.Said(r.Err)
+			failed = append(failed, terminal.FailedItem{What: "delete group " + r.Group, Err: explainBusy(ctx, a, r.Group, unknownGroup(ctx, a, r.Group, r.Err))})
 		}
 		shown = append(shown, s)
 	}
-	err = p.show(out, shown, func() error {
+	err = p.Show(out, shown, func() error {
 		var text strings.Builder
 		for _, s := range shown {
 			switch {
@@ -249,12 +250,12 @@ func deleteGroups(ctx context.Context, p *program, a *admin.Admin, groups []stri
 				text.WriteString("there is no group " + s.Group + "\n")
 			}
 		}
-		return p.write([]byte(text.String()))
+		return p.Write([]byte(text.String()))
 	})
 	if err != nil {
 		return err
 	}
-	return p.eachFailed(failed)
+	return p.EachFailed(failed)
 }
 
 // deletedOffset is what group delete-offsets shows of a partition.
@@ -266,32 +267,32 @@ type deletedOffset struct {
 	Error     string `json:"error,omitempty"`
 }
 
-func newGroupDeleteOffsets(p *program, t *target) *cobra.Command {
-	var out format
+func newGroupDeleteOffsets(p *terminal.Program, t *terminal.Target) *cobra.Command {
+	var out terminal.Format
 	var topics []string
 	c := &cobra.Command{
 		Use:   "delete-offsets GROUP --topic TOPIC[:PARTITION,...]",
 		Short: "Forget what a group has committed in some topics",
 		Example: `  barnabas group delete-offsets billing --topic orders
   barnabas group delete-offsets billing --topic orders:0,3 --topic refunds`,
-		Args: exactly("GROUP"),
+		Args: terminal.Exactly("GROUP"),
 		RunE: func(c *cobra.Command, args []string) error {
 			scopes, err := parseScopes(topics)
 			if err != nil {
 				return err
 			}
 			if len(scopes) == 0 {
-				return usagef("--topic is missing: TOPIC, or TOPIC:0,1 for some of its partitions")
+				return terminal.Usagef("--topic is missing: TOPIC, or TOPIC:0,1 for some of its partitions")
 			}
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return deleteOffsets(ctx, p, a, args[0], scopes, out)
 			})
 		},
-		ValidArgsFunction: t.groupNames(1),
+		ValidArgsFunction: t.GroupNames(1),
 	}
 	c.Flags().StringArrayVar(&topics, "topic", nil, "`TOPIC`, or TOPIC:0,1 for some of its partitions; repeatable")
-	_ = c.RegisterFlagCompletionFunc("topic", t.topicNames(0))
-	registerFormat(c, c.Flags(), &out)
+	_ = c.RegisterFlagCompletionFunc("topic", t.TopicNames(0))
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }
 
@@ -300,14 +301,14 @@ func parseScopes(topics []string) ([]reset.Scope, error) {
 	for _, s := range topics {
 		scope, err := reset.ParseScope(s)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--topic: %w", err)}
+			return nil, terminal.UsageError{Err: fmt.Errorf("--topic: %w", err)}
 		}
 		out = append(out, scope)
 	}
 	return out, nil
 }
 
-func deleteOffsets(ctx context.Context, p *program, a *admin.Admin, group string, scopes []reset.Scope, out format) error {
+func deleteOffsets(ctx context.Context, p *terminal.Program, a *admin.Admin, group string, scopes []reset.Scope, out terminal.Format) error {
 	committed, err := committedBy(ctx, a, group)
 	if err != nil {
 		return err
@@ -323,11 +324,11 @@ func deleteOffsets(ctx context.Context, p *program, a *admin.Admin, group string
 		if len(chosen) == before {
 			what := "topic " + s.Topic
 			if s.Partitions != nil {
-				what = fmt.Sprintf("partition %s of topic %s", cell(s.Partitions), s.Topic)
+				what = fmt.Sprintf("partition %s of topic %s", terminal.Cell(s.Partitions), s.Topic)
 			}
-			return hinted{
-				notFoundError{fmt.Sprintf("group %s has committed nothing in %s", group, what), client.ErrUnknownTopicOrPartition},
-				fmt.Sprintf("'barnabas group describe %s' shows where it has", group),
+			return terminal.Hinted{
+				Err:  terminal.NotFoundError{Text: fmt.Sprintf("group %s has committed nothing in %s", group, what), Cause: client.ErrUnknownTopicOrPartition},
+				Hint: fmt.Sprintf("'barnabas group describe %s' shows where it has", group),
 			}
 		}
 	}
@@ -335,57 +336,57 @@ func deleteOffsets(ctx context.Context, p *program, a *admin.Admin, group string
 	if err != nil {
 		return err
 	}
-	var failed []failedItem
+	var failed []terminal.FailedItem
 	shown := []deletedOffset{}
 	for _, r := range results {
 		s := deletedOffset{Topic: r.TopicPartition.Topic, Partition: r.TopicPartition.Partition, Offset: committed[r.TopicPartition], Deleted: r.Err == nil}
 		if r.Err != nil {
-			s.Error = said(r.Err)
-			failed = append(failed, failedItem{"delete the offset of " + r.TopicPartition.String(), r.Err})
+			s.Error = terminal.Said(r.Err)
+			failed = append(failed, terminal.FailedItem{What: "delete the offset of " + r.TopicPartition.String(), Err: r.Err})
 		}
 		shown = append(shown, s)
 	}
-	err = p.show(out, shown, func() error {
-		t := newTable("TOPIC", "PARTITION", "DELETED")
+	err = p.Show(out, shown, func() error {
+		t := terminal.NewTable("TOPIC", "PARTITION", "DELETED")
 		for _, s := range shown {
 			if s.Deleted {
-				t.add(s.Topic, s.Partition, s.Offset)
+				t.Add(s.Topic, s.Partition, s.Offset)
 			}
 		}
-		if len(t.rows) == 0 {
+		if len(t.Rows) == 0 {
 			return nil
 		}
-		return p.showTable(t, "")
+		return p.ShowTable(t, "")
 	})
 	if err != nil {
 		return err
 	}
 	failed = sameFailure(failed, "delete offsets of group "+group)
 	for i, f := range failed {
-		failed[i].err = subscribed(ctx, a, group, f.err)
+		failed[i].Err = subscribed(ctx, a, group, f.Err)
 	}
-	return p.eachFailed(failed)
+	return p.EachFailed(failed)
 }
 
 // subscribed explains why offsets may not be deleted.
 func subscribed(ctx context.Context, a *admin.Admin, group string, err error) error {
 	if errors.Is(err, client.ErrGroupSubscribedToTopic) {
-		return hinted{err, "stop the members first, or those that subscribe to the topic"}
+		return terminal.Hinted{Err: err, Hint: "stop the members first, or those that subscribe to the topic"}
 	}
 	return explainBusy(ctx, a, group, unknownGroup(ctx, a, group, err))
 }
 
 // sameFailure makes one of many that have one reason.
-func sameFailure(items []failedItem, what string) []failedItem {
+func sameFailure(items []terminal.FailedItem, what string) []terminal.FailedItem {
 	for _, i := range items {
-		if i.err.Error() != items[0].err.Error() {
+		if i.Err.Error() != items[0].Err.Error() {
 			return items
 		}
 	}
 	if len(items) < 2 {
 		return items
 	}
-	return []failedItem{{what, items[0].err}}
+	return []terminal.FailedItem{{What: what, Err: items[0].Err}}
 }
 
 // committedBy gives what a group has committed.

@@ -10,6 +10,7 @@ import (
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // describedGroup is what group describe shows of a group. As JSON it is always whole.
@@ -64,8 +65,8 @@ type describedProgress struct {
 // groupParts are the tables that group describe is to print.
 type groupParts struct{ offsets, members, state bool }
 
-func newGroupDescribe(p *program, t *target) *cobra.Command {
-	var out format
+func newGroupDescribe(p *terminal.Program, t *terminal.Target) *cobra.Command {
+	var out terminal.Format
 	var parts groupParts
 	var all, committed bool
 	c := &cobra.Command{
@@ -80,12 +81,12 @@ group has committed in or that a member has. -o json has everything.`,
   barnabas group describe billing -o json | jq '.[0].total_lag'`,
 		Args: func(c *cobra.Command, args []string) error {
 			if all && len(args) > 0 {
-				return usagef("--all and names of groups: give one of them")
+				return terminal.Usagef("--all and names of groups: give one of them")
 			}
 			if all {
 				return nil
 			}
-			return oneOrMore("GROUP")(c, args)
+			return terminal.OneOrMore("GROUP")(c, args)
 		},
 		RunE: func(c *cobra.Command, groups []string) error {
 			if parts == (groupParts{}) {
@@ -95,22 +96,22 @@ group has committed in or that a member has. -o json has everything.`,
 			if committed {
 				isolation = client.ReadCommitted
 			}
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return describeGroups(ctx, p, a, groups, isolation, parts, out)
 			})
 		},
-		ValidArgsFunction: t.groupNames(0),
+		ValidArgsFunction: t.GroupNames(0),
 	}
 	c.Flags().BoolVar(&parts.offsets, "offsets", false, "offsets and lag of each partition (the default)")
 	c.Flags().BoolVar(&parts.members, "members", false, "members with what is assigned to them")
 	c.Flags().BoolVar(&parts.state, "state", false, "a line for each group")
 	c.Flags().BoolVar(&all, "all", false, "all groups")
 	c.Flags().BoolVar(&committed, "committed", false, "a partition ends where transactions are decided")
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }
 
-func describeGroups(ctx context.Context, p *program, a *admin.Admin, groups []string, isolation client.Isolation, parts groupParts, out format) error {
+func describeGroups(ctx context.Context, p *terminal.Program, a *admin.Admin, groups []string, isolation client.Isolation, parts groupParts, out terminal.Format) error {
 	if len(groups) == 0 {
 		listed, err := a.ListGroups(ctx)
 		if err != nil {
@@ -127,18 +128,18 @@ func describeGroups(ctx context.Context, p *program, a *admin.Admin, groups []st
 		return err
 	}
 	shown := []describedGroup{}
-	var failed []failedItem
+	var failed []terminal.FailedItem
 	for i := range found {
 		if err := found[i].Err; err != nil {
-			failed = append(failed, failedItem{"describe group " + groups[i], unknownGroup(ctx, a, groups[i], err)})
+			failed = append(failed, terminal.FailedItem{What: "describe group " + groups[i], Err: unknownGroup(ctx, a, groups[i], err)})
 			continue
 		}
 		shown = append(shown, describeGroup(&found[i]))
 	}
-	if err := p.show(out, shown, func() error { return writeGroups(p, shown, parts) }); err != nil {
+	if err := p.Show(out, shown, func() error { return writeGroups(p, shown, parts) }); err != nil {
 		return err
 	}
-	return p.eachFailed(failed)
+	return p.EachFailed(failed)
 }
 
 func describeGroup(g *admin.GroupLag) describedGroup {
@@ -192,18 +193,18 @@ func describeProgress(l *admin.PartitionLag) describedProgress {
 		d.MemberID, d.InstanceID, d.ClientID, d.Host = m.ID, m.InstanceID, m.ClientID, strings.TrimPrefix(m.Host, "/")
 	}
 	if l.Err != nil {
-		d.Error = said(l.Err)
+		d.Error = terminal.Said(l.Err)
 	}
 	return d
 }
 
-func writeGroups(p *program, groups []describedGroup, parts groupParts) error {
+func writeGroups(p *terminal.Program, groups []describedGroup, parts groupParts) error {
 	if parts.state {
-		t := newTable("GROUP", "STATE", "TYPE", "PROTOCOL", "ASSIGNOR", "MEMBERS", "LAG", "COORDINATOR")
+		t := terminal.NewTable("GROUP", "STATE", "TYPE", "PROTOCOL", "ASSIGNOR", "MEMBERS", "LAG", "COORDINATOR")
 		for _, g := range groups {
-			t.add(g.Group, g.State, g.Type, g.ProtocolType, g.Protocol, len(g.Members), g.TotalLag, g.coordinator())
+			t.Add(g.Group, g.State, g.Type, g.ProtocolType, g.Protocol, len(g.Members), g.TotalLag, g.coordinator())
 		}
-		if err := p.showTable(t, "there are no groups"); err != nil {
+		if err := p.ShowTable(t, "there are no groups"); err != nil {
 			return err
 		}
 	}
@@ -212,7 +213,7 @@ func writeGroups(p *program, groups []describedGroup, parts groupParts) error {
 	}
 	for i := range groups {
 		if i > 0 || parts.state {
-			if err := p.write([]byte("\n")); err != nil {
+			if err := p.Write([]byte("\n")); err != nil {
 				return err
 			}
 		}
@@ -221,7 +222,7 @@ func writeGroups(p *program, groups []describedGroup, parts groupParts) error {
 		}
 	}
 	if len(groups) == 0 && !parts.state {
-		p.note("there are no groups")
+		p.Note("there are no groups")
 	}
 	return nil
 }
@@ -231,13 +232,13 @@ func (g *describedGroup) coordinator() string {
 }
 
 // write prints a head of one line, and the tables.
-func (g *describedGroup) write(p *program, parts groupParts) error {
-	head := fmt.Sprintf("group %s: %s, %s", g.Group, g.State, plural(len(g.Members), "member"))
+func (g *describedGroup) write(p *terminal.Program, parts groupParts) error {
+	head := fmt.Sprintf("group %s: %s, %s", g.Group, g.State, terminal.Plural(len(g.Members), "member"))
 	if g.Protocol != "" {
 		head += ", assigned by " + g.Protocol
 	}
-	head += fmt.Sprintf(", coordinator %s, total lag %s\n", g.coordinator(), humanCount(g.TotalLag))
-	if err := p.write([]byte(head)); err != nil {
+	head += fmt.Sprintf(", coordinator %s, total lag %s\n", g.coordinator(), terminal.HumanCount(g.TotalLag))
+	if err := p.Write([]byte(head)); err != nil {
 		return err
 	}
 	if parts.offsets {
@@ -251,42 +252,42 @@ func (g *describedGroup) write(p *program, parts groupParts) error {
 	return nil
 }
 
-func (g *describedGroup) writeOffsets(p *program) error {
-	t := newTable("TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "CLIENT", "HOST", "MEMBER")
+func (g *describedGroup) writeOffsets(p *terminal.Program) error {
+	t := terminal.NewTable("TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "CLIENT", "HOST", "MEMBER")
 	for _, d := range g.Partitions {
-		t.add(d.Topic, d.Partition, optional(d.Committed), optional(d.End), optional(d.Lag), d.ClientID, d.Host, d.MemberID)
+		t.Add(d.Topic, d.Partition, terminal.Optional(d.Committed), terminal.Optional(d.End), terminal.Optional(d.Lag), d.ClientID, d.Host, d.MemberID)
 	}
-	if err := p.showTable(t, "group "+g.Group+" has committed nothing, and nothing is assigned"); err != nil {
+	if err := p.ShowTable(t, "group "+g.Group+" has committed nothing, and nothing is assigned"); err != nil {
 		return err
 	}
 	for _, d := range g.Partitions {
 		if d.Error != "" {
-			p.note("warning: %s-%d: %s", d.Topic, d.Partition, d.Error)
+			p.Note("warning: %s-%d: %s", d.Topic, d.Partition, d.Error)
 		}
 		if d.Lag != nil && *d.Lag < 0 {
-			p.note("warning: %s-%d: what is committed lies behind the end: the log has been cut, or the topic made again", d.Topic, d.Partition)
+			p.Note("warning: %s-%d: what is committed lies behind the end: the log has been cut, or the topic made again", d.Topic, d.Partition)
 		}
 	}
 	return nil
 }
 
-func (g *describedGroup) writeMembers(p *program) error {
-	t := newTable("MEMBER", "INSTANCE", "CLIENT", "HOST", "PARTITIONS", "ASSIGNMENT")
+func (g *describedGroup) writeMembers(p *terminal.Program) error {
+	t := terminal.NewTable("MEMBER", "INSTANCE", "CLIENT", "HOST", "PARTITIONS", "ASSIGNMENT")
 	for _, m := range g.Members {
 		var count int
 		var assigned []string
-		for _, topic := range sortedKeys(m.Assignment) {
+		for _, topic := range terminal.SortedKeys(m.Assignment) {
 			count += len(m.Assignment[topic])
-			assigned = append(assigned, topic+":"+cell(m.Assignment[topic]))
+			assigned = append(assigned, topic+":"+terminal.Cell(m.Assignment[topic]))
 		}
-		t.add(m.MemberID, m.InstanceID, m.ClientID, m.Host, count, strings.Join(assigned, " "))
+		t.Add(m.MemberID, m.InstanceID, m.ClientID, m.Host, count, strings.Join(assigned, " "))
 	}
-	if err := p.showTable(t, "group "+g.Group+" has no members"); err != nil {
+	if err := p.ShowTable(t, "group "+g.Group+" has no members"); err != nil {
 		return err
 	}
 	for _, m := range g.Members {
 		if m.Error != "" {
-			p.note("warning: member %s: %s", m.MemberID, m.Error)
+			p.Note("warning: member %s: %s", m.MemberID, m.Error)
 		}
 	}
 	return nil

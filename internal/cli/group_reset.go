@@ -18,6 +18,7 @@ import (
 	"barnabas/client"
 	"barnabas/client/admin"
 	"barnabas/internal/cli/reset"
+	"barnabas/internal/cli/terminal"
 )
 
 // resetGroup is what group reset shows, of the group and then of each partition.
@@ -38,7 +39,7 @@ type resetOffset struct {
 
 // resetting is group reset with what was typed.
 type resetting struct {
-	p         *program
+	p         *terminal.Program
 	group     string
 	scopes    []reset.Scope
 	allTopics bool
@@ -47,7 +48,7 @@ type resetting struct {
 	dryRun    bool
 	execute   bool
 	export    bool
-	out       format
+	out       terminal.Format
 }
 
 const groupResetHelp = `Change where a group goes on reading. The group must not have members.
@@ -62,7 +63,7 @@ start from what is committed. A time without a zone is UTC, as in Kafka's tool.
 --export prints the plan as lines of topic,partition,offset, which --from-file reads: with --to-current --dry-run
 a copy of what is committed now.`
 
-func newGroupReset(p *program, t *target) *cobra.Command {
+func newGroupReset(p *terminal.Program, t *terminal.Target) *cobra.Command {
 	r := &resetting{p: p}
 	var topics []string
 	c := &cobra.Command{
@@ -74,15 +75,15 @@ func newGroupReset(p *program, t *target) *cobra.Command {
   barnabas group reset billing --all-topics --shift-by -100 --execute
   barnabas group reset billing --all-topics --to-current --export --dry-run > billing.csv
   barnabas group reset billing --from-file billing.csv --execute`,
-		Args: exactly("GROUP"),
+		Args: terminal.Exactly("GROUP"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.group = args[0]
 			if err := r.read(c.Flags(), topics); err != nil {
 				return err
 			}
-			return t.admin(c.Context(), r.run)
+			return t.Admin(c.Context(), r.run)
 		},
-		ValidArgsFunction: t.groupNames(1),
+		ValidArgsFunction: t.GroupNames(1),
 	}
 	flags := c.Flags()
 	flags.StringArrayVar(&topics, "topic", nil, "`TOPIC`, or TOPIC:0,1 for some of its partitions; repeatable")
@@ -98,9 +99,9 @@ func newGroupReset(p *program, t *target) *cobra.Command {
 	flags.BoolVar(&r.dryRun, "dry-run", false, "show what would be done")
 	flags.BoolVar(&r.execute, "execute", false, "do it, without asking")
 	flags.BoolVar(&r.export, "export", false, "print lines of topic,partition,offset")
-	_ = c.RegisterFlagCompletionFunc("topic", t.topicNames(0))
+	_ = c.RegisterFlagCompletionFunc("topic", t.TopicNames(0))
 	_ = c.MarkFlagFilename("from-file", "csv")
-	registerFormat(c, flags, &r.out)
+	terminal.RegisterFormat(c, flags, &r.out)
 	return c
 }
 
@@ -118,19 +119,19 @@ func (r *resetting) read(flags *pflag.FlagSet, topics []string) error {
 	fromFile := slices.Contains(given, "from-file")
 	switch {
 	case len(given) == 0:
-		return usagef("where to? give one of --%s", strings.Join(targetFlags, ", --"))
+		return terminal.Usagef("where to? give one of --%s", strings.Join(targetFlags, ", --"))
 	case len(given) > 1:
-		return usagef("--%s and --%s both say where to: give one of them", given[0], given[1])
+		return terminal.Usagef("--%s and --%s both say where to: give one of them", given[0], given[1])
 	case r.dryRun && r.execute:
-		return usagef("--dry-run and --execute contradict each other")
-	case r.export && r.out == formatJSON:
-		return usagef("--export and -o json both say what to print: give one of them")
+		return terminal.Usagef("--dry-run and --execute contradict each other")
+	case r.export && r.out == terminal.FormatJSON:
+		return terminal.Usagef("--export and -o json both say what to print: give one of them")
 	case fromFile && (len(topics) > 0 || r.allTopics):
-		return usagef("--from-file names the partitions itself: give neither --topic nor --all-topics with it")
+		return terminal.Usagef("--from-file names the partitions itself: give neither --topic nor --all-topics with it")
 	case !fromFile && len(topics) == 0 && !r.allTopics:
-		return usagef("of which topics? give --topic TOPIC, --topic TOPIC:0,1 or --all-topics")
+		return terminal.Usagef("of which topics? give --topic TOPIC, --topic TOPIC:0,1 or --all-topics")
 	case len(topics) > 0 && r.allTopics:
-		return usagef("--topic and --all-topics both say which topics: give one of them")
+		return terminal.Usagef("--topic and --all-topics both say which topics: give one of them")
 	}
 	var err error
 	if r.scopes, err = parseScopes(topics); err != nil {
@@ -143,7 +144,7 @@ func (r *resetting) readTarget(flag, value string, now time.Time) error {
 	var number int64
 	if flag == "to-offset" || flag == "shift-by" {
 		if _, err := fmt.Sscan(value, &number); err != nil { // pflag has taken it as a number
-			return usageError{fmt.Errorf("--%s: %w", flag, err)}
+			return terminal.UsageError{Err: fmt.Errorf("--%s: %w", flag, err)}
 		}
 	}
 	switch flag {
@@ -155,7 +156,7 @@ func (r *resetting) readTarget(flag, value string, now time.Time) error {
 		r.target = reset.Current
 	case "to-offset":
 		if number < 0 {
-			return usagef("--to-offset %d: an offset is 0 or more; --shift-by goes back", number)
+			return terminal.Usagef("--to-offset %d: an offset is 0 or more; --shift-by goes back", number)
 		}
 		r.target = reset.Offset(number)
 	case "shift-by":
@@ -163,13 +164,13 @@ func (r *resetting) readTarget(flag, value string, now time.Time) error {
 	case "to-datetime":
 		at, err := parseMomentIn(value, now, time.UTC)
 		if err != nil {
-			return usageError{fmt.Errorf("--to-datetime: %w", err)}
+			return terminal.UsageError{Err: fmt.Errorf("--to-datetime: %w", err)}
 		}
 		r.target = reset.Time(at)
 	case "by-duration":
 		span, err := reset.Duration(value)
 		if err != nil {
-			return usageError{fmt.Errorf("--by-duration: %w", err)}
+			return terminal.UsageError{Err: fmt.Errorf("--by-duration: %w", err)}
 		}
 		r.target = reset.Time(now.Add(-span))
 	case "from-file":
@@ -190,7 +191,7 @@ func (r *resetting) readFile(name string) error {
 	}
 	offsets, err := reset.File(in, r.group)
 	if err != nil {
-		return usageError{fmt.Errorf("--from-file %s: %w", name, err)}
+		return terminal.UsageError{Err: fmt.Errorf("--from-file %s: %w", name, err)}
 	}
 	r.target, r.file = reset.Each(offsets), slices.Collect(maps.Keys(offsets))
 	return nil
@@ -215,10 +216,10 @@ func (r *resetting) run(ctx context.Context, a *admin.Admin) error {
 		return err
 	}
 	if isNew {
-		r.p.note("there is no group %s yet: this makes it", r.group)
+		r.p.Note("there is no group %s yet: this makes it", r.group)
 	}
 	if len(plan) == 0 {
-		r.p.note("group %s has committed nothing: there is nothing to reset", r.group)
+		r.p.Note("group %s has committed nothing: there is nothing to reset", r.group)
 		return r.show(plan, nil, false)
 	}
 	execute := r.execute
@@ -239,19 +240,19 @@ func (r *resetting) rehearse(group admin.GroupDescription, plan []reset.Change) 
 	switch {
 	case busy:
 		err := busyGroup(group)
-		var h hinted
+		var h terminal.Hinted
 		errors.As(err, &h)
-		r.p.note("warning: this cannot be carried out now: %s\n  %s", said(err), strings.ReplaceAll(h.hint, "\n", "\n  "))
+		r.p.Note("warning: this cannot be carried out now: %s\n  %s", terminal.Said(err), strings.ReplaceAll(h.Hint, "\n", "\n  "))
 		return false, nil
 	case r.dryRun:
 		return false, nil
-	case !isTerminal(r.p.In) || !isTerminal(r.p.Err) || r.out == formatJSON || r.export:
-		r.p.note("nothing has been changed; --execute does it")
+	case !terminal.IsTerminal(r.p.In) || !terminal.IsTerminal(r.p.Err) || r.out == terminal.FormatJSON || r.export:
+		r.p.Note("nothing has been changed; --execute does it")
 		return false, nil
 	}
-	fmt.Fprintf(r.p.Err, "Reset %s of group %s? [y/N] ", plural(len(plan), "offset"), r.group)
+	fmt.Fprintf(r.p.Err, "Reset %s of group %s? [y/N] ", terminal.Plural(len(plan), "offset"), r.group)
 	if !agrees(r.p.In) {
-		r.p.note("nothing has been changed")
+		r.p.Note("nothing has been changed")
 		return false, nil
 	}
 	return true, nil
@@ -291,7 +292,7 @@ func (r *resetting) plan(ctx context.Context, a *admin.Admin) ([]reset.Change, e
 	}
 	plan, err := reset.Plan(r.target, partitions, facts)
 	if errors.Is(err, reset.ErrNothingCommitted) {
-		return nil, hinted{err, "--to-earliest, --to-latest or --to-offset set a first offset"}
+		return nil, terminal.Hinted{Err: err, Hint: "--to-earliest, --to-latest or --to-offset set a first offset"}
 	}
 	if err != nil {
 		return nil, err
@@ -300,9 +301,9 @@ func (r *resetting) plan(ctx context.Context, a *admin.Admin) ([]reset.Change, e
 		switch {
 		case !c.Clamped():
 		case c.Asked < c.New:
-			r.p.note("warning: %v: %d lies before the log's beginning, so it becomes %d", c.TopicPartition, c.Asked, c.New)
+			r.p.Note("warning: %v: %d lies before the log's beginning, so it becomes %d", c.TopicPartition, c.Asked, c.New)
 		default:
-			r.p.note("warning: %v: %d lies past the log's end, so it becomes %d", c.TopicPartition, c.Asked, c.New)
+			r.p.Note("warning: %v: %d lies past the log's end, so it becomes %d", c.TopicPartition, c.Asked, c.New)
 		}
 	}
 	return plan, nil
@@ -325,7 +326,7 @@ func (r *resetting) partitions(ctx context.Context, a *admin.Admin, committed ma
 		topic, known := topics[s.Topic]
 		if !known {
 			var err error
-			if topic, err = partitionsOf(ctx, a, s.Topic); err != nil {
+			if topic, err = terminal.PartitionsOf(ctx, a, s.Topic); err != nil {
 				return nil, err
 			}
 			topics[s.Topic] = topic
@@ -372,11 +373,11 @@ func (r *resetting) commit(ctx context.Context, a *admin.Admin, plan []reset.Cha
 		return err
 	}
 	errs := map[client.TopicPartition]error{}
-	var failed []failedItem
+	var failed []terminal.FailedItem
 	for _, res := range results {
 		if res.Err != nil {
 			errs[res.TopicPartition] = res.Err
-			failed = append(failed, failedItem{"reset " + res.TopicPartition.String(), res.Err})
+			failed = append(failed, terminal.FailedItem{What: "reset " + res.TopicPartition.String(), Err: res.Err})
 		}
 	}
 	if err := r.show(plan, errs, true); err != nil {
@@ -384,16 +385,16 @@ func (r *resetting) commit(ctx context.Context, a *admin.Admin, plan []reset.Cha
 	}
 	failed = sameFailure(failed, "reset group "+r.group)
 	for i, f := range failed {
-		failed[i].err = explainBusy(ctx, a, r.group, f.err)
+		failed[i].Err = explainBusy(ctx, a, r.group, f.Err)
 	}
-	return r.p.eachFailed(failed)
+	return r.p.EachFailed(failed)
 }
 
 // show prints the plan, or what has become of it: what failed is left out of tables.
 func (r *resetting) show(plan []reset.Change, errs map[client.TopicPartition]error, executed bool) error {
 	shown := resetGroup{Group: r.group, Executed: executed, Offsets: []resetOffset{}}
 	var lines strings.Builder
-	t := newTable("TOPIC", "PARTITION", "COMMITTED", "NEW")
+	t := terminal.NewTable("TOPIC", "PARTITION", "COMMITTED", "NEW")
 	for _, c := range plan {
 		o := resetOffset{Topic: c.TopicPartition.Topic, Partition: c.TopicPartition.Partition, New: c.New}
 		if c.Old >= 0 {
@@ -403,20 +404,20 @@ func (r *resetting) show(plan []reset.Change, errs map[client.TopicPartition]err
 			o.Asked = &c.Asked
 		}
 		if err := errs[c.TopicPartition]; err != nil {
-			o.Error = said(err)
+			o.Error = terminal.Said(err)
 		} else {
-			t.add(o.Topic, o.Partition, optional(o.Old), o.New)
+			t.Add(o.Topic, o.Partition, terminal.Optional(o.Old), o.New)
 			fmt.Fprintf(&lines, "%q,%d,%d\n", o.Topic, o.Partition, o.New)
 		}
 		shown.Offsets = append(shown.Offsets, o)
 	}
 	if r.export {
-		return r.p.write([]byte(lines.String()))
+		return r.p.Write([]byte(lines.String()))
 	}
-	return r.p.show(r.out, shown, func() error {
-		if len(t.rows) == 0 {
+	return r.p.Show(r.out, shown, func() error {
+		if len(t.Rows) == 0 {
 			return nil
 		}
-		return r.p.showTable(t, "")
+		return r.p.ShowTable(t, "")
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 func TestOnlyYesIsYes(t *testing.T) {
@@ -33,19 +34,19 @@ func TestBusyGroupsNameTheirMembers(t *testing.T) {
 	}
 	d.Members[1].ID = "static-uuid"
 	err := busyGroup(d)
-	if codeOf(err) != exitFailure || !errors.Is(err, client.ErrNonEmptyGroup) || said(err) != "group g has 13 members and is Stable (NON_EMPTY_GROUP)" {
-		t.Errorf("%d: %s", codeOf(err), said(err))
+	if terminal.CodeOf(err) != terminal.ExitFailure || !errors.Is(err, client.ErrNonEmptyGroup) || terminal.Said(err) != "group g has 13 members and is Stable (NON_EMPTY_GROUP)" {
+		t.Errorf("%d: %s", terminal.CodeOf(err), terminal.Said(err))
 	}
-	var h hinted
+	var h terminal.Hinted
 	if !errors.As(err, &h) {
 		t.Fatal("no advice")
 	}
-	lines := strings.Split(h.hint, "\n")
+	lines := strings.Split(h.Hint, "\n")
 	if len(lines) != mostNamed+2 || lines[1] != "c00-uuid at 10.0.0.7" || lines[2] != "static-uuid at 10.0.0.7, client c" || lines[11] != "and 3 more" {
 		t.Errorf("%q", lines)
 	}
 	d.Members, d.State = nil, admin.GroupPreparingRebalance
-	if err := busyGroup(d); !errors.As(err, &h) || !strings.Contains(h.hint, "wait until") {
+	if err := busyGroup(d); !errors.As(err, &h) || !strings.Contains(h.Hint, "wait until") {
 		t.Errorf("without members: %v", err)
 	}
 }
@@ -53,16 +54,16 @@ func TestBusyGroupsNameTheirMembers(t *testing.T) {
 // One reason for many partitions is told once.
 func TestSameFailures(t *testing.T) {
 	one, other := errors.New("one"), errors.New("other")
-	if got := sameFailure([]failedItem{{"a", one}, {"b", one}}, "all"); len(got) != 1 || got[0].what != "all" || !errors.Is(got[0].err, one) {
+	if got := sameFailure([]terminal.FailedItem{{What: "a", Err: one}, {What: "b", Err: one}}, "all"); len(got) != 1 || got[0].What != "all" || !errors.Is(got[0].Err, one) {
 		t.Errorf("%v", got)
 	}
-	if got := sameFailure([]failedItem{{"a", one}, {"b", other}}, "all"); len(got) != 2 {
+	if got := sameFailure([]terminal.FailedItem{{What: "a", Err: one}, {What: "b", Err: other}}, "all"); len(got) != 2 {
 		t.Errorf("%v", got)
 	}
 	if got := sameFailure(nil, "all"); len(got) != 0 {
 		t.Errorf("%v", got)
 	}
-	if got := sameFailure([]failedItem{{"a", one}}, "all"); len(got) != 1 || got[0].what != "a" {
+	if got := sameFailure([]terminal.FailedItem{{What: "a", Err: one}}, "all"); len(got) != 1 || got[0].What != "a" {
 		t.Errorf("%v", got)
 	}
 }

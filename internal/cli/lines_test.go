@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"barnabas/client"
+	"barnabas/internal/cli/terminal"
 )
 
 // anyPieces hands out its text in pieces of random sizes.
@@ -268,21 +269,21 @@ func TestNearestName(t *testing.T) {
 	for typed, want := range map[string]string{
 		"fligths": "flights", "Flights": "flights", "flight": "flights", "fare": "fares", "event-2026": "events-2026", "zzz": "", "": "",
 	} {
-		if got := nearest(typed, names); got != want {
+		if got := terminal.Nearest(typed, names); got != want {
 			t.Errorf("nearest to %q is %q, want %q", typed, got, want)
 		}
 	}
 }
 
 func TestTableIsAligned(t *testing.T) {
-	table := newTable("NAME", "N", "LIST")
-	table.add("a", 5, []int32{1, 2})
-	table.add("longer ü", 12345, []int32{})
+	table := terminal.NewTable("NAME", "N", "LIST")
+	table.Add("a", 5, []int32{1, 2})
+	table.Add("longer ü", 12345, []int32{})
 	want := "NAME          N  LIST\na             5  1,2\nlonger ü  12345  -\n"
-	if got := string(table.render(false)); got != want {
+	if got := string(table.Render(false)); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-	if got := string(table.render(true)); !strings.HasPrefix(got, "\x1b[1mNAME          N  LIST\x1b[0m\n") {
+	if got := string(table.Render(true)); !strings.HasPrefix(got, "\x1b[1mNAME          N  LIST\x1b[0m\n") {
 		t.Errorf("on a terminal: %q", got)
 	}
 }

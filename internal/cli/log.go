@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"barnabas/internal/cli/logdump"
+	"barnabas/internal/cli/terminal"
 )
 
 const logDumpHelp = `Show what data files hold, and whether they are whole.
@@ -19,9 +20,9 @@ in the middle of writing its newest batch.
 
 Exit code 5 says that something is damaged; each place is named.`
 
-func newLog(p *program) *cobra.Command {
-	c := noun(&cobra.Command{Use: "log", Short: "Look into data files"})
-	var out format
+func newLog(p *terminal.Program) *cobra.Command {
+	c := terminal.Noun(&cobra.Command{Use: "log", Short: "Look into data files"})
+	var out terminal.Format
 	var o logdump.Options
 	dump := &cobra.Command{
 		Use:   "dump FILE...",
@@ -29,26 +30,26 @@ func newLog(p *program) *cobra.Command {
 		Long:  logDumpHelp,
 		Example: `  barnabas log dump barnabas-data/flights-0/00000000000000000000.log --records
   barnabas log dump --quiet barnabas-data/flights-*`,
-		Args: oneOrMore("FILE"),
+		Args: terminal.OneOrMore("FILE"),
 		RunE: func(c *cobra.Command, files []string) error { return dumpFiles(p, files, o, out) },
 	}
 	dump.Flags().BoolVarP(&o.Records, "records", "r", false, "also the records of each batch")
 	dump.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "only damage, and a line for each file")
-	registerFormat(dump, dump.Flags(), &out)
+	terminal.RegisterFormat(dump, dump.Flags(), &out)
 	c.AddCommand(dump)
 	return c
 }
 
 // dumpFiles shows the items of each file, with -o json one object a line.
-func dumpFiles(p *program, files []string, o logdump.Options, out format) error {
+func dumpFiles(p *terminal.Program, files []string, o logdump.Options, out terminal.Format) error {
 	var gathered []byte
 	flush := func() error {
-		err := p.write(gathered)
+		err := p.Write(gathered)
 		gathered = gathered[:0]
 		return err
 	}
 	emit := func(i logdump.Item) error {
-		if out == formatJSON {
+		if out == terminal.FormatJSON {
 			line, err := json.Marshal(i)
 			if err != nil {
 				return fmt.Errorf("make JSON of the result: %w", err)
@@ -67,7 +68,7 @@ func dumpFiles(p *program, files []string, o logdump.Options, out format) error 
 		n, err := logdump.Dump(file, o, emit)
 		damaged += n
 		if errors.Is(err, logdump.ErrUnknownFile) {
-			err = usageError{err}
+			err = terminal.UsageError{Err: err}
 		}
 		if err != nil {
 			return errors.Join(err, flush())
@@ -77,7 +78,7 @@ func dumpFiles(p *program, files []string, o logdump.Options, out format) error 
 		return err
 	}
 	if damaged > 0 {
-		return storageError{fmt.Errorf("%s damaged", places(damaged))}
+		return terminal.StorageError{Err: fmt.Errorf("%s damaged", places(damaged))}
 	}
 	return nil
 }
@@ -86,5 +87,5 @@ func places(n int64) string {
 	if n == 1 {
 		return "one place is"
 	}
-	return fmt.Sprintf("%s places are", humanCount(n))
+	return fmt.Sprintf("%s places are", terminal.HumanCount(n))
 }

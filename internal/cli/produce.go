@@ -15,6 +15,7 @@ import (
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // The producer's settings where no flag says otherwise. Larger batches than Kafka's 16 KiB, since
@@ -27,9 +28,9 @@ const (
 )
 
 type produce struct {
-	p          *program
-	t          target
-	out        format
+	p          *terminal.Program
+	t          terminal.Target
+	out        terminal.Format
 	topic      string
 	file       string
 	key        string
@@ -57,7 +58,7 @@ order.
 A line that cannot be sent is named, counted and left out; the others are sent nevertheless, and
 the exit code is 1.`
 
-func newProduce(p *program) *cobra.Command {
+func newProduce(p *terminal.Program) *cobra.Command {
 	o := &produce{p: p}
 	c := &cobra.Command{
 		Use:   "produce TOPIC",
@@ -66,15 +67,15 @@ func newProduce(p *program) *cobra.Command {
 		Example: `  echo hello | barnabas produce greetings
   barnabas produce flights --json origin --file flights.jsonl --codec zstd
   printf 'k1:one\nk2:two\n' | barnabas produce pairs --key-separator :`,
-		Args: exactly("TOPIC"),
+		Args: terminal.Exactly("TOPIC"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.topic = args[0]
 			return o.run(c)
 		},
-		ValidArgsFunction: o.t.topicNames(1),
+		ValidArgsFunction: o.t.TopicNames(1),
 	}
 	flags := c.Flags()
-	o.t.register(flags, p, produceTimeout)
+	o.t.Register(flags, p, produceTimeout)
 	flags.StringVarP(&o.file, "file", "f", "", "read `FILE` instead of standard input")
 	flags.StringVarP(&o.separator, "key-separator", "K", "", "a line is a key, this `TEXT`, and a value; \\t is a tab")
 	flags.StringVar(&o.jsonField, "json", "", "each line is a JSON object, and its `FIELD` is the key")
@@ -89,7 +90,7 @@ func newProduce(p *program) *cobra.Command {
 	flags.DurationVar(&o.linger, "linger", produceLinger, "send a batch that is not full after this `TIME`")
 	flags.BoolVar(&o.create, "create", false, "make the topic where there is none, with the broker's defaults")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "neither progress nor summary")
-	registerFormat(c, flags, &o.out)
+	terminal.RegisterFormat(c, flags, &o.out)
 	_ = c.RegisterFlagCompletionFunc("codec", cobra.FixedCompletions([]string{"none", "gzip", "snappy", "lz4", "zstd"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("acks", cobra.FixedCompletions([]string{"all", "1", "0"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
@@ -109,7 +110,7 @@ func (o *produce) run(c *cobra.Command) error {
 		return err
 	}
 	if c.Flags().Changed("partition") && o.partition < 0 {
-		return usagef("--partition %d: the first one is 0", o.partition)
+		return terminal.Usagef("--partition %d: the first one is 0", o.partition)
 	}
 	in, size, err := o.open()
 	if err != nil {
@@ -118,7 +119,7 @@ func (o *produce) run(c *cobra.Command) error {
 	defer in.Close()
 	ctx := c.Context()
 	bar := newProgress(o.p, "records", size, o.quiet)
-	cl, err := o.t.connect(ctx, client.AllowAutoTopicCreation(false), client.Logger(bar.logger()))
+	cl, err := o.t.Connect(ctx, client.AllowAutoTopicCreation(false), client.Logger(bar.logger()))
 	if err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func (o *produce) run(c *cobra.Command) error {
 	}
 	sender, err := cl.NewProducer(options...)
 	if err != nil {
-		return errors.Join(usageError{err}, cl.Close())
+		return errors.Join(terminal.UsageError{Err: err}, cl.Close())
 	}
 	l := &loader{o: o, producer: sender, split: split, headers: headers, bar: bar}
 	err = l.run(ctx, in)
@@ -144,19 +145,19 @@ func (o *produce) splitter(c *cobra.Command) (splitter, error) {
 		}
 	}
 	if ways > 1 {
-		return nil, usagef("--key, --key-separator and --json each say what the key is: give one of them")
+		return nil, terminal.Usagef("--key, --key-separator and --json each say what the key is: give one of them")
 	}
 	var split splitter
 	switch {
 	case c.Flags().Changed("json"):
 		if o.jsonField == "" {
-			return nil, usagef("--json: name the field that is the key")
+			return nil, terminal.Usagef("--json: name the field that is the key")
 		}
 		return splitJSON(o.jsonField), nil
 	case c.Flags().Changed("key-separator"):
 		separator, err := unescape(o.separator)
 		if err != nil || separator == "" {
-			return nil, usagef("--key-separator %q: write a text that is not empty; \\t, \\n, \\xNN are understood", o.separator)
+			return nil, terminal.Usagef("--key-separator %q: write a text that is not empty; \\t, \\n, \\xNN are understood", o.separator)
 		}
 		split = splitAt(separator)
 	case c.Flags().Changed("key"):
@@ -176,7 +177,7 @@ func readHeaders(pairs []string) ([]client.Header, error) {
 	for _, pair := range pairs {
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok || name == "" {
-			return nil, usagef("--header %q: write NAME=VALUE", pair)
+			return nil, terminal.Usagef("--header %q: write NAME=VALUE", pair)
 		}
 		out = append(out, client.Header{Key: name, Value: []byte(value)})
 	}
@@ -186,30 +187,30 @@ func readHeaders(pairs []string) ([]client.Header, error) {
 func (o *produce) options() ([]client.ProducerOption, error) {
 	codec, err := client.ParseCodec(o.codec)
 	if err != nil {
-		return nil, usagef("--codec %q: none, gzip, snappy, lz4 or zstd", o.codec)
+		return nil, terminal.Usagef("--codec %q: none, gzip, snappy, lz4 or zstd", o.codec)
 	}
 	acks, err := client.ParseAcks(o.acks)
 	if err != nil {
-		return nil, usagef("--acks %q: all, 1 or 0", o.acks)
+		return nil, terminal.Usagef("--acks %q: all, 1 or 0", o.acks)
 	}
-	if o.linger < 0 || o.linger >= o.t.timeout {
-		return nil, usagef("--linger %v: not negative, and less than --timeout (%v)", o.linger, o.t.timeout)
+	if o.linger < 0 || o.linger >= o.t.Timeout {
+		return nil, terminal.Usagef("--linger %v: not negative, and less than --timeout (%v)", o.linger, o.t.Timeout)
 	}
 	if o.batch < 0 || o.batch > maxRecordBytes {
-		return nil, usagef("--batch %d: between 0 and %d", o.batch, maxRecordBytes)
+		return nil, terminal.Usagef("--batch %d: between 0 and %d", o.batch, maxRecordBytes)
 	}
 	return []client.ProducerOption{
 		client.Compression(codec), client.CompressionLevel(o.level), client.WithAcks(acks), client.Linger(o.linger), client.BatchSize(o.batch),
 		client.BufferMemory(produceBuffer), client.MaxRequestSize(maxRecordBytes),
-		client.DeliveryTimeout(max(o.t.timeout, o.linger+min(30*time.Second, o.t.timeout))), client.MaxBlock(o.t.timeout),
+		client.DeliveryTimeout(max(o.t.Timeout, o.linger+min(30*time.Second, o.t.Timeout))), client.MaxBlock(o.t.Timeout),
 	}, nil
 }
 
 // open gives the input and its size, -1 where that cannot be known.
 func (o *produce) open() (io.ReadCloser, int64, error) {
 	if o.file == "" || o.file == "-" {
-		if isTerminal(o.p.In) && !o.quiet {
-			o.p.note("one record a line; Ctrl-D ends")
+		if terminal.IsTerminal(o.p.In) && !o.quiet {
+			o.p.Note("one record a line; Ctrl-D ends")
 		}
 		return io.NopCloser(o.p.In), sizeOf(o.p.In), nil
 	}
@@ -218,7 +219,7 @@ func (o *produce) open() (io.ReadCloser, int64, error) {
 		return nil, 0, fmt.Errorf("--file: %w", err)
 	}
 	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return nil, 0, errors.Join(usagef("--file %s is a directory", o.file), f.Close())
+		return nil, 0, errors.Join(terminal.Usagef("--file %s is a directory", o.file), f.Close())
 	}
 	return f, sizeOf(f), nil
 }
@@ -237,18 +238,18 @@ func sizeOf(r io.Reader) int64 {
 
 // checkTopic finds out before the first line is read whether there is something to send to.
 func (o *produce) checkTopic(ctx context.Context, c *client.Client) error {
-	ctx, cancel := o.t.within(ctx)
+	ctx, cancel := o.t.Within(ctx)
 	defer cancel()
-	a := admin.New(c, admin.Timeout(o.t.timeout))
+	a := admin.New(c, admin.Timeout(o.t.Timeout))
 	if o.create {
 		_, err := a.CreateTopic(ctx, admin.NewTopic{Name: o.topic})
 		if err != nil && !errors.Is(err, client.ErrTopicAlreadyExists) {
-			return o.t.explain(err)
+			return o.t.Explain(err)
 		}
 	}
 	count, err := c.Partitions(ctx, o.topic)
 	if err != nil {
-		return o.t.explain(unknownTopic(ctx, a, o.topic, err))
+		return o.t.Explain(terminal.UnknownTopic(ctx, a, o.topic, err))
 	}
 	if o.partition >= 0 {
 		_, err = choosePartitions(o.topic, int(count), []int32{o.partition})

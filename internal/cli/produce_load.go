@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"barnabas/client"
+	"barnabas/internal/cli/terminal"
 )
 
 const (
@@ -69,12 +70,12 @@ func (l *loader) run(ctx context.Context, in io.Reader) error {
 		return sumErr
 	}
 	switch {
-	case errors.Is(err, errInterrupted):
-		return errInterrupted
+	case errors.Is(err, terminal.ErrInterrupted):
+		return terminal.ErrInterrupted
 	case err != nil:
-		return l.o.t.explain(err)
+		return l.o.t.Explain(err)
 	case l.failed.Load() > 0:
-		return fmt.Errorf("%s could not be sent", plural(l.failed.Load(), "record"))
+		return fmt.Errorf("%s could not be sent", terminal.Plural(l.failed.Load(), "record"))
 	}
 	return nil
 }
@@ -96,7 +97,7 @@ func (l *loader) sendAll(ctx context.Context, in io.Reader) error {
 		for line := range chunk.lines() {
 			number++
 			if line == nil {
-				l.lineFailed(number, fmt.Errorf("it is longer than %s", humanBytes(maxRecordBytes)))
+				l.lineFailed(number, fmt.Errorf("it is longer than %s", terminal.HumanBytes(maxRecordBytes)))
 				continue
 			}
 			if err := l.send(ctx, &record, number, line); err != nil {
@@ -144,7 +145,7 @@ func (l *loader) send(ctx context.Context, r *client.ProducerRecord, number int6
 // recordFailed takes in what a broker refused, or nobody took in time. In the second case, and
 // where the topic is gone, the lines to come would not fare better.
 func (l *loader) recordFailed(line int64, err error) {
-	if errors.Is(err, client.ErrDeliveryTimeout) || isUnknownTopic(err) {
+	if errors.Is(err, client.ErrDeliveryTimeout) || terminal.IsUnknownTopic(err) {
 		gaveUp := fmt.Errorf("stopped, as line %d could not be sent: %w", line, err)
 		l.fatal.CompareAndSwap(nil, &gaveUp)
 	}
@@ -154,7 +155,7 @@ func (l *loader) recordFailed(line int64, err error) {
 func (l *loader) lineFailed(line int64, err error) {
 	switch n := l.failed.Add(1); {
 	case n <= failuresShown:
-		l.bar.note("line %d: %s", line, said(err))
+		l.bar.note("line %d: %s", line, terminal.Said(err))
 	case n == failuresShown+1:
 		l.bar.note("further failures are only counted")
 	}
@@ -165,17 +166,17 @@ func (l *loader) summarise(took time.Duration) error {
 		Topic: l.o.topic, Records: l.acked.Load(), Failed: l.failed.Load(), Bytes: l.bytes.Load(),
 		Seconds: took.Round(time.Millisecond).Seconds(), Rate: rate(l.acked.Load(), took),
 	}
-	if l.o.out == formatJSON {
-		return l.o.p.show(formatJSON, s, nil)
+	if l.o.out == terminal.FormatJSON {
+		return l.o.p.Show(terminal.FormatJSON, s, nil)
 	}
 	if l.o.quiet {
 		return nil
 	}
-	text := fmt.Sprintf("sent %s (%s) to topic %s in %.1f s: %s records/s, %s/s", plural(s.Records, "record"), humanBytes(s.Bytes),
-		s.Topic, took.Seconds(), humanCount(int64(s.Rate)), humanBytes(int64(rate(s.Bytes, took))))
+	text := fmt.Sprintf("sent %s (%s) to topic %s in %.1f s: %s records/s, %s/s", terminal.Plural(s.Records, "record"), terminal.HumanBytes(s.Bytes),
+		s.Topic, took.Seconds(), terminal.HumanCount(int64(s.Rate)), terminal.HumanBytes(int64(rate(s.Bytes, took))))
 	if s.Failed > 0 {
-		text += fmt.Sprintf("; %s failed", humanCount(s.Failed))
+		text += fmt.Sprintf("; %s failed", terminal.HumanCount(s.Failed))
 	}
-	l.o.p.note("%s", text)
+	l.o.p.Note("%s", text)
 	return nil
 }

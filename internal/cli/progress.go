@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"barnabas/internal/cli/terminal"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 // progress shows on standard error how far something has come: a bar that is redrawn on a
 // terminal, a line from time to time elsewhere.
 type progress struct {
-	p     *program
+	p     *terminal.Program
 	what  string
 	total int64        // bytes to be read; -1: unknown
 	done  atomic.Int64 // bytes of what has been acknowledged or given up
@@ -39,8 +41,8 @@ type progress struct {
 	}
 }
 
-func newProgress(p *program, what string, total int64, quiet bool) *progress {
-	return &progress{p: p, what: what, total: total, quiet: quiet, tty: isTerminal(p.Err)}
+func newProgress(p *terminal.Program, what string, total int64, quiet bool) *progress {
+	return &progress{p: p, what: what, total: total, quiet: quiet, tty: terminal.IsTerminal(p.Err)}
 }
 
 // start shows the progress until stop.
@@ -83,10 +85,10 @@ func (b *progress) draw() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.tty {
-		b.p.note("%s", text)
+		b.p.Note("%s", text)
 		return
 	}
-	if most := columns(b.p.Err) - 1; len(text) > most {
+	if most := terminal.Columns(b.p.Err) - 1; len(text) > most {
 		text = text[:most]
 	}
 	fmt.Fprint(b.p.Err, "\r"+text+"\x1b[K")
@@ -95,9 +97,9 @@ func (b *progress) draw() {
 
 // line is what is shown: the bar where the end is known, then the figures.
 func (b *progress) line(records, failed, bytes int64, took time.Duration) string {
-	text := fmt.Sprintf("%s %s, %s/s", humanCount(records), b.what, humanCount(int64(rate(records, took))))
+	text := fmt.Sprintf("%s %s, %s/s", terminal.HumanCount(records), b.what, terminal.HumanCount(int64(rate(records, took))))
 	if failed > 0 {
-		text += fmt.Sprintf(", %s failed", humanCount(failed))
+		text += fmt.Sprintf(", %s failed", terminal.HumanCount(failed))
 	}
 	if b.total <= 0 {
 		return text
@@ -125,7 +127,7 @@ func (b *progress) note(format string, args ...any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.wipeLocked()
-	b.p.note(format, args...)
+	b.p.Note(format, args...)
 }
 
 // logger gives what the client wants an operator to know, once until something else happens: a
@@ -151,7 +153,7 @@ func (h *noteHandler) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {
 		if err, isError := a.Value.Any().(error); isError {
-			text += ": " + rootCause(err)
+			text += ": " + terminal.RootCause(err)
 		} else if a.Key != "attempt" {
 			text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
 		}

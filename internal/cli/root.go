@@ -4,32 +4,30 @@
 // It decides how things are named, shown and explained to a person at a terminal, and nothing
 // else. Client commands reach brokers through the public client package as any program does; they
 // have no back door. A noun has a file, with its shorter verbs in it; a longer verb has one of its own, as in
-// topic_create.go.
+// topic_create.go. What all of them share is in package terminal; larger families have packages of their own.
 package cli
 
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"barnabas/internal/cli/clustercmd"
+	"barnabas/internal/cli/terminal"
 )
 
 // Streams are the standard streams of the process, or a test's.
-type Streams struct {
-	In       io.Reader
-	Out, Err io.Writer
-}
+type Streams = terminal.Streams
 
 // Main runs the program and returns its exit code.
-func Main(ctx context.Context, args []string, s Streams) int {
-	p := &program{Streams: s, env: os.Getenv}
+func Main(ctx context.Context, args []string, s terminal.Streams) int {
+	p := &terminal.Program{Streams: s, Env: os.Getenv}
 	root := newRoot(p)
 	root.SetArgs(args)
 	root.SetIn(s.In)
@@ -38,26 +36,15 @@ func Main(ctx context.Context, args []string, s Streams) int {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	err := root.ExecuteContext(ctx)
-	if err != nil && !p.began {
-		err = usageError{err} // cobra refused what was typed
+	if err != nil && !p.Began {
+		err = terminal.UsageError{Err: err} // cobra refused what was typed
 	}
 	if err == nil {
-		return exitOK
+		return terminal.ExitOK
 	}
-	p.report(err)
-	return codeOf(err)
+	p.Report(err)
+	return terminal.CodeOf(err)
 }
-
-// program is what every command is given.
-type program struct {
-	Streams
-	env   func(string) string
-	began bool // a command was found and its arguments taken: whatever fails now is not the typing
-}
-
-// errInterrupted is why a command's context ends at the first SIGINT or SIGTERM. A second signal
-// ends the process at once.
-var errInterrupted = fmt.Errorf("interrupted")
 
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -70,7 +57,7 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 		select {
 		case <-signals:
 			signal.Stop(signals)
-			cancel(errInterrupted)
+			cancel(terminal.ErrInterrupted)
 		case <-stopped:
 			signal.Stop(signals)
 		}
@@ -93,7 +80,7 @@ Results go to standard output, everything else to standard error. Exit codes:
 0 done, 1 failed, 2 wrong usage, 3 there is no such topic, partition, group or broker,
 4 no broker could be reached, 5 a data directory has failed, 130 interrupted.`
 
-func newRoot(p *program) *cobra.Command {
+func newRoot(p *terminal.Program) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "barnabas",
 		Short:         "An event-streaming platform that speaks Apache Kafka's protocol",
@@ -102,63 +89,22 @@ func newRoot(p *program) *cobra.Command {
 		SilenceErrors: true,
 		Version:       Version(),
 		PersistentPreRun: func(*cobra.Command, []string) {
-			p.began = true
+			p.Began = true
 		},
-		Args: unknownVerb,
+		Args: terminal.UnknownVerb,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetVersionTemplate("barnabas {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return hinted{usageError{err}, fmt.Sprintf("'%s --help' lists the flags", c.CommandPath())}
+		return terminal.Hinted{Err: terminal.UsageError{Err: err}, Hint: fmt.Sprintf("'%s --help' lists the flags", c.CommandPath())}
 	})
+	cluster := clustercmd.New(p)
+	cluster.AddCommand(newClusterRecover(p))
 	root.AddCommand(
-		newServe(p), newTopic(p), newProduce(p), newConsume(p), newGroup(p), newConfig(p), newCluster(p), newLog(p), newVersion(p),
+		newServe(p), newTopic(p), newProduce(p), newConsume(p), newGroup(p), newConfig(p), cluster, newLog(p), newVersion(p),
 	)
 	root.InitDefaultCompletionCmd()
 	return root
-}
-
-// noun is a command that only groups verbs.
-func noun(c *cobra.Command) *cobra.Command {
-	c.Args = unknownVerb
-	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
-	return c
-}
-
-// unknownVerb refuses a word that is no command, and names those that look like it.
-func unknownVerb(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	err := usageError{fmt.Errorf("%s has no command %q", c.CommandPath(), args[0])}
-	c.SuggestionsMinimumDistance = 2
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-		return hinted{err, fmt.Sprintf("did you mean '%s %s'?", c.CommandPath(), strings.Join(near, "' or '"))}
-	}
-	return hinted{err, fmt.Sprintf("'%s --help' lists them", c.CommandPath())}
-}
-
-// exactly demands one argument for each name.
-func exactly(names ...string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		switch {
-		case len(args) < len(names):
-			return hinted{usageError{fmt.Errorf("%s is missing", names[len(args)])}, "usage: " + c.UseLine()}
-		case len(args) > len(names):
-			return hinted{usageError{fmt.Errorf("%q is one argument too many", args[len(names)])}, "usage: " + c.UseLine()}
-		}
-		return nil
-	}
-}
-
-// oneOrMore demands at least one argument.
-func oneOrMore(name string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return hinted{usageError{fmt.Errorf("%s is missing", name)}, "usage: " + c.UseLine()}
-		}
-		return nil
-	}
 }
 
 // developmentVersion is what a build from a checkout calls itself.
@@ -201,20 +147,20 @@ func thisBuild() build {
 	return b
 }
 
-func newVersion(p *program) *cobra.Command {
-	var out format
+func newVersion(p *terminal.Program) *cobra.Command {
+	var out terminal.Format
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "Show the program's version",
-		Args:  exactly(),
+		Args:  terminal.Exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			b := thisBuild()
-			return p.show(out, b, func() error {
+			return p.Show(out, b, func() error {
 				text := fmt.Sprintf("barnabas %s (%s, %s)\n", b.Version, b.Go, b.Platform)
-				return p.write([]byte(text))
+				return p.Write([]byte(text))
 			})
 		},
 	}
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/disk"
@@ -53,7 +54,7 @@ file; the first of these that has it wins. docs/config.md lists them all.
 It prints one line that begins with "ready" when it serves clients. SIGTERM and
 SIGINT (Ctrl-C) stop it cleanly.`
 
-func newServe(p *program) *cobra.Command {
+func newServe(p *terminal.Program) *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
 		Use:   "serve",
@@ -63,7 +64,7 @@ func newServe(p *program) *cobra.Command {
   barnabas serve --data /var/lib/barnabas --admin 127.0.0.1:9644
   barnabas serve --config server.properties --set log.retention.hours=48
   barnabas serve --node-id 1 --voters 1@a:9093,2@b:9093,3@c:9093 --secret-file secret --insecure`,
-		Args: exactly(),
+		Args: terminal.Exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), p, f) },
 	}
 	flags := c.Flags()
@@ -91,7 +92,7 @@ func (f serveFlags) settings() ([]config.Setting, error) {
 	}
 	for _, dir := range f.data {
 		if strings.Contains(dir, ",") {
-			return nil, usageError{fmt.Errorf("--data %q: a comma separates directories in log.dirs, so a name cannot contain one", dir)}
+			return nil, terminal.UsageError{Err: fmt.Errorf("--data %q: a comma separates directories in log.dirs, so a name cannot contain one", dir)}
 		}
 	}
 	add("node.id", f.nodeID, "--node-id")
@@ -108,7 +109,7 @@ func (f serveFlags) settings() ([]config.Setting, error) {
 	for _, pair := range f.set {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return nil, usageError{fmt.Errorf("--set %q: write KEY=VALUE", pair)}
+			return nil, terminal.UsageError{Err: fmt.Errorf("--set %q: write KEY=VALUE", pair)}
 		}
 		all = append(all, config.Setting{Key: strings.TrimSpace(key), Value: strings.TrimSpace(value), Origin: "--set"})
 	}
@@ -124,14 +125,14 @@ func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
 	if f.configFile != "" {
 		text, err := os.ReadFile(f.configFile)
 		if err != nil {
-			return nil, nil, usageError{fmt.Errorf("--config: %w", err)}
+			return nil, nil, terminal.UsageError{Err: fmt.Errorf("--config: %w", err)}
 		}
 		src.File, src.FileName = string(text), f.configFile
 	}
 	src.Flags = append(f.reach(src), src.Flags...)
 	set, warnings, err := config.Load(src)
 	if err != nil {
-		return nil, warnings, hinted{usageError{err}, f.advice()}
+		return nil, warnings, terminal.Hinted{Err: terminal.UsageError{Err: err}, Hint: f.advice()}
 	}
 	return set, warnings, nil
 }
@@ -174,11 +175,11 @@ func (f serveFlags) advice() string {
 	return advice
 }
 
-func serve(ctx context.Context, p *program, f serveFlags) error {
+func serve(ctx context.Context, p *terminal.Program, f serveFlags) error {
 	started := time.Now()
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
-		return usageError{fmt.Errorf("--log-level %q: use debug, info, warn or error", f.logLevel)}
+		return terminal.UsageError{Err: fmt.Errorf("--log-level %q: use debug, info, warn or error", f.logLevel)}
 	}
 	logger := slog.New(slog.NewTextHandler(p.Err, &slog.HandlerOptions{Level: level}))
 	set, warnings, err := f.load(os.Environ())
@@ -225,13 +226,13 @@ func asServeFailure(err error) error {
 	var locked *disk.LockedError
 	switch {
 	case errors.Is(err, commitlog.ErrOffline), errors.Is(err, commitlog.ErrMarked):
-		return storageError{err}
+		return terminal.StorageError{Err: err}
 	case errors.Is(err, node.ErrInsecure):
-		return usageError{err}
+		return terminal.UsageError{Err: err}
 	case errors.As(err, &locked):
-		return hinted{err, "stop that one first, or give this one a directory of its own with --data"}
+		return terminal.Hinted{Err: err, Hint: "stop that one first, or give this one a directory of its own with --data"}
 	case errors.Is(err, commitlog.ErrNewerFormat):
-		return hinted{err, "start the version that wrote it, or a later one"}
+		return terminal.Hinted{Err: err, Hint: "start the version that wrote it, or a later one"}
 	}
 	return err
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"barnabas/internal/cli/terminal"
 )
 
 // brokerFor starts a broker for a test and returns its address.
@@ -35,7 +37,7 @@ func brokerFor(t *testing.T) string {
 func run(t *testing.T, address string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("barnabas", args...)
-	cmd.Env = append(os.Environ(), brokersVariable+"="+address)
+	cmd.Env = append(os.Environ(), terminal.BrokersVariable+"="+address)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("barnabas %s: %v\n%s", strings.Join(args, " "), err, out)
@@ -79,8 +81,8 @@ func TestInterruptedProduceKeepsItsWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	var exit *exec.ExitError
-	if err := producer.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
-		t.Fatalf("the producer ended with %v, want exit code %d\n%s", err, exitInterrupted, &told)
+	if err := producer.Wait(); !errors.As(err, &exit) || exit.ExitCode() != terminal.ExitInterrupted {
+		t.Fatalf("the producer ended with %v, want exit code %d\n%s", err, terminal.ExitInterrupted, &told)
 	}
 	if !strings.Contains(told.String(), "sent 2 records (6 B)") {
 		t.Errorf("the producer told %q", &told)
@@ -128,7 +130,7 @@ func TestREADME(t *testing.T) {
 	for _, m := range typed {
 		line := string(m[1]) + string(m[2])
 		cmd := exec.Command("sh", "-c", line)
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), brokersVariable+"="+address)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), terminal.BrokersVariable+"="+address)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", line, err, out)

@@ -7,20 +7,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/config"
 )
 
 type topicAlter struct {
-	p          *program
-	t          *target
-	out        format
+	p          *terminal.Program
+	t          *terminal.Target
+	out        terminal.Format
 	partitions int32
 	set        []string
 	remove     []string
 	dryRun     bool
 }
 
-func newTopicAlter(p *program, t *target) *cobra.Command {
+func newTopicAlter(p *terminal.Program, t *terminal.Target) *cobra.Command {
 	o := &topicAlter{p: p, t: t}
 	c := &cobra.Command{
 		Use:   "alter NAME",
@@ -31,9 +32,9 @@ The number of partitions can only grow. What was written stays where it is, and 
 other partitions afterwards, so records of one key keep their order only on either side of the change.`,
 		Example: `  barnabas topic alter flights --partitions 24
   barnabas topic alter flights --set retention.ms=3600000 --delete compression.type`,
-		Args:              exactly("NAME"),
+		Args:              terminal.Exactly("NAME"),
 		RunE:              func(c *cobra.Command, args []string) error { return o.run(c, args[0]) },
-		ValidArgsFunction: t.topicNames(1),
+		ValidArgsFunction: t.TopicNames(1),
 	}
 	flags := c.Flags()
 	flags.Int32VarP(&o.partitions, "partitions", "p", 0, "how many partitions `N` it is to have in all")
@@ -41,7 +42,7 @@ other partitions afterwards, so records of one key keep their order only on eith
 	flags.StringArrayVar(&o.set, "config", nil, "the same as --set")
 	flags.StringArrayVar(&o.remove, "delete", nil, "go back to what holds without the topic's own `KEY`; repeatable")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "let the broker check, and change nothing")
-	registerFormat(c, flags, &o.out)
+	terminal.RegisterFormat(c, flags, &o.out)
 	_ = c.RegisterFlagCompletionFunc("set", configKeys(config.Topics, "="))
 	_ = c.RegisterFlagCompletionFunc("delete", configKeys(config.Topics, ""))
 	return c
@@ -59,20 +60,20 @@ type alteredTopic struct {
 
 func (o *topicAlter) run(c *cobra.Command, name string) error {
 	if c.Flags().Changed("partitions") && o.partitions < 1 {
-		return usagef("--partitions %d: at least 1", o.partitions)
+		return terminal.Usagef("--partitions %d: at least 1", o.partitions)
 	}
 	change, err := configChange(admin.Topic(name), o.set, o.remove)
 	if err != nil {
 		return err
 	}
 	if o.partitions == 0 && len(change.Set)+len(change.Delete) == 0 {
-		return usagef("nothing to alter: give --partitions, --set or --delete")
+		return terminal.Usagef("nothing to alter: give --partitions, --set or --delete")
 	}
 	if err := config.CheckTopic(change.Set); err != nil {
-		return usageError{err}
+		return terminal.UsageError{Err: err}
 	}
-	return o.t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
-		topic, err := partitionsOf(ctx, a, name)
+	return o.t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+		topic, err := terminal.PartitionsOf(ctx, a, name)
 		if err != nil {
 			return err
 		}
@@ -98,9 +99,9 @@ func (o *topicAlter) grow(ctx context.Context, a *admin.Admin, topic admin.Topic
 		return nil
 	}
 	if n := len(topic.Partitions); int(o.partitions) <= n {
-		return hinted{
-			usagef("--partitions %d: topic %s has %d already, and the number can only grow", o.partitions, topic.Name, n),
-			"--partitions is how many it is to have in all",
+		return terminal.Hinted{
+			Err:  terminal.Usagef("--partitions %d: topic %s has %d already, and the number can only grow", o.partitions, topic.Name, n),
+			Hint: "--partitions is how many it is to have in all",
 		}
 	}
 	grown, err := a.CreatePartitions(ctx, []admin.MorePartitions{{Topic: topic.Name, Total: o.partitions}}, o.options()...)
@@ -136,19 +137,19 @@ func (o *topicAlter) show(change admin.ConfigChange, topic admin.TopicDescriptio
 	if w := loweredInSync(change.Set[minInSync], replicas); w != "" {
 		s.Warnings = append(s.Warnings, w)
 	}
-	return o.p.show(o.out, s, func() error {
+	return o.p.Show(o.out, s, func() error {
 		did := "altered topic "
 		if o.dryRun {
 			did = "would alter topic "
 		}
 		text := did + topic.Name + ":"
 		if o.partitions > 0 {
-			text += fmt.Sprintf(" %s, %d before", plural(o.partitions, "partition"), len(topic.Partitions))
+			text += fmt.Sprintf(" %s, %d before", terminal.Plural(o.partitions, "partition"), len(topic.Partitions))
 		}
 		text += changeInWords(change) + "\n"
 		for _, w := range s.Warnings {
-			o.p.note("warning: topic %s: %s", topic.Name, w)
+			o.p.Note("warning: topic %s: %s", topic.Name, w)
 		}
-		return o.p.write([]byte(text))
+		return o.p.Write([]byte(text))
 	})
 }

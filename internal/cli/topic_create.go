@@ -11,13 +11,14 @@ import (
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 	"barnabas/internal/config"
 )
 
 type topicCreate struct {
-	p          *program
-	t          *target
-	out        format
+	p          *terminal.Program
+	t          *terminal.Target
+	out        terminal.Format
 	partitions int32
 	replicas   int16
 	config     []string
@@ -25,7 +26,7 @@ type topicCreate struct {
 	dryRun     bool
 }
 
-func newTopicCreate(p *program, t *target) *cobra.Command {
+func newTopicCreate(p *terminal.Program, t *terminal.Target) *cobra.Command {
 	o := &topicCreate{p: p, t: t}
 	c := &cobra.Command{
 		Use:   "create NAME...",
@@ -36,7 +37,7 @@ Without --partitions and --replication-factor the broker decides, by its setting
 num.partitions and default.replication.factor.`,
 		Example: `  barnabas topic create flights --partitions 12
   barnabas topic create events --config retention.ms=172800000 --config compression.type=zstd`,
-		Args: oneOrMore("NAME"),
+		Args: terminal.OneOrMore("NAME"),
 		RunE: func(c *cobra.Command, names []string) error { return o.run(c, names) },
 	}
 	flags := c.Flags()
@@ -45,7 +46,7 @@ num.partitions and default.replication.factor.`,
 	flags.StringArrayVar(&o.config, "config", nil, "set `KEY=VALUE`; repeatable")
 	flags.BoolVar(&o.unless, "if-not-exists", false, "leave a topic that exists as it is, and do not call that a failure")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "let the broker check, and create nothing")
-	registerFormat(c, flags, &o.out)
+	terminal.RegisterFormat(c, flags, &o.out)
 	_ = c.RegisterFlagCompletionFunc("config", configKeys(config.Topics, "="))
 	return c
 }
@@ -65,24 +66,24 @@ type createdTopic struct {
 func (o *topicCreate) run(c *cobra.Command, names []string) error {
 	for flag, n := range map[string]int64{"partitions": int64(o.partitions), "replication-factor": int64(o.replicas)} {
 		if c.Flags().Changed(flag) && n < 1 {
-			return usagef("--%s %d: at least 1", flag, n)
+			return terminal.Usagef("--%s %d: at least 1", flag, n)
 		}
 	}
-	settings, err := keyValues("--config", o.config)
+	settings, err := terminal.KeyValues("--config", o.config)
 	if err != nil {
 		return err
 	}
 	if err := config.CheckTopic(settings); err != nil {
-		return usageError{err}
+		return terminal.UsageError{Err: err}
 	}
 	var topics []admin.NewTopic
 	for i, name := range names {
 		if slices.Contains(names[:i], name) {
-			return usagef("%s is given twice", name)
+			return terminal.Usagef("%s is given twice", name)
 		}
 		topics = append(topics, admin.NewTopic{Name: name, Partitions: o.partitions, ReplicationFactor: o.replicas, Configs: settings})
 	}
-	return o.t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+	return o.t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 		var options []admin.ChangeOption
 		if o.dryRun {
 			options = append(options, admin.ValidateOnly())
@@ -110,7 +111,7 @@ func (o *topicCreate) brokerCount(ctx context.Context, a *admin.Admin, made []ad
 
 func (o *topicCreate) show(made []admin.CreatedTopic, brokers int) error {
 	var shown []createdTopic
-	var failed []failedItem
+	var failed []terminal.FailedItem
 	for _, m := range made {
 		s := createdTopic{Topic: m.Name, Created: m.Err == nil && !o.dryRun}
 		switch {
@@ -127,20 +128,20 @@ func (o *topicCreate) show(made []admin.CreatedTopic, brokers int) error {
 		case o.unless && errors.Is(m.Err, client.ErrTopicAlreadyExists):
 			s.Exists = true
 		default:
-			s.Error = said(m.Err)
-			failed = append(failed, failedItem{"create topic " + m.Name, o.advise(m, brokers)})
+			s.Error = terminal.Said(m.Err)
+			failed = append(failed, terminal.FailedItem{What: "create topic " + m.Name, Err: o.advise(m, brokers)})
 		}
 		shown = append(shown, s)
 	}
-	err := o.p.show(o.out, shown, func() error {
+	err := o.p.Show(o.out, shown, func() error {
 		for _, s := range shown {
 			if line := s.line(o.dryRun); line != "" {
-				if err := o.p.write([]byte(line + "\n")); err != nil {
+				if err := o.p.Write([]byte(line + "\n")); err != nil {
 					return err
 				}
 			}
 			for _, w := range s.Warnings {
-				o.p.note("warning: topic %s: %s", s.Topic, w)
+				o.p.Note("warning: topic %s: %s", s.Topic, w)
 			}
 		}
 		return nil
@@ -148,13 +149,13 @@ func (o *topicCreate) show(made []admin.CreatedTopic, brokers int) error {
 	if err != nil {
 		return err
 	}
-	return o.p.eachFailed(failed)
+	return o.p.EachFailed(failed)
 }
 
 func (s createdTopic) line(dryRun bool) string {
 	size := ""
 	if s.Partitions > 0 {
-		size = fmt.Sprintf(" with %s, replication factor %d", plural(s.Partitions, "partition"), s.ReplicationFactor)
+		size = fmt.Sprintf(" with %s, replication factor %d", terminal.Plural(s.Partitions, "partition"), s.ReplicationFactor)
 	}
 	switch {
 	case s.Error != "":
@@ -170,9 +171,9 @@ func (s createdTopic) line(dryRun bool) string {
 func (o *topicCreate) advise(m admin.CreatedTopic, brokers int) error {
 	switch {
 	case errors.Is(m.Err, client.ErrTopicAlreadyExists):
-		return hinted{m.Err, "--if-not-exists leaves it as it is; 'barnabas topic describe " + m.Name + "' shows it"}
+		return terminal.Hinted{Err: m.Err, Hint: "--if-not-exists leaves it as it is; 'barnabas topic describe " + m.Name + "' shows it"}
 	case errors.Is(m.Err, client.ErrInvalidReplicationFactor) && brokers > 0 && brokers < math.MaxInt16:
-		return hinted{m.Err, fmt.Sprintf("the cluster has %s: --replication-factor can be at most %d", plural(brokers, "broker"), brokers)}
+		return terminal.Hinted{Err: m.Err, Hint: fmt.Sprintf("the cluster has %s: --replication-factor can be at most %d", terminal.Plural(brokers, "broker"), brokers)}
 	}
 	return m.Err
 }

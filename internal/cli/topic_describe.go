@@ -10,6 +10,7 @@ import (
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // describedTopic is what topic describe shows of a topic.
@@ -35,33 +36,33 @@ type describedPartition struct {
 	Bytes       *int64  `json:"bytes"` // on the leader's disk
 }
 
-func newTopicDescribe(p *program, t *target) *cobra.Command {
-	var out format
+func newTopicDescribe(p *terminal.Program, t *terminal.Target) *cobra.Command {
+	var out terminal.Format
 	c := &cobra.Command{
 		Use:   "describe NAME...",
 		Short: "Show topics: partitions, leaders, replicas, offsets, sizes, settings",
-		Args:  oneOrMore("NAME"),
+		Args:  terminal.OneOrMore("NAME"),
 		RunE: func(c *cobra.Command, names []string) error {
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return describeTopics(ctx, p, a, names, out)
 			})
 		},
-		ValidArgsFunction: t.topicNames(0),
+		ValidArgsFunction: t.TopicNames(0),
 	}
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }
 
-func describeTopics(ctx context.Context, p *program, a *admin.Admin, names []string, out format) error {
+func describeTopics(ctx context.Context, p *terminal.Program, a *admin.Admin, names []string, out terminal.Format) error {
 	found, err := a.DescribeTopics(ctx, names...)
 	if err != nil {
 		return err
 	}
 	shown := []describedTopic{}
-	var failed []failedItem
+	var failed []terminal.FailedItem
 	for _, d := range found {
 		if d.Err != nil {
-			failed = append(failed, failedItem{"describe topic " + d.Name, unknownTopic(ctx, a, d.Name, d.Err)})
+			failed = append(failed, terminal.FailedItem{What: "describe topic " + d.Name, Err: terminal.UnknownTopic(ctx, a, d.Name, d.Err)})
 			continue
 		}
 		shown = append(shown, describeTopic(d))
@@ -69,7 +70,7 @@ func describeTopics(ctx context.Context, p *program, a *admin.Admin, names []str
 	if err := addDetails(ctx, a, shown); err != nil {
 		return err
 	}
-	err = p.show(out, shown, func() error {
+	err = p.Show(out, shown, func() error {
 		for i := range shown {
 			if err := shown[i].write(p, i > 0); err != nil {
 				return err
@@ -80,7 +81,7 @@ func describeTopics(ctx context.Context, p *program, a *admin.Admin, names []str
 	if err != nil {
 		return err
 	}
-	return p.eachFailed(failed)
+	return p.EachFailed(failed)
 }
 
 func describeTopic(d admin.TopicDescription) describedTopic {
@@ -100,7 +101,7 @@ func describeTopic(d admin.TopicDescription) describedTopic {
 			}
 		}
 		if len(which) > 0 {
-			t.Warnings = append(t.Warnings, fmt.Sprintf("%s: partition %s", what, cell(which)))
+			t.Warnings = append(t.Warnings, fmt.Sprintf("%s: partition %s", what, terminal.Cell(which)))
 		}
 	}
 	count("no leader, so neither reads nor writes", func(d describedPartition) bool { return d.Leader < 0 })
@@ -201,24 +202,24 @@ func partitionIn(topics []describedTopic, tp client.TopicPartition) *describedPa
 	return nil
 }
 
-func (t *describedTopic) write(p *program, separate bool) error {
+func (t *describedTopic) write(p *terminal.Program, separate bool) error {
 	var head strings.Builder
 	if separate {
 		head.WriteString("\n")
 	}
-	fmt.Fprintf(&head, "topic %s, id %s: %s, replication factor %d\n", t.Topic, t.ID, plural(len(t.Partitions), "partition"), t.ReplicationFactor)
+	fmt.Fprintf(&head, "topic %s, id %s: %s, replication factor %d\n", t.Topic, t.ID, terminal.Plural(len(t.Partitions), "partition"), t.ReplicationFactor)
 	if len(t.Configs) > 0 {
 		head.WriteString("settings:")
-		for _, name := range sortedKeys(t.Configs) {
+		for _, name := range terminal.SortedKeys(t.Configs) {
 			fmt.Fprintf(&head, " %s=%s", name, t.Configs[name])
 		}
 		head.WriteString("\n")
 	}
 	head.WriteString("\n")
-	if err := p.write([]byte(head.String())); err != nil {
+	if err := p.Write([]byte(head.String())); err != nil {
 		return err
 	}
-	rows := newTable("PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "START", "END", "SIZE")
+	rows := terminal.NewTable("PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "START", "END", "SIZE")
 	for _, d := range t.Partitions {
 		leader := "none"
 		if d.Leader >= 0 {
@@ -226,31 +227,15 @@ func (t *describedTopic) write(p *program, separate bool) error {
 		}
 		size := "-"
 		if d.Bytes != nil {
-			size = humanBytes(*d.Bytes)
+			size = terminal.HumanBytes(*d.Bytes)
 		}
-		rows.add(d.Partition, leader, d.LeaderEpoch, d.Replicas, d.InSync, optional(d.Start), optional(d.End), size)
+		rows.Add(d.Partition, leader, d.LeaderEpoch, d.Replicas, d.InSync, terminal.Optional(d.Start), terminal.Optional(d.End), size)
 	}
-	if err := p.showTable(rows, ""); err != nil {
+	if err := p.ShowTable(rows, ""); err != nil {
 		return err
 	}
 	for _, w := range t.Warnings {
-		p.note("warning: topic %s: %s", t.Topic, w)
+		p.Note("warning: topic %s: %s", t.Topic, w)
 	}
 	return nil
-}
-
-func optional(n *int64) string {
-	if n == nil {
-		return "-"
-	}
-	return fmt.Sprint(*n)
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	names := make([]string, 0, len(m))
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -9,6 +9,7 @@ import (
 
 	"barnabas/client"
 	"barnabas/client/admin"
+	"barnabas/internal/cli/terminal"
 )
 
 // partitionOffsets is what topic offsets shows of a partition.
@@ -20,8 +21,8 @@ type partitionOffsets struct {
 	Time      string `json:"timestamp,omitempty"`      // of the record there
 }
 
-func newTopicOffsets(p *program, t *target) *cobra.Command {
-	var out format
+func newTopicOffsets(p *terminal.Program, t *terminal.Target) *cobra.Command {
+	var out terminal.Format
 	var at string
 	var committed bool
 	c := &cobra.Command{
@@ -29,33 +30,33 @@ func newTopicOffsets(p *program, t *target) *cobra.Command {
 		Short: "Show where the partitions of a topic begin and end",
 		Example: `  barnabas topic offsets flights
   barnabas topic offsets flights --at 2h`,
-		Args: exactly("NAME"),
+		Args: terminal.Exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var when time.Time
 			if at != "" {
 				var err error
 				if when, err = parseMoment(at, time.Now()); err != nil {
-					return usageError{fmt.Errorf("--at: %w", err)}
+					return terminal.UsageError{Err: fmt.Errorf("--at: %w", err)}
 				}
 			}
 			isolation := client.ReadUncommitted
 			if committed {
 				isolation = client.ReadCommitted
 			}
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return showOffsets(ctx, p, a, args[0], when, isolation, out)
 			})
 		},
-		ValidArgsFunction: t.topicNames(1),
+		ValidArgsFunction: t.TopicNames(1),
 	}
 	c.Flags().StringVar(&at, "at", "", "also the first offset that is not older than `TIME`: RFC 3339, Unix ms, or so long ago, as in 2h")
 	c.Flags().BoolVar(&committed, "committed", false, "the end is where transactions are decided")
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }
 
-func showOffsets(ctx context.Context, p *program, a *admin.Admin, name string, when time.Time, isolation client.Isolation, out format) error {
-	topic, err := partitionsOf(ctx, a, name)
+func showOffsets(ctx context.Context, p *terminal.Program, a *admin.Admin, name string, when time.Time, isolation client.Isolation, out terminal.Format) error {
+	topic, err := terminal.PartitionsOf(ctx, a, name)
 	if err != nil {
 		return err
 	}
@@ -85,20 +86,20 @@ func showOffsets(ctx context.Context, p *program, a *admin.Admin, name string, w
 	if err != nil {
 		return err
 	}
-	return p.show(out, shown, func() error {
+	return p.Show(out, shown, func() error {
 		heading := []string{"PARTITION", "START", "END", "RECORDS"}
 		if !when.IsZero() {
 			heading = append(heading, "AT "+formatTime(when), "ITS TIME")
 		}
-		t := newTable(heading...)
+		t := terminal.NewTable(heading...)
 		for _, s := range shown {
 			cells := []any{s.Partition, s.Start, s.End, s.End - s.Start}
 			if !when.IsZero() {
-				cells = append(cells, optional(s.At), s.Time)
+				cells = append(cells, terminal.Optional(s.At), s.Time)
 			}
-			t.add(cells...)
+			t.Add(cells...)
 		}
-		return p.showTable(t, "")
+		return p.ShowTable(t, "")
 	})
 }
 
@@ -137,8 +138,8 @@ type trimmedPartition struct {
 	Error     string `json:"error,omitempty"`
 }
 
-func newTopicTrim(p *program, t *target) *cobra.Command {
-	var out format
+func newTopicTrim(p *terminal.Program, t *terminal.Target) *cobra.Command {
+	var out terminal.Format
 	var before int64
 	var partitions []int32
 	c := &cobra.Command{
@@ -146,28 +147,28 @@ func newTopicTrim(p *program, t *target) *cobra.Command {
 		Short: "Delete the oldest records of a topic",
 		Example: `  barnabas topic trim flights --partition 3 --before 1000
   barnabas topic trim flights --before -1`,
-		Args: exactly("NAME"),
+		Args: terminal.Exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if !c.Flags().Changed("before") {
-				return usagef("--before is missing: the first offset to keep, or -1 to keep none")
+				return terminal.Usagef("--before is missing: the first offset to keep, or -1 to keep none")
 			}
 			if before < -1 {
-				return usagef("--before %d: an offset, or -1 for all that there is", before)
+				return terminal.Usagef("--before %d: an offset, or -1 for all that there is", before)
 			}
-			return t.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+			return t.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 				return trimTopic(ctx, p, a, args[0], partitions, before, out)
 			})
 		},
-		ValidArgsFunction: t.topicNames(1),
+		ValidArgsFunction: t.TopicNames(1),
 	}
 	c.Flags().Int64Var(&before, "before", 0, "the first `OFFSET` to keep; -1 deletes all that there is")
 	c.Flags().Int32SliceVar(&partitions, "partition", nil, "only these partitions `N,...` (default all)")
-	registerFormat(c, c.Flags(), &out)
+	terminal.RegisterFormat(c, c.Flags(), &out)
 	return c
 }
 
-func trimTopic(ctx context.Context, p *program, a *admin.Admin, name string, partitions []int32, before int64, out format) error {
-	topic, err := partitionsOf(ctx, a, name)
+func trimTopic(ctx context.Context, p *terminal.Program, a *admin.Admin, name string, partitions []int32, before int64, out terminal.Format) error {
+	topic, err := terminal.PartitionsOf(ctx, a, name)
 	if err != nil {
 		return err
 	}
@@ -184,31 +185,31 @@ func trimTopic(ctx context.Context, p *program, a *admin.Admin, name string, par
 		return err
 	}
 	shown := []trimmedPartition{}
-	var failed []failedItem
+	var failed []terminal.FailedItem
 	for _, d := range done {
 		s := trimmedPartition{Partition: d.TopicPartition.Partition, Start: d.LowWatermark}
 		if d.Err != nil {
-			s.Error = said(d.Err)
-			failed = append(failed, failedItem{fmt.Sprintf("trim partition %d", s.Partition), d.Err})
+			s.Error = terminal.Said(d.Err)
+			failed = append(failed, terminal.FailedItem{What: fmt.Sprintf("trim partition %d", s.Partition), Err: d.Err})
 		}
 		shown = append(shown, s)
 	}
-	err = p.show(out, shown, func() error {
-		t := newTable("PARTITION", "START")
+	err = p.Show(out, shown, func() error {
+		t := terminal.NewTable("PARTITION", "START")
 		for _, s := range shown {
 			if s.Error == "" {
-				t.add(s.Partition, s.Start)
+				t.Add(s.Partition, s.Start)
 			}
 		}
-		if len(t.rows) == 0 {
+		if len(t.Rows) == 0 {
 			return nil
 		}
-		return p.showTable(t, "")
+		return p.ShowTable(t, "")
 	})
 	if err != nil {
 		return err
 	}
-	return p.eachFailed(failed)
+	return p.EachFailed(failed)
 }
 
 // choosePartitions checks the partitions that were asked for against those that there are; none
@@ -222,7 +223,7 @@ func choosePartitions(topic string, count int, asked []int32) ([]int32, error) {
 	}
 	for _, n := range asked {
 		if n < 0 || int(n) >= count {
-			return nil, notFoundError{fmt.Sprintf("topic %s has no partition %d: it has 0 to %d", topic, n, count-1), client.ErrNoSuchPartition}
+			return nil, terminal.NotFoundError{Text: fmt.Sprintf("topic %s has no partition %d: it has 0 to %d", topic, n, count-1), Cause: client.ErrNoSuchPartition}
 		}
 	}
 	return asked, nil

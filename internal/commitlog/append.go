@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
@@ -344,7 +345,7 @@ func (l *Log) makeDirectory() error {
 		return err
 	}
 	if id := l.TopicID(); id != [16]byte{} {
-		return l.writeState(partitionFile, formatPartition(id))
+		return l.writeState(identity.PartitionFile, identity.FormatPartition(id))
 	}
 	return nil
 }

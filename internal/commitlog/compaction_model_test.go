@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -437,24 +438,29 @@ func (k *keyedModel) compactMaybeCrashing(r *rand.Rand, m *disk.Mem, l *Log, cra
 		k.check(l, true)
 		return nil
 	}
-	var left atomic.Int64
-	left.Store(1 + r.Int64N(40))
-	var next atomic.Pointer[disk.Mem]
+	left := 1 + r.Int64N(40)
+	var next *disk.Mem
 	kill := r.IntN(4) == 0
+	var crashing sync.Mutex // the directory's own goroutines meet the fault too
 	m.SetFault(func(op disk.Op) error {
-		if touchesCompaction(op) && left.Add(-1) == 0 {
-			if kill {
-				next.Store(m.Kill())
-			} else {
-				next.Store(m.Crash(crashSeed))
-			}
+		crashing.Lock()
+		defer crashing.Unlock()
+		if !touchesCompaction(op) {
+			return nil
+		}
+		if left--; left == 0 && kill {
+			next = m.Kill()
+		} else if left == 0 {
+			next = m.Crash(crashSeed)
 		}
 		return nil
 	})
 	err := k.compactNow(l, bytes)
 	m.SetFault(nil)
-	if next.Load() != nil {
-		return next.Load()
+	crashing.Lock()
+	defer crashing.Unlock()
+	if next != nil {
+		return next
 	}
 	if err != nil && !errors.Is(err, errOvertaken) {
 		k.t.Fatalf("compact: %v", err)

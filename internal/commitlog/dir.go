@@ -21,6 +21,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog/flushcost"
+	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -142,7 +143,7 @@ type Dir struct {
 
 	mu struct { // short
 		sync.Mutex
-		meta   metaProperties
+		meta   identity.Properties
 		logs   map[TopicPartition]*Log
 		found  []Found
 		rand   *mathrand.Rand
@@ -244,7 +245,7 @@ func (d *Dir) take() (err error) {
 			return errors.Join(err, d.release())
 		}
 	}
-	seed := binary.BigEndian.Uint64(d.mu.meta.directoryID[:])
+	seed := binary.BigEndian.Uint64(d.mu.meta.DirectoryID[:])
 	d.mu.rand = mathrand.New(mathrand.NewPCG(seed, uint64(d.options.NodeID)))
 	return nil
 }
@@ -274,7 +275,7 @@ func (d *Dir) findMark() error {
 }
 
 func (d *Dir) markIn(other string) string {
-	return path.Join(other, markPrefix+uuidText(d.ID()))
+	return path.Join(other, markPrefix+identity.UUIDText(d.ID()))
 }
 
 // fail takes the directory offline, for good, and returns ErrOffline with the cause. The housekeeping tells the observer.
@@ -305,14 +306,14 @@ func (d *Dir) Path() string { return d.path }
 func (d *Dir) ID() [16]byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.mu.meta.directoryID
+	return d.mu.meta.DirectoryID
 }
 
 // ClusterID is the cluster.id of meta.properties; "" in a new directory until SetClusterID.
 func (d *Dir) ClusterID() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.mu.meta.clusterID
+	return d.mu.meta.ClusterID
 }
 
 // Found lists the logs that were there when the directory was opened.
@@ -358,7 +359,7 @@ func (d *Dir) Log(tp TopicPartition, topicID [16]byte, cfg Config) (*Log, error)
 	defer l.mu.Unlock()
 	if topicID != [16]byte{} {
 		if l.mu.topicID != [16]byte{} && l.mu.topicID != topicID {
-			return nil, fmt.Errorf("%s has id %s, not %s: %w", l.path, uuidText(l.mu.topicID), uuidText(topicID), ErrTopicID)
+			return nil, fmt.Errorf("%s has id %s, not %s: %w", l.path, identity.UUIDText(l.mu.topicID), identity.UUIDText(topicID), ErrTopicID)
 		}
 		if l.mu.topicID == [16]byte{} {
 			l.mu.topicID = topicID
@@ -474,7 +475,7 @@ func (d *Dir) bury(tp TopicPartition) (grave, error) {
 	for _, s := range segments {
 		errs = append(errs, s.Shut(true))
 	}
-	id, err := newUUID(d.options.Rand)
+	id, err := identity.NewUUID(d.options.Rand)
 	if err != nil {
 		return grave{}, l.failed("remove "+l.path, errors.Join(append(errs, err)...))
 	}

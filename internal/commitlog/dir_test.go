@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"barnabas/internal/commitlog/flushcost"
+	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -39,9 +40,9 @@ func TestADirectoryOfAnotherNodeClusterOrFormatIsRefused(t *testing.T) {
 		{"newer", "version=2\nnode.id=1\ncluster.id=cluster\n", ErrNewerFormat},
 		{"node", "version=1\nnode.id=2\ncluster.id=cluster\n", ErrForeign},
 		{"cluster", "version=1\nnode.id=1\ncluster.id=other\n", ErrForeign},
-		{"older", "version=0\nbroker.id=1\n", errMeta},
-		{"junk", "hello", errMeta},
-		{"empty", "", errMeta},
+		{"older", "version=0\nbroker.id=1\n", identity.ErrMeta},
+		{"junk", "hello", identity.ErrMeta},
+		{"empty", "", identity.ErrMeta},
 	} {
 		m := disk.NewMem()
 		if err := disk.MkdirAllSync(m, "/data"); err != nil {
@@ -87,17 +88,6 @@ func TestIdentityIsKept(t *testing.T) {
 		t.Fatalf("%q %x, was %x", d.ClusterID(), d.ID(), id)
 	}
 	_ = d.Close()
-}
-
-func TestKafkasOwnMetaPropertiesAreRead(t *testing.T) {
-	data := "#\n#Sun Nov 22 16:43:31 UTC 2026\nnode.id=1\ndirectory.id=VsrwrI_ibwXqq8AiRFC-nw\nversion=1\ncluster.id=VHQ23N5GSg-IklrAhp-Bkw\n"
-	p, err := parseMeta([]byte(data))
-	if err != nil || p.nodeID != 1 || p.clusterID != "VHQ23N5GSg-IklrAhp-Bkw" || uuidText(p.directoryID) != "VsrwrI_ibwXqq8AiRFC-nw" {
-		t.Fatalf("%+v %v", p, err)
-	}
-	if again := p.format(time.Date(2026, 11, 22, 16, 43, 31, 0, time.UTC)); string(again) != data {
-		t.Fatalf("%q", again)
-	}
 }
 
 func TestRemovedLogsAreGoneAndTheNameIsFree(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"barnabas/internal/commitlog/flushcost"
+	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -200,7 +201,7 @@ func (l *Log) unsynced(items []syncItem, flushed int64) []syncItem {
 		}
 	}
 	if l.stateDirty.Swap(false) {
-		for _, name := range []string{epochFile, partitionFile} {
+		for _, name := range []string{epochFile, identity.PartitionFile} {
 			items = append(items, syncItem{path: l.path + "/" + name})
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"testing"
-	"time"
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog/epoch"
@@ -120,21 +119,6 @@ func FuzzEpochs(f *testing.F) {
 		}
 		if again, err := parseEpochs(formatEpochs(entries)); err != nil || len(again) != len(entries) {
 			t.Fatalf("%v %v", again, err)
-		}
-	})
-}
-
-func FuzzMeta(f *testing.F) {
-	f.Add([]byte("#\nnode.id=1\ndirectory.id=VsrwrI_ibwXqq8AiRFC-nw\nversion=1\ncluster.id=VHQ23N5GSg-IklrAhp-Bkw\n"))
-	f.Add([]byte("version=99\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := parseMeta(data)
-		if err != nil {
-			return
-		}
-		again, err := parseMeta(m.format(time.UnixMilli(testNow)))
-		if err != nil || again.nodeID != m.nodeID || again.directoryID != m.directoryID {
-			t.Fatalf("%+v, again %+v %v", m, again, err)
 		}
 	})
 }

@@ -13,9 +13,7 @@ const (
 // and spread over the partitions of __consumer_offsets, so that with a hundred of them nearly every commit would have a
 // round for itself, and the rounds, not the commits, would take the processor's time. A round begins when half as many logs
 // wait as have written of late, or when the first has waited for gatherAtMost: one group that commits after every record
-// waits for nobody, and a hundred wait a few milliseconds.
-//
-// The flusher's mutex guards it.
+// waits for nobody, and a hundred wait a few milliseconds. The flusher's mutex guards it.
 type gathering struct {
 	began   time.Time // of the window
 	number  uint64    // of the window, from 1 on
@@ -44,12 +42,11 @@ func (g *gathering) add(l *Log, now time.Time, wake func()) (enough bool) {
 	if 2*g.waiting >= max(g.logs, g.before) {
 		return true
 	}
-	if g.waiting == 1 {
-		if g.timer == nil {
-			g.timer = time.AfterFunc(gatherAtMost, wake)
-		} else {
-			g.timer.Reset(gatherAtMost)
-		}
+	switch {
+	case g.timer == nil:
+		g.timer = time.AfterFunc(gatherAtMost, wake)
+	case g.waiting == 1:
+		g.timer.Reset(gatherAtMost)
 	}
 	return false
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -403,7 +404,7 @@ func (k *keeper) storeStarts() {
 func (k *keeper) repair() {
 	for _, l := range k.dir.logs() {
 		if l.adopted.Load() && len(*l.segments.Load()) > 0 && l.take() == nil {
-			if l.writeState(partitionFile, formatPartition(l.TopicID())) == nil {
+			if l.writeState(identity.PartitionFile, identity.FormatPartition(l.TopicID())) == nil {
 				l.adopted.Store(false)
 				k.dir.flusher.schedule(l)
 			}
@@ -497,7 +498,7 @@ func (k *keeper) makeMoves(moves []move) error {
 		return err
 	}
 	for _, m := range moves {
-		m.log.dropOldSnapshots(m.snapshots)
+		m.log.dropOldSnapshots(&m)
 	}
 	return nil
 }
@@ -534,7 +535,7 @@ func (l *Log) prepareCheckpoint() (m move, items []syncItem, ok bool) {
 		}
 	}
 	items = l.unsyncedIndexes(l.unsyncedSnapshot(items), &m.indexes)
-	m.snapshots = l.snapshots
+	m.snapshots, m.snapshotAt = l.snapshots, l.snapshotAt
 	if l.entriesDirty.Load() || len(items) > 0 {
 		items = append(items, syncItem{dir: l.path})
 	}
@@ -558,12 +559,15 @@ func (l *Log) unsyncedIndexes(items []syncItem, of *[]*segment.Segment) []syncIt
 }
 
 // dropOldSnapshots removes the snapshots that earlier checkpoints left, now that the newest of so many is durable.
-func (l *Log) dropOldSnapshots(flushed int64) {
+func (l *Log) dropOldSnapshots(m *move) {
 	if l.take() != nil {
 		return
 	}
 	defer l.give()
-	l.snapshotsFlushed = max(l.snapshotsFlushed, flushed)
+	l.snapshotsFlushed = max(l.snapshotsFlushed, m.snapshots)
+	if m.snapshotAt <= m.to && m.lowered == l.lowered.Load() {
+		l.snapshotSure = max(l.snapshotSure, m.snapshotAt)
+	}
 	for _, at := range l.loose {
 		if err := l.dropLoose(at); err != nil {
 			l.dir.logger.Warn("cannot remove a producer snapshot", "log", l.id.String(), "offset", at, "error", err)

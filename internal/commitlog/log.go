@@ -181,6 +181,7 @@ type Log struct {
 	epochsUnstored bool // the file lacks epochs, of which there is no record yet
 	producers      producer.Table
 	snapshotAt     int64   // offset of the newest producer snapshot, -1 without
+	snapshotSure   int64   // offset of a durable snapshot that a recovery would use, -1 where none is known
 	loose          []int64 // snapshots that go when a newer one is durable
 	// snapshots counts those written, snapshotsFlushed up to which of them is durable.
 	snapshots, snapshotsFlushed int64
@@ -199,7 +200,7 @@ func newLog(d *Dir, tp TopicPartition, cfg Config) *Log {
 	l.segments.Store(&noSegments)
 	l.mu.damage = -1
 	l.tombstonesFrom.Store(math.MaxInt64)
-	l.producers, l.snapshotAt, l.reign.epoch = producer.NewTable(&d.producerCount), -1, -1
+	l.producers, l.snapshotAt, l.snapshotSure, l.reign.epoch = producer.NewTable(&d.producerCount), -1, -1, -1
 	return l
 }
 

@@ -181,9 +181,9 @@ type move struct {
 	log     *Log
 	to      int64
 	lowered int64 // how often it had been lowered when to was found
-	// What is flushed before: the segments whose index files are, and up to which snapshot.
-	indexes   []*segment.Segment
-	snapshots int64
+	// What is flushed before: the segments whose index files are, and up to which snapshot, with its offset.
+	indexes               []*segment.Segment
+	snapshots, snapshotAt int64
 }
 
 // storeRecovery writes the recovery points.

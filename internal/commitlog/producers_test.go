@@ -203,6 +203,43 @@ func TestProducersAreBoundedOverManyLogs(t *testing.T) {
 
 // TestFiveBatchesAreKnownAfterAKill although a producer snapshot, which has room for one, lies between: also where they lie
 // in several segments, and among those of others. The sixth is out of order.
+// What is known of a producer must not go with the segment that its last batch is in: the power may fail before a snapshot
+// that knows it is durable, and then a batch sent again would be written twice.
+func TestProducersOutliveTheSegmentsTheyWroteTo(t *testing.T) {
+	for seed := range uint64(40) {
+		m := disk.NewMem()
+		o := testOptions(m)
+		o.Now = func() time.Time { return time.UnixMilli(testNow) }
+		d := mustOpen(t, o)
+		d.noSyncFS.Store(true) // flushing the whole file system would flush more than is asked for
+		cfg := smallConfig()
+		cfg.SegmentBytes, cfg.FlushBeforeAck = 1200, true
+		cfg.FileDeleteDelayMs = 0
+		l := mustLog(t, d, cfg)
+		mustAppend(t, l, produced(7, 0, 0, 0, 2))
+		for i := range 60 {
+			mustAppend(t, l, produced(8, 0, int32(i), i, 1))
+		}
+		flush(t, l)
+		l.AdvanceHighWatermark(l.Progress().Flushed)
+		segments := len(*l.segments.Load())
+		if err := l.AdvanceStart(40); err != nil || len(*l.segments.Load()) == segments {
+			t.Fatalf("seed %d: start moved: %v, segments %d, were %d", seed, err, len(*l.segments.Load()), segments)
+		}
+		if err := l.dir.fs.SyncDir(l.path); err != nil { // the segments are gone whatever the power cut takes
+			t.Fatal(err)
+		}
+		o.FS = m.Crash(seed)
+		abandon(d)
+		d = mustOpen(t, o)
+		l = mustLog(t, d, cfg)
+		if found := sequencesOf(t, l); found[7] != 1 || found[8] != 59 {
+			t.Fatalf("seed %d: last sequence numbers after the power cut: %v, want 1 of producer 7 and 59 of producer 8", seed, found)
+		}
+		abandon(d)
+	}
+}
+
 func TestFiveBatchesAreKnownAfterAKill(t *testing.T) {
 	for _, clean := range []bool{false, true} {
 		m := disk.NewMem()

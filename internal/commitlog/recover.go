@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
@@ -73,6 +74,9 @@ func (r *loader) load() error {
 	if err := r.loadProducers(segments, max(r.from.recoveryPoint, segments[0].Base)); err != nil {
 		return err
 	}
+	if !l.dir.unclean || l.snapshotAt == r.from.recoveryPoint { // a checkpoint's
+		l.snapshotSure = l.snapshotAt
+	}
 	if segments, err = r.checkSegments(segments); err != nil {
 		return err
 	}
@@ -92,7 +96,7 @@ func (r *loader) findFiles(entries []disk.Entry) (segments []*segment.Segment, e
 				return nil, err
 			}
 			continue
-		case e.Name == partitionFile:
+		case e.Name == identity.PartitionFile:
 			if err := r.loadTopicID(); err != nil {
 				return nil, err
 			}
@@ -116,12 +120,12 @@ func (r *loader) findFiles(entries []disk.Entry) (segments []*segment.Segment, e
 }
 
 func (r *loader) loadTopicID() error {
-	path := r.log.path + "/" + partitionFile
-	data, err := disk.ReadFile(r.log.dir.fs, path, maxMetaBytes)
+	path := r.log.path + "/" + identity.PartitionFile
+	data, err := disk.ReadFile(r.log.dir.fs, path, identity.MaxBytes)
 	if err != nil {
 		return err
 	}
-	id, err := parsePartition(data)
+	id, err := identity.ParsePartition(data)
 	if err != nil {
 		// Torn by a crash before anything was acknowledged; the id comes with the metadata.
 		r.log.dir.logger.Warn("partition metadata is damaged and ignored", "file", path, "error", err)

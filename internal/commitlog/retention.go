@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -13,6 +14,11 @@ import (
 //
 // Errors: ErrOutOfRange past the end.
 func (l *Log) AdvanceStart(to int64) error {
+	if n := l.below(to); n > 0 {
+		if err := l.keepProducers((*l.segments.Load())[n].Base); err != nil {
+			return err
+		}
+	}
 	if err := l.takeList(); err != nil {
 		return err
 	}
@@ -25,6 +31,27 @@ func (l *Log) AdvanceStart(to int64) error {
 	l.moveStart(to)
 	l.dir.startsMoved()
 	return l.deleteSegments(l.below(to))
+}
+
+// keepProducers makes a producer snapshot durable that stands at base or above and that a recovery would use: what only the
+// segments below say of producers would be gone with them. It is done whenever the log is checkpointed, so there is seldom
+// anything to do. On a full disk there is no new snapshot, and space comes first.
+func (l *Log) keepProducers(base int64) error {
+	if err := l.take(); err != nil {
+		return err
+	}
+	known := l.producers.Len() == 0 || l.snapshotSure >= base
+	l.give()
+	if known {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkpointFlushLimit)
+	defer cancel()
+	if err := l.dir.flusher.flush(ctx, l); err != nil {
+		return fmt.Errorf("flush %s before its oldest segments go: %w", l.id, err)
+	}
+	l.dir.keeper.checkpoint()
+	return nil
 }
 
 // moveStart needs the slot.
@@ -64,9 +91,20 @@ func (l *Log) retain(nowMs int64) error {
 	if err := l.takeList(); err != nil {
 		return err
 	}
-	defer l.giveList()
 	cfg := l.config.Load()
 	n, err := l.expired(nowMs, cfg)
+	if err == nil && n > 0 {
+		base := (*l.segments.Load())[n-1].Next.Load()
+		l.giveList()
+		if err := l.keepProducers(base); err != nil {
+			return err
+		}
+		if err := l.takeList(); err != nil {
+			return err
+		}
+		n, err = l.expired(nowMs, cfg)
+	}
+	defer l.giveList()
 	if err != nil || n == 0 {
 		return err
 	}

@@ -119,6 +119,9 @@ func (l *Log) dropSnapshots(end int64) error {
 			}
 		}
 	}
+	if l.snapshotSure > end {
+		l.snapshotSure = -1
+	}
 	return nil
 }
 

@@ -108,6 +108,7 @@ var stricter = map[string]string{
 	"log.roll.ms":                         "less than 1 is refused by Kafka too",
 	"log.roll.jitter.ms":                  "less than 0 makes no sense",
 	"default.replication.factor":          "less than 1 is refused when a topic is created",
+	"replica.selector.class":              "a class that cannot be loaded is refused by Kafka too",
 	"queued.max.request.bytes":            "less than 1 means no limit in Kafka; -1 does here",
 }
 

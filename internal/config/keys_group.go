@@ -84,7 +84,7 @@ var groupKeys = []row{
 		"How often offsets are looked at for expiry, in milliseconds."},
 	{"offsets.topic.num.partitions", Int, "50", atLeast(1), High, ReadOnly, effective,
 		"Partitions of the topic of committed offsets; not to be changed once it exists."},
-	{"offsets.topic.replication.factor", Short, "3", atLeast(1), High, ReadOnly, no(oneNode),
+	{"offsets.topic.replication.factor", Short, "3", atLeast(1), High, ReadOnly, effective,
 		"Replicas of the topic of committed offsets."},
 	{"offsets.topic.segment.bytes", Int, "104857600", atLeast(1), High, ReadOnly, effective,
 		"The segment size of the topic of committed offsets in bytes."},

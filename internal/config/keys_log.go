@@ -56,7 +56,7 @@ var logKeys = []row{
 		"Files of a partition that nobody has read or written for this long are closed, in milliseconds."},
 	{"log.max.open.files", Int, "4096", atLeast(64), Medium, ReadOnly, effective,
 		"The most files of segments and indexes that are open at one time. Past it the longest unused are closed."},
-	{"log.dir.failure.timeout.ms", Long, "30000", atLeast(1), Low, ReadOnly, no(oneNode),
+	{"log.dir.failure.timeout.ms", Long, "30000", atLeast(1), Low, ReadOnly, no(keepsTelling),
 		"A broker that cannot report a failed data directory for this long stops, in milliseconds."},
 	{"log.message.timestamp.type", String, "CreateTime", oneOf("CreateTime", "LogAppendTime"), Medium, ClusterWide, effective,
 		"Whose clock stamps records: CreateTime the producer's, LogAppendTime the broker's."},

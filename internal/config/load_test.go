@@ -185,6 +185,9 @@ func TestMeaninglessKeysAreNamed(t *testing.T) {
 				value = map[bool]string{true: "127.0.0.1:9093", false: "3"}[k.Name == "admin.listener"]
 			}
 		}
+		if k.Name == "replica.selector.class" {
+			value = RackAwareReplicaSelector
+		}
 		_, warnings, err := Load(Sources{File: k.Name + "=" + value})
 		if err != nil {
 			t.Errorf("%v", err)

@@ -12,6 +12,7 @@ var ownKeys = []string{
 	"log.max.open.files",
 	"message.max.decompressed.bytes",
 	"producer.id.max.entries",
+	"replica.lag.max.messages",
 	"request.memory.internal.bytes",
 	"server.shutdown.timeout.ms",
 }
@@ -52,12 +53,14 @@ var internalKeys = []string{
 
 // deviations are the defaults that differ from Kafka's, each with its row in docs/deviations.md.
 var deviations = map[string]struct{ kafka, why string }{
-	"controller.listener.names":  {"null", "a broker starts without a configuration file"},
-	"default.replication.factor": {"1", "three copies, or as many as there are brokers, so that a cluster is safe without a setting; on one broker that is one"},
-	"listeners":                  {"PLAINTEXT://:9092", "without authentication only this machine is served"},
-	"log.dir":                    {"/tmp/kafka-logs", "what is acknowledged must not lie where the system cleans up"},
-	"metadata.log.segment.bytes": {"1073741824", "the space is reserved on disk at once, so that metadata can change when the disk is full"},
-	"node.id":                    {"null", "a broker starts without a configuration file"},
-	"process.roles":              {"null", "a broker starts without a configuration file"},
-	"queued.max.request.bytes":   {"-1", "memory is bounded by configuration, not by traffic"},
+	"broker.heartbeat.interval.ms": {"2000", "a broker that hangs is replaced within two seconds"},
+	"broker.session.timeout.ms":    {"9000", "a broker that hangs is replaced within two seconds"},
+	"controller.listener.names":    {"null", "a broker starts without a configuration file"},
+	"default.replication.factor":   {"1", "three copies, or as many as there are brokers, so that a cluster is safe without a setting; on one broker that is one"},
+	"listeners":                    {"PLAINTEXT://:9092", "without authentication only this machine is served"},
+	"log.dir":                      {"/tmp/kafka-logs", "what is acknowledged must not lie where the system cleans up"},
+	"metadata.log.segment.bytes":   {"1073741824", "the space is reserved on disk at once, so that metadata can change when the disk is full"},
+	"node.id":                      {"null", "a broker starts without a configuration file"},
+	"process.roles":                {"null", "a broker starts without a configuration file"},
+	"queued.max.request.bytes":     {"-1", "memory is bounded by configuration, not by traffic"},
 }

@@ -2,10 +2,15 @@ package config
 
 // Why keys have no effect here, in words for warnings and documentation.
 const (
-	oneNode            = "there is one broker: nothing is replicated, elected or moved yet"
+	ownLinks           = "nodes speak over connections of their own kind; their sizes, times and pauses are fixed"
+	ownListener        = "nodes reach each other at the listener that controller.listener.names names"
+	oneConnection      = "a follower copies all that it follows from one leader over one connection, which keeps what waits together in one flush"
+	firstByte          = "a leader answers a follower as soon as there is a record"
+	keepsTelling       = "a failed directory is reported until the controller has heard of it, and its partitions are not served meanwhile"
+	keepsTrying        = "a starting broker waits for a controller as long as it takes, and says so"
 	quorumTimes        = "the quorum's times and sizes are its own: elections after half a second to one, a broken connection to the leader at once"
 	namedVoters        = "a node finds the others by controller.quorum.voters"
-	noThrottle         = "only copying between brokers is throttled, and there is one broker; the value is checked as Kafka does, kept and shown"
+	noThrottle         = "copying between brokers is not throttled yet; the value is checked as Kafka does, kept and shown"
 	noConsumerGroups   = "there are only classic groups yet, none of the consumer protocol (KIP-848)"
 	lentBuffers        = "groups that have nothing to write keep no buffer; memory for writing is lent to those that do"
 	noStreamsGroups    = "there are no streams groups yet"

@@ -22,12 +22,11 @@ var (
 	ErrTimedOut = errors.New("the change was not committed in time")
 	// ErrClosed means that the node is stopping.
 	ErrClosed = errors.New("the controller is closed")
-	// ErrUnknownBroker means that no broker is registered under the id.
-	ErrUnknownBroker = errors.New("the broker is not registered")
-	// ErrStaleBrokerEpoch means that the broker has registered again since.
-	ErrStaleBrokerEpoch = errors.New("the broker epoch is stale")
-	// ErrInvalidRegistration means that a broker must not join as it is.
-	ErrInvalidRegistration = errors.New("the broker cannot register")
+	// Those that brokers' own lives are about are package metadata's.
+	ErrUnknownBroker       = metadata.ErrUnknownBroker
+	ErrStaleBrokerEpoch    = metadata.ErrStaleBrokerEpoch
+	ErrInvalidRegistration = metadata.ErrInvalidRegistration
+	ErrDuplicateBroker     = metadata.ErrDuplicateBroker
 	// ErrProducerIDsExhausted means that there are no producer ids left.
 	ErrProducerIDsExhausted = errors.New("all producer ids are used up")
 )
@@ -102,6 +101,7 @@ func (c *Controller) Start(log Log) {
 	c.started.Store(true)
 	s := newShard(&c.options, c.loader, log)
 	s.decides = &c.active
+	s.clock.post = c.inbox.post
 	go func() {
 		defer close(c.done)
 		c.inbox.run(c.ctx, s)

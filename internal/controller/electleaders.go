@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -22,23 +21,21 @@ func electLeaders(v *view, req *kmsg.ElectLeadersRequest) ([]metadata.Record, *k
 	resp := kmsg.NewPtrElectLeadersResponse()
 	resp.Version = req.Version
 	if req.ElectionType != preferredElection && req.ElectionType != uncleanElection {
-		resp.ErrorCode = kerr.InvalidRequest.Code
-		return nil, resp
+		return nil, refuseElection(req, refuse(kerr.InvalidRequest, "there is no election type %d", req.ElectionType))
 	}
 	d := v.partitions()
 	var records []metadata.Record
+	elected := map[partitionKey]bool{}
 	elect := func(name string, t *metadata.Topic, numbers []int32, all bool) {
 		answer := kmsg.NewElectLeadersResponseTopic()
 		answer.Topic = name
-		for i, n := range numbers {
-			if slices.Contains(numbers[:i], n) {
-				continue
-			}
+		for _, n := range numbers {
 			change, why := d.electOne(t, n, req.ElectionType == uncleanElection)
 			if all && why != nil && why.code == kerr.ElectionNotNeeded {
 				continue
 			}
-			if change != nil {
+			if change != nil && !elected[partitionKey{t.ID, n}] {
+				elected[partitionKey{t.ID, n}] = true // named again, it is answered again
 				records = append(records, change)
 			}
 			a := kmsg.NewElectLeadersResponseTopicPartition()
@@ -60,16 +57,29 @@ func electLeaders(v *view, req *kmsg.ElectLeadersRequest) ([]metadata.Record, *k
 		}
 		return records, resp
 	}
-	seen := map[string]bool{}
 	for _, wanted := range req.Topics {
-		if seen[wanted.Topic] {
-			continue
-		}
-		seen[wanted.Topic] = true
 		t, _ := v.image.Topic(wanted.Topic)
 		elect(wanted.Topic, t, wanted.Partitions, false)
 	}
 	return records, resp
+}
+
+// refuseElection refuses a request, and each partition of it: version 0 has no other place for the code.
+func refuseElection(req *kmsg.ElectLeadersRequest, why *refusal) *kmsg.ElectLeadersResponse {
+	resp := kmsg.NewPtrElectLeadersResponse()
+	resp.Version, resp.ErrorCode = req.Version, why.code.Code
+	for _, wanted := range req.Topics {
+		t := kmsg.NewElectLeadersResponseTopic()
+		t.Topic = wanted.Topic
+		for _, n := range wanted.Partitions {
+			p := kmsg.NewElectLeadersResponseTopicPartition()
+			p.Partition = n
+			p.ErrorCode, p.ErrorMessage = why.fields()
+			t.Partitions = append(t.Partitions, p)
+		}
+		resp.Topics = append(resp.Topics, t)
+	}
+	return resp
 }
 
 func (d Partitions) electOne(t *metadata.Topic, n int32, unclean bool) (metadata.Record, *refusal) {
@@ -107,8 +117,5 @@ func (c *Controller) ElectLeaders(ctx context.Context, req *kmsg.ElectLeadersReq
 	if err != nil {
 		return nil, err
 	}
-	resp = kmsg.NewPtrElectLeadersResponse()
-	resp.Version = req.Version
-	resp.ErrorCode = why.code.Code
-	return resp, nil
+	return refuseElection(req, why), nil
 }

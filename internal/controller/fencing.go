@@ -9,17 +9,20 @@ import (
 // What happens to partitions when a broker comes, goes, or is not heard of. The records about the broker
 // itself are the caller's; those returned here follow them in the same entry.
 
-// Fence decides what follows when a broker is fenced: it leaves every in-sync replica set and leads nothing
-// (KIP-841). Where it was the last in-sync replica the partition has no leader until one that has everything
-// returns.
-func (d Partitions) Fence(id int32) []metadata.Record {
-	if b, ok := d.Image.Broker(id); ok {
-		fenced := *b
-		fenced.Fenced = true
-		d = d.with(&fenced)
+// Fence decides what follows when brokers are fenced: they leave every in-sync replica set and lead nothing
+// (KIP-841). Where they were the last in-sync replicas the partition has no leader until one that has everything
+// returns. Several at once change each partition once.
+func (d Partitions) Fence(ids ...int32) []metadata.Record {
+	var brokers []*metadata.Broker
+	for _, id := range ids {
+		if b, ok := d.Image.Broker(id); ok {
+			fenced := *b
+			fenced.Fenced = true
+			brokers = append(brokers, &fenced)
+		}
 	}
-	return d.every(id, func(r *revision) bool {
-		r.leave(id)
+	return d.with(brokers...).every(ids, func(r *revision) bool {
+		r.leave(ids...)
 		r.elect()
 		return true
 	})
@@ -36,7 +39,7 @@ func (d Partitions) Unfence(id int32) []metadata.Record {
 }
 
 func (d Partitions) leadOrphans(id int32) []metadata.Record {
-	return d.every(id, func(r *revision) bool {
+	return d.every([]int32{id}, func(r *revision) bool {
 		if r.old.Leader != metadata.NoLeader {
 			return false
 		}
@@ -54,7 +57,7 @@ func (d Partitions) ShutDown(id int32) []metadata.Record {
 		leaving.ShuttingDown = true
 		d = d.with(&leaving)
 	}
-	return d.every(id, func(r *revision) bool {
+	return d.every([]int32{id}, func(r *revision) bool {
 		r.leave(id)
 		r.elect()
 		return r.next.Leader != metadata.NoLeader && slices.Contains(r.complete(), r.next.Leader)
@@ -97,12 +100,15 @@ type Comeback struct {
 //
 // If next is not fenced it leads at once what it may.
 func (d Partitions) Restart(next *metadata.Broker, how Comeback) []metadata.Record {
+	old, known := d.Image.Broker(next.ID)
+	anew := known && !shareDirectory(old, next) // nothing of what it had is there
 	d = d.with(next)
 	placed := 0
-	return d.every(next.ID, func(r *revision) bool {
+	return d.every([]int32{next.ID}, func(r *revision) bool {
 		r.leave(next.ID)
 		r.again = r.old.Leader == next.ID
-		if !how.Clean && !r.durable {
+		at := slices.Index(r.next.Replicas, next.ID)
+		if !how.Clean && !r.durable || anew && r.next.Directories[at] == metadata.UnassignedDirectory {
 			r.lost = []int32{next.ID}
 		}
 		if how.Complete && !online(next, &r.next) && r.replaceDirectory(next, placed) {
@@ -134,7 +140,7 @@ func (r *revision) replaceDirectory(b *metadata.Broker, placed int) bool {
 // in them leave the in-sync replicas and lead nothing. next is the registration with what is left.
 func (d Partitions) LoseDirectories(next *metadata.Broker) []metadata.Record {
 	d = d.with(next)
-	return d.every(next.ID, func(r *revision) bool {
+	return d.every([]int32{next.ID}, func(r *revision) bool {
 		if online(next, r.old) {
 			return false
 		}
@@ -146,8 +152,8 @@ func (d Partitions) LoseDirectories(next *metadata.Broker) []metadata.Record {
 
 // Unregister decides what follows when a broker is removed for good.
 func (d Partitions) Unregister(id int32) []metadata.Record {
-	d.gone = id
-	return d.every(id, func(r *revision) bool {
+	d.instead = map[int32]*metadata.Broker{id: nil}
+	return d.every([]int32{id}, func(r *revision) bool {
 		r.leave(id)
 		r.lost = []int32{id}
 		r.elect()

@@ -21,6 +21,27 @@ type order struct {
 	ProducerIDs  bool          `json:"producerIds,omitempty"`
 	ElectUnclean bool          `json:"electUnclean,omitempty"`
 	AutoCreate   []string      `json:"autoCreate,omitempty"`
+
+	Heartbeat *metadata.Heartbeat    `json:"heartbeat,omitempty"`
+	AlterISR  []metadata.ISRProposal `json:"alterIsr,omitempty"` // of Broker, registered in Epoch
+}
+
+// of is the broker that an order is about, which is who sends it; any where it does not matter.
+func (o *order) of(any int32) int32 {
+	switch {
+	case o.Register != nil:
+		return o.Register.ID
+	case o.Heartbeat != nil:
+		return o.Heartbeat.Broker
+	case o.Directories != nil, o.ProducerIDs, o.ElectUnclean, len(o.AlterISR) > 0:
+		return o.Broker
+	}
+	return any
+}
+
+// quick: the answer is of use before the local image has what it is about.
+func (o *order) quick(a *orderAnswer) bool {
+	return o.Heartbeat != nil && a.Code == "" && a.Alive != nil && !a.Alive.MayShutDown
 }
 
 type directories struct {
@@ -36,12 +57,15 @@ type orderAnswer struct {
 	IDs      ProducerIDs       `json:"ids"`
 	Elected  []UncleanElection `json:"elected,omitempty"`
 	Response []byte            `json:"response,omitempty"` // of Kafka's, at its newest version
+
+	Alive    *metadata.HeartbeatAnswer `json:"alive,omitempty"`
+	Outcomes []metadata.ISROutcome     `json:"outcomes,omitempty"`
 }
 
 // codes are the errors that travel, so that a caller far away can decide as one on this node.
 var codes = map[string]error{
 	"not controller": ErrNotController, "timed out": ErrTimedOut, "closed": ErrClosed, "unknown broker": ErrUnknownBroker,
-	"stale broker epoch": ErrStaleBrokerEpoch, "invalid registration": ErrInvalidRegistration, "no producer ids": ErrProducerIDsExhausted,
+	"stale broker epoch": ErrStaleBrokerEpoch, "invalid registration": ErrInvalidRegistration, "duplicate broker": ErrDuplicateBroker, "no producer ids": ErrProducerIDsExhausted,
 	"no space": quorum.ErrNoSpace, "busy": quorum.ErrBusy, "too large": quorum.ErrTooLarge,
 }
 
@@ -67,13 +91,16 @@ func (a *orderAnswer) failure() error {
 }
 
 // serveOrder answers another node's order.
-func (r *Router) serveOrder(ctx context.Context, _ peer.Node, body []byte) ([]byte, error) {
+func (r *Router) serveOrder(ctx context.Context, from peer.Node, body []byte) ([]byte, error) {
 	if !r.local.Active() {
 		return []byte{0}, nil
 	}
 	var o order
 	if err := json.Unmarshal(body, &o); err != nil {
 		return nil, fmt.Errorf("an order of another node: %w", err)
+	}
+	if o.of(from.ID) != from.ID {
+		return nil, fmt.Errorf("node %d speaks for broker %d", from.ID, o.of(from.ID))
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, ordersPatience, ErrTimedOut)
 	defer cancel()
@@ -96,7 +123,14 @@ func (r *Router) carryOut(ctx context.Context, o *order) (*orderAnswer, error) {
 	var err error
 	switch {
 	case o.Register != nil:
+		o.Register.Fenced = true // who is elsewhere may not know yet what is known here
 		a.Epoch, err = r.local.RegisterBroker(ctx, *o.Register)
+	case o.Heartbeat != nil:
+		var alive metadata.HeartbeatAnswer
+		alive, err = r.local.Heartbeat(ctx, *o.Heartbeat)
+		a.Alive = &alive
+	case len(o.AlterISR) > 0:
+		a.Outcomes, err = r.local.AlterISR(ctx, o.Broker, o.Epoch, o.AlterISR)
 	case o.Directories != nil:
 		err = r.local.UpdateDirectories(ctx, o.Broker, o.Epoch, o.Directories.Online, o.Directories.Cordoned)
 	case o.ProducerIDs:

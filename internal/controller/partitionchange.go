@@ -19,30 +19,31 @@ type Partitions struct {
 	Image    *metadata.Image
 	Settings *config.Set // the controller's, with what the metadata adds
 
-	// instead stands for a broker whose registration is changed by the same decision.
-	instead *metadata.Broker
-	// gone is a broker that the same decision removes.
-	gone int32
+	// instead stands for brokers whose registrations are changed by the same decision; nil for one that it removes.
+	instead map[int32]*metadata.Broker
+	// defaults are the rules of a topic that sets nothing itself; found when first needed.
+	defaults *topicRules
 }
 
 // DecidePartitions looks at an image.
 func DecidePartitions(image *metadata.Image, settings *config.Set) Partitions {
-	return Partitions{Image: image, Settings: settings, gone: metadata.NoLeader}
+	return Partitions{Image: image, Settings: settings, defaults: new(topicRules)}
 }
 
 func (v *view) partitions() Partitions { return DecidePartitions(v.image, v.settings) }
 
-func (d Partitions) with(b *metadata.Broker) Partitions {
-	d.instead = b
+// with looks at brokers as if they were registered so.
+func (d Partitions) with(brokers ...*metadata.Broker) Partitions {
+	d.instead = map[int32]*metadata.Broker{}
+	for _, b := range brokers {
+		d.instead[b.ID] = b
+	}
 	return d
 }
 
 func (d Partitions) broker(id int32) (*metadata.Broker, bool) {
-	switch {
-	case id == d.gone:
-		return nil, false
-	case d.instead != nil && d.instead.ID == id:
-		return d.instead, true
+	if b, changed := d.instead[id]; changed {
+		return b, b != nil
 	}
 	return d.Image.Broker(id)
 }
@@ -70,14 +71,23 @@ type revision struct {
 
 // topicRules are the settings of a topic that decisions depend on.
 type topicRules struct {
+	known      bool
 	configured int  // min.insync.replicas
 	durable    bool // what an in-sync replica had is on its disk, whatever happened to its process
 	unclean    bool // the topic prefers losing records to waiting for them
 }
 
 func (d Partitions) rules(t *metadata.Topic) topicRules {
-	s := d.Settings.Topic(d.Image.Config(metadata.TopicResource, t.Name))
-	return topicRules{s.Int("min.insync.replicas"), s.Bool("flush.before.ack"), s.Bool("unclean.leader.election.enable")}
+	own := d.Image.Config(metadata.TopicResource, t.Name)
+	if own == nil && d.defaults.known {
+		return *d.defaults
+	}
+	s := d.Settings.Topic(own)
+	rules := topicRules{true, s.Int("min.insync.replicas"), s.Bool("flush.before.ack"), s.Bool("unclean.leader.election.enable")}
+	if own == nil {
+		*d.defaults = rules
+	}
+	return rules
 }
 
 func (d Partitions) revise(t *metadata.Topic, number int32) *revision {
@@ -91,8 +101,8 @@ func (d Partitions) reviseBy(rules topicRules, t *metadata.Topic, number int32) 
 	return r
 }
 
-// leave takes a broker out of the in-sync replicas.
-func (r *revision) leave(id int32) { r.next.ISR = without(r.next.ISR, id) }
+// leave takes brokers out of the in-sync replicas.
+func (r *revision) leave(ids ...int32) { r.next.ISR = without(r.next.ISR, ids...) }
 
 func without(ids []int32, gone ...int32) []int32 {
 	return slices.DeleteFunc(slices.Clone(ids), func(id int32) bool { return slices.Contains(gone, id) })
@@ -215,14 +225,17 @@ func (r *revision) record() *metadata.PartitionChangeRecord {
 	return change
 }
 
-// every revises each partition that has a replica on a broker, and returns the changes.
-func (d Partitions) every(id int32, revise func(r *revision) bool) []metadata.Record {
+// every revises each partition that has a replica on one of the brokers, and returns the changes.
+func (d Partitions) every(ids []int32, revise func(r *revision) bool) []metadata.Record {
 	var records []metadata.Record
 	for t := range d.Image.Topics() {
-		rules := d.rules(t)
+		var rules topicRules
 		for n, p := range t.Partitions {
-			if !slices.Contains(p.Replicas, id) {
+			if !slices.ContainsFunc(p.Replicas, func(id int32) bool { return slices.Contains(ids, id) }) {
 				continue
+			}
+			if !rules.known {
+				rules = d.rules(t)
 			}
 			r := d.reviseBy(rules, t, int32(n))
 			if !revise(r) {

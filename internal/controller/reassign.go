@@ -41,7 +41,7 @@ func finishReassignment(r *revision) {
 // end of a reassignment under way. A partition that cannot be moved does not keep the others from it.
 func alterReassignments(v *view, req *kmsg.AlterPartitionAssignmentsRequest) ([]metadata.Record, *kmsg.AlterPartitionAssignmentsResponse) {
 	resp := kmsg.NewPtrAlterPartitionAssignmentsResponse()
-	resp.Version = req.Version
+	resp.Version, resp.AllowReplicationFactorChange = req.Version, req.AllowReplicationFactorChange
 	var records []metadata.Record
 	seen := map[partitionKey]bool{}
 	for _, t := range req.Topics {
@@ -61,7 +61,7 @@ func alterReassignments(v *view, req *kmsg.AlterPartitionAssignmentsRequest) ([]
 			case p.Replicas == nil:
 				change, why = v.cancelReassignment(topic, p.Partition)
 			default:
-				change, why = v.reassign(topic, p.Partition, p.Replicas)
+				change, why = v.reassign(topic, p.Partition, p.Replicas, req.AllowReplicationFactorChange)
 			}
 			if exists {
 				seen[partitionKey{topic.ID, p.Partition}] = true
@@ -77,8 +77,12 @@ func alterReassignments(v *view, req *kmsg.AlterPartitionAssignmentsRequest) ([]
 	return records, resp
 }
 
-// reassign gives a partition other replicas. Those that it has go on until those that it gets are in sync.
-func (v *view) reassign(t *metadata.Topic, number int32, target []int32) (metadata.Record, *refusal) {
+// factorOf is how many replicas a partition has, without those that a reassignment under way adds.
+func factorOf(p *metadata.Partition) int { return len(without(p.Replicas, p.Adding...)) }
+
+// reassign gives a partition other replicas, as many as it has unless otherFactor. Those that it has go on until those
+// that it gets are in sync.
+func (v *view) reassign(t *metadata.Topic, number int32, target []int32, otherFactor bool) (metadata.Record, *refusal) {
 	for i, id := range target {
 		switch b, ok := v.image.Broker(id); {
 		case !ok:
@@ -91,6 +95,9 @@ func (v *view) reassign(t *metadata.Topic, number int32, target []int32) (metada
 	}
 	if len(target) == 0 {
 		return nil, refuse(kerr.InvalidReplicaAssignment, "an assignment without replicas")
+	}
+	if has := factorOf(t.Partitions[number]); !otherFactor && len(target) != has {
+		return nil, refuse(kerr.InvalidReplicationFactor, "%s-%d has %d replicas, and would have %d", t.Name, number, has, len(target))
 	}
 	r := v.partitions().revise(t, number)
 	had := without(r.old.Replicas, r.old.Adding...) // what a reassignment under way would end without is given up
@@ -184,12 +191,27 @@ func (c *Controller) AlterPartitionReassignments(ctx context.Context, req *kmsg.
 		return nil, err
 	}
 	resp = kmsg.NewPtrAlterPartitionAssignmentsResponse()
-	resp.Version = req.Version
+	resp.Version, resp.AllowReplicationFactorChange = req.Version, req.AllowReplicationFactorChange
 	resp.ErrorCode, resp.ErrorMessage = why.fields()
 	return resp, nil
 }
 
-// ListPartitionReassignments lists what is being moved, as far as this node knows.
-func (c *Controller) ListPartitionReassignments(req *kmsg.ListPartitionReassignmentsRequest) *kmsg.ListPartitionReassignmentsResponse {
-	return listReassignments(c.Image(), req)
+// ListPartitionReassignments lists what is being moved.
+func (c *Controller) ListPartitionReassignments(ctx context.Context, req *kmsg.ListPartitionReassignmentsRequest) (*kmsg.ListPartitionReassignmentsResponse, error) {
+	ctx, cancel := within(ctx, req.TimeoutMillis)
+	defer cancel()
+	resp, err := submit(ctx, c, false, func(v *view) ([]metadata.Record, *kmsg.ListPartitionReassignmentsResponse) {
+		return nil, listReassignments(v.image, req)
+	})
+	if err == nil {
+		return resp, nil
+	}
+	why, err := wholly(err)
+	if err != nil {
+		return nil, err
+	}
+	resp = kmsg.NewPtrListPartitionReassignmentsResponse()
+	resp.Version = req.Version
+	resp.ErrorCode, resp.ErrorMessage = why.fields()
+	return resp, nil
 }

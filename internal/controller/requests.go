@@ -188,28 +188,3 @@ func (c *Controller) AllocateProducerIDs(ctx context.Context, broker int32, epoc
 	}
 	return r.block, r.err
 }
-
-// RegisterBroker makes a broker one of the cluster and returns its epoch, which it names whenever it
-// speaks to the controller. The partitions whose only in-sync replica it has are led by it when this
-// returns.
-func (c *Controller) RegisterBroker(ctx context.Context, r Registration) (epoch int64, err error) {
-	answer, err := submit(ctx, c, true, func(v *view) ([]metadata.Record, epochOrError) {
-		return registerBroker(v, r)
-	})
-	if err != nil {
-		return 0, err
-	}
-	return answer.epoch, answer.err
-}
-
-// UpdateDirectories says which of the log directories that a broker registered with are online, and
-// which of these take no new replicas.
-func (c *Controller) UpdateDirectories(ctx context.Context, broker int32, epoch int64, online, cordoned []metadata.UUID) error {
-	refused, err := submit(ctx, c, true, func(v *view) ([]metadata.Record, error) {
-		return updateDirectories(v, broker, epoch, online, cordoned)
-	})
-	if err != nil {
-		return err
-	}
-	return refused
-}

@@ -174,10 +174,8 @@ func (r *Router) askWhile(ctx context.Context, changed <-chan struct{}, leader i
 	cancel()
 	<-watching
 	var refused *peer.RemoteError
-	if err != nil && !errors.As(err, &refused) && ctx.Err() == nil {
-		return false, nil
-	}
-	return done, err
+	// What the other node says of the request itself it will say again.
+	return done || errors.As(err, &refused), err
 }
 
 // ask takes a request of Kafka's to the controller.
@@ -193,10 +191,11 @@ func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, req Q,
 		if err != nil {
 			return false, err
 		}
-		rest, done, err := r.answered(ctx, answer)
-		if !done || err != nil {
-			return done, err
+		offset, rest, done := opened(answer)
+		if !done {
+			return false, nil
 		}
+		_ = r.seen(ctx, offset)
 		decoded := req.ResponseKind()
 		decoded.SetVersion(req.GetVersion())
 		if err := decoded.ReadFrom(rest); err != nil {
@@ -208,15 +207,14 @@ func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, req Q,
 	return response, err
 }
 
-// answered opens an answer, and waits until what it tells of is part of the local image.
-func (r *Router) answered(ctx context.Context, answer []byte) (rest []byte, done bool, err error) {
+// opened takes an answer apart: the offset that it is about, and the rest. done is false where who answered is not the
+// controller. Who asked waits until the local image has that offset; where it does not get there in time the answer
+// stands all the same, for the change is made.
+func opened(answer []byte) (offset int64, rest []byte, done bool) {
 	if len(answer) < answerHeadBytes || answer[0] != askedController {
-		return nil, false, nil
+		return 0, nil, false
 	}
-	offset := int64(binary.BigEndian.Uint64(answer[1:]))
-	// Where the image does not get there in time the answer stands all the same: the change is made.
-	_ = r.seen(ctx, offset)
-	return answer[answerHeadBytes:], true, nil
+	return int64(binary.BigEndian.Uint64(answer[1:])), answer[answerHeadBytes:], true
 }
 
 // serveRequest answers another node's request of Kafka's.
@@ -270,6 +268,11 @@ func (r *Router) decide(ctx context.Context, req kmsg.Request) (kmsg.Response, e
 		return r.local.IncrementalAlterConfigs(ctx, q)
 	case *kmsg.UpdateFeaturesRequest:
 		return r.local.UpdateFeatures(ctx, q)
+	case *kmsg.UnregisterBrokerRequest:
+		return r.local.UnregisterBroker(ctx, q)
+	}
+	if response, err := r.decidePartitions(ctx, req); response != nil || err != nil {
+		return response, err
 	}
 	return nil, fmt.Errorf("the controller does not answer %s", kmsg.NameForKey(req.Key()))
 }
@@ -320,6 +323,13 @@ func (r *Router) UpdateFeatures(ctx context.Context, req *kmsg.UpdateFeaturesReq
 	return ask(ctx, r, req, r.local.UpdateFeatures)
 }
 
+// UnregisterBroker removes a broker for good.
+func (r *Router) UnregisterBroker(ctx context.Context, req *kmsg.UnregisterBrokerRequest) (*kmsg.UnregisterBrokerResponse, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
+	defer cancel()
+	return ask(ctx, r, req, r.local.UnregisterBroker)
+}
+
 // AutoCreateTopics makes topics because somebody uses them.
 func (r *Router) AutoCreateTopics(ctx context.Context, names []string) (*kmsg.CreateTopicsResponse, error) {
 	var response *kmsg.CreateTopicsResponse
@@ -350,6 +360,33 @@ func (r *Router) RegisterBroker(ctx context.Context, one Registration) (epoch in
 		return err
 	}, func(a *orderAnswer) error { epoch = a.Epoch; return nil })
 	return epoch, err
+}
+
+// Heartbeat takes a broker's word that it is alive to the controller.
+func (r *Router) Heartbeat(ctx context.Context, h metadata.Heartbeat) (alive metadata.HeartbeatAnswer, err error) {
+	err = r.order(ctx, &order{Heartbeat: &h}, func(ctx context.Context) (err error) {
+		alive, err = r.local.Heartbeat(ctx, h)
+		return err
+	}, func(a *orderAnswer) error {
+		if a.Alive == nil {
+			return errors.New("no answer to a heartbeat")
+		}
+		alive = *a.Alive
+		return nil
+	})
+	return alive, err
+}
+
+// Alter puts proposals of this node's broker, registered in epoch, to the controller: see Controller.AlterISR.
+func (r *Router) Alter(ctx context.Context, epoch int64, proposals []metadata.ISRProposal) (outcomes []metadata.ISROutcome, err error) {
+	if len(proposals) == 0 {
+		return nil, nil
+	}
+	err = r.order(ctx, &order{Broker: r.nodeID, Epoch: epoch, AlterISR: proposals}, func(ctx context.Context) (err error) {
+		outcomes, err = r.local.AlterISR(ctx, r.nodeID, epoch, proposals)
+		return err
+	}, func(a *orderAnswer) error { outcomes = a.Outcomes; return nil })
+	return outcomes, err
 }
 
 // UpdateDirectories says which log directories of a broker are online, and which take no new replicas.
@@ -387,12 +424,14 @@ func (r *Router) order(ctx context.Context, o *order, local func(context.Context
 		if err != nil {
 			return false, err
 		}
-		rest, done, err := r.answered(ctx, answer)
-		if !done || err != nil {
-			return done, err
+		offset, rest, done := opened(answer)
+		if !done {
+			return false, nil
 		}
 		var a orderAnswer
-		err = json.Unmarshal(rest, &a)
+		if err = json.Unmarshal(rest, &a); err == nil && !o.quick(&a) {
+			_ = r.seen(ctx, offset)
+		}
 		if err == nil && a.Code != "" {
 			return true, a.failure()
 		}

@@ -102,6 +102,9 @@ type shard struct {
 	inFlight []proposal
 	settings *config.Set // see effective
 	dynamic  [2]map[string]string
+
+	sessions sessions
+	clock    clock
 }
 
 // proposal is an entry that is not committed yet, with those who wait for it.
@@ -136,6 +139,7 @@ func (s *shard) leadership(l metadata.Leadership) {
 	}
 	s.active, s.epoch, s.image = true, l.Epoch, s.loader.Image()
 	s.show()
+	s.watchBrokers()
 	s.options.Logger.Info("this node is the controller", "epoch", l.Epoch, "offset", s.image.Offset())
 	if err := s.form(); err != nil {
 		// It is tried again before the next request is decided.
@@ -150,6 +154,7 @@ func (s *shard) resign(cause error) {
 	}
 	lost := s.inFlight
 	s.active, s.image, s.inFlight = false, nil, nil
+	s.clock.stop()
 	s.show()
 	for _, p := range lost {
 		for _, answer := range p.waiters {
@@ -193,6 +198,19 @@ func (s *shard) propose(records []metadata.Record) error {
 	return nil
 }
 
+// proposeAll makes records entries of the log, of piece each; 0: one of them all.
+func (s *shard) proposeAll(records []metadata.Record, piece int) error {
+	if piece == 0 {
+		piece = max(len(records), 1)
+	}
+	for entry := range slices.Chunk(records, piece) {
+		if err := s.propose(entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // committed is told that an entry was committed and published; 0 is an entry without a proposal.
 func (s *shard) committed(id uint64) {
 	at := slices.IndexFunc(s.inFlight, func(p proposal) bool { return p.id == id })
@@ -221,10 +239,10 @@ func (s *shard) reanchor() {
 // request is one decision to take.
 type request struct {
 	ctx    context.Context
-	decide func(*view) []metadata.Record
-	// pieces: the records may take effect one after the other, and there may be more than an
-	// entry should hold.
-	pieces bool
+	decide func(*shard, *view) []metadata.Record
+	// piece is how many records an entry takes, where they may take effect one after the other; 0: all of
+	// them together.
+	piece  int
 	answer func(error) // called once; nil: committed and published
 }
 
@@ -245,17 +263,10 @@ func (s *shard) request(r *request) {
 		r.answer(err)
 		return
 	}
-	records := r.decide(s.view())
-	size := max(len(records), 1)
-	if r.pieces {
-		size = recordsPerEntry
-	}
-	for entry := range slices.Chunk(records, size) {
-		if err := s.propose(entry); err != nil {
-			s.options.Logger.Error("metadata change refused", "error", err)
-			r.answer(err)
-			return
-		}
+	if err := s.proposeAll(r.decide(s, s.view()), r.piece); err != nil {
+		s.options.Logger.Error("metadata change refused", "error", err)
+		r.answer(err)
+		return
 	}
 	if len(s.inFlight) == 0 {
 		r.answer(nil)
@@ -272,13 +283,15 @@ type view struct {
 	features []Feature
 	random   *rand.Rand
 	ids      io.Reader // for UUIDs
+	// alive reports whether the process that a broker was registered by has been heard of within its session; nil: none has.
+	alive func(*metadata.Broker) bool
 	// mostReplicas bounds replication factors; 0: only the number of brokers does.
 	mostReplicas int
 }
 
 func (s *shard) view() *view {
 	return &view{image: s.image, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand,
-		mostReplicas: s.options.MaxReplicationFactor}
+		alive: s.alive, mostReplicas: s.options.MaxReplicationFactor}
 }
 
 // effective is this node's configuration with the dynamic settings of the speculative image.
@@ -301,7 +314,7 @@ func (s *shard) effective() *config.Set {
 // submit hands a decision to the controller's goroutine and waits until its records are committed
 // and published here. Without an error the response is what decide returned.
 func submit[R any](ctx context.Context, c *Controller, pieces bool, decide func(*view) ([]metadata.Record, R)) (R, error) {
-	var none, response R
+	var none R
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -309,21 +322,37 @@ func submit[R any](ctx context.Context, c *Controller, pieces bool, decide func(
 	case <-c.ctx.Done():
 		return none, ErrClosed
 	}
+	piece := 0
+	if pieces {
+		piece = recordsPerEntry
+	}
+	return await(ctx, c, piece, func(_ *shard, v *view) ([]metadata.Record, R) { return decide(v) }, func() { <-c.slots })
+}
+
+// submitEvent is submit for what the cluster's own brokers say, which does not stand in line behind what users
+// ask for. There is little of it: a broker has one of a kind under way at a time.
+func submitEvent[R any](ctx context.Context, c *Controller, piece int, decide func(*shard, *view) ([]metadata.Record, R)) (R, error) {
+	return await(ctx, c, piece, decide, func() {})
+}
+
+// await posts a request and waits for its end, which may come after who waits has gone; done is called then.
+func await[R any](ctx context.Context, c *Controller, piece int, decide func(*shard, *view) ([]metadata.Record, R), done func()) (R, error) {
+	var none, response R
 	answered := make(chan error, 1)
 	r := &request{
-		ctx:    ctx,
-		pieces: pieces,
-		decide: func(v *view) (records []metadata.Record) {
-			records, response = decide(v)
+		ctx:   ctx,
+		piece: piece,
+		decide: func(s *shard, v *view) (records []metadata.Record) {
+			records, response = decide(s, v)
 			return records
 		},
 		answer: func(err error) {
-			<-c.slots
+			done()
 			answered <- err
 		},
 	}
 	if !c.inbox.post(func(s *shard) { s.request(r) }) {
-		<-c.slots
+		done()
 		return none, ErrClosed
 	}
 	select {

@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"context"
@@ -15,86 +15,88 @@ import (
 
 // Exit codes, for scripts. They are part of the command line's interface and documented in docs/cli.md.
 const (
-	exitOK          = 0
-	exitFailure     = 1 // the operation was tried and failed, wholly or in part
-	exitUsage       = 2 // wrong flag, argument or setting: nothing was tried
-	exitNotFound    = 3 // the topic, partition, group, broker or file does not exist
-	exitUnreachable = 4 // no broker could be reached
-	exitStorage     = 5 // serve: a data directory has failed; log dump: a file is damaged
-	exitInterrupted = 130
+	ExitOK          = 0
+	ExitFailure     = 1 // the operation was tried and failed, wholly or in part
+	ExitUsage       = 2 // wrong flag, argument or setting: nothing was tried
+	ExitNotFound    = 3 // the topic, partition, group, broker or file does not exist
+	ExitUnreachable = 4 // no broker could be reached
+	ExitStorage     = 5 // serve: a data directory has failed; log dump: a file is damaged
+	ExitInterrupted = 130
 )
 
-// usageError is a mistake in what the user typed or configured.
-type usageError struct{ err error }
+// UsageError is a mistake in what the user typed or configured.
+type UsageError struct{ Err error }
 
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
+func (e UsageError) Error() string { return e.Err.Error() }
+func (e UsageError) Unwrap() error { return e.Err }
 
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+// Usagef makes a UsageError.
+func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// storageError is a data directory that has failed, or a file that is damaged.
-type storageError struct{ err error }
+// StorageError is a data directory that has failed, or a file that is damaged.
+type StorageError struct{ Err error }
 
-func (e storageError) Error() string { return e.err.Error() }
-func (e storageError) Unwrap() error { return e.err }
+func (e StorageError) Error() string { return e.Err.Error() }
+func (e StorageError) Unwrap() error { return e.Err }
 
-// hinted is an error with advice: what the user may do about it.
-type hinted struct {
-	err  error
-	hint string
+// Hinted is an error with advice: what the user may do about it.
+type Hinted struct {
+	Err  error
+	Hint string
 }
 
-func (e hinted) Error() string { return e.err.Error() }
-func (e hinted) Unwrap() error { return e.err }
+func (e Hinted) Error() string { return e.Err.Error() }
+func (e Hinted) Unwrap() error { return e.Err }
 
-// errReported ends a command that has said itself, item by item, what went wrong.
-type errReported struct{ err error }
+// ErrReported ends a command that has said itself, item by item, what went wrong.
+type ErrReported struct{ Err error }
 
-func (e errReported) Error() string { return e.err.Error() }
-func (e errReported) Unwrap() error { return e.err }
+func (e ErrReported) Error() string { return e.Err.Error() }
+func (e ErrReported) Unwrap() error { return e.Err }
 
-func codeOf(err error) int {
-	var usage usageError
-	var storage storageError
-	var notFound notFoundError
+// CodeOf is the exit code of a program that ends with err.
+func CodeOf(err error) int {
+	var usage UsageError
+	var storage StorageError
+	var notFound NotFoundError
 	switch {
 	case errors.As(err, &storage):
-		return exitStorage
+		return ExitStorage
 	case errors.As(err, &usage):
-		return exitUsage
-	case errors.Is(err, errInterrupted):
-		return exitInterrupted
+		return ExitUsage
+	case errors.Is(err, ErrInterrupted):
+		return ExitInterrupted
 	case isUnreachable(err):
-		return exitUnreachable
-	case errors.As(err, &notFound), isUnknownTopic(err), errors.Is(err, client.ErrGroupIDNotFound),
+		return ExitUnreachable
+	case errors.As(err, &notFound), IsUnknownTopic(err), errors.Is(err, client.ErrGroupIDNotFound),
 		errors.Is(err, client.ErrNoSuchPartition), errors.Is(err, client.ErrUnknownBroker), errors.Is(err, fs.ErrNotExist):
-		return exitNotFound
+		return ExitNotFound
 	}
-	return exitFailure
+	return ExitFailure
 }
 
-// report says what went wrong, and what can be done.
-func (p *program) report(err error) {
-	var reported errReported
+// Report says what went wrong, and what can be done.
+func (p *Program) Report(err error) {
+	var reported ErrReported
 	if errors.As(err, &reported) {
 		return
 	}
-	if errors.Is(err, errInterrupted) {
+	if errors.Is(err, ErrInterrupted) {
 		fmt.Fprintln(p.Err, "barnabas: interrupted")
 		return
 	}
-	fmt.Fprintln(p.Err, "barnabas:", said(err))
-	var h hinted
-	if errors.As(err, &h) && h.hint != "" {
-		for line := range strings.Lines(h.hint) {
+	fmt.Fprintln(p.Err, "barnabas:", Said(err))
+	var h Hinted
+	if errors.As(err, &h) && h.Hint != "" {
+		for line := range strings.Lines(h.Hint) {
 			fmt.Fprintln(p.Err, "  "+strings.TrimSuffix(line, "\n"))
 		}
 	}
 }
 
-// said words an error for a person: a broker's explanation where there is one, without the names of
+// Said words an error for a person: a broker's explanation where there is one, without the names of
 // the functions it passed through.
-func said(err error) string {
+func Said(err error) string {
 	var broker *client.BrokerError
 	var code client.Error
 	switch {
@@ -144,38 +146,38 @@ func inWords(code client.Error) string {
 }
 
 func isUnreachable(err error) bool {
-	return errors.Is(err, client.ErrNoBrokers) || errors.Is(err, errNoAnswer)
+	return errors.Is(err, client.ErrNoBrokers) || errors.Is(err, ErrNoAnswer)
 }
 
-// errNoAnswer is why a call ended that got no answer within --timeout.
-var errNoAnswer = errors.New("no answer in time")
+// ErrNoAnswer is why a call ended that got no answer within --timeout.
+var ErrNoAnswer = errors.New("no answer in time")
 
-// explain words what every command meets alike: a broker that cannot be reached, above all.
-func (t *target) explain(err error) error {
+// Explain words what every command meets alike: a broker that cannot be reached, above all.
+func (t *Target) Explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, errInterrupted):
+	case errors.Is(err, ErrInterrupted):
 		return err
 	case errors.Is(err, client.ErrUnsupported):
-		return hinted{err, "the broker is of another version, and does not offer this"}
+		return Hinted{err, "the broker is of another version, and does not offer this"}
 	case errors.Is(err, client.ErrNoBrokers):
 		return t.unreachable(err)
-	case errors.Is(err, errNoAnswer), errors.Is(err, context.DeadlineExceeded):
-		return hinted{
-			fmt.Errorf("%w from %s within %v", errNoAnswer, t.named(), t.timeout),
+	case errors.Is(err, ErrNoAnswer), errors.Is(err, context.DeadlineExceeded):
+		return Hinted{
+			fmt.Errorf("%w from %s within %v", ErrNoAnswer, t.named(), t.Timeout),
 			"is it a broker, and does it work? --timeout waits longer",
 		}
 	}
 	return err
 }
 
-func (t *target) unreachable(err error) error {
+func (t *Target) unreachable(err error) error {
 	advice := "is it running? 'barnabas serve' starts one; -b HOST:PORT or BARNABAS_BROKERS names another"
 	if isForeign(err) {
 		advice = "what listens there is not a broker, or its listener expects TLS"
 	}
-	return hinted{unreachableError{fmt.Sprintf("no broker can be reached at %s: %s", t.named(), rootCause(err)), err}, advice}
+	return Hinted{unreachableError{fmt.Sprintf("no broker can be reached at %s: %s", t.named(), RootCause(err)), err}, advice}
 }
 
 // unreachableError replaces the chain of attempts by one sentence.
@@ -193,8 +195,8 @@ func isForeign(err error) bool {
 		errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// rootCause is the innermost reason why a connection failed.
-func rootCause(err error) string {
+// RootCause is the innermost reason why a connection failed.
+func RootCause(err error) string {
 	var dns *net.DNSError
 	var errno syscall.Errno
 	switch {

@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"encoding/json"
@@ -14,70 +14,70 @@ import (
 	"golang.org/x/term"
 )
 
-// format is how a result is shown.
-type format string
+// Format is how a result is shown.
+type Format string
 
 const (
-	formatTable format = "table"
-	formatJSON  format = "json"
+	formatTable Format = "table"
+	FormatJSON  Format = "json"
 )
 
-// registerFormat adds -o.
-func registerFormat(c *cobra.Command, flags *pflag.FlagSet, f *format) {
+// RegisterFormat adds -o.
+func RegisterFormat(c *cobra.Command, flags *pflag.FlagSet, f *Format) {
 	*f = formatTable
 	flags.VarP(f, "output", "o", "show the result as `table or json`")
 	// The only error is a flag that does not exist, and it was made in the line above.
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-func (f *format) String() string { return string(*f) }
+func (f *Format) String() string { return string(*f) }
 
 // Type names the flag's type for cobra's help.
-func (f *format) Type() string { return "format" }
+func (f *Format) Type() string { return "format" }
 
 // Set takes the flag's value.
-func (f *format) Set(s string) error {
-	switch format(s) {
-	case formatTable, formatJSON:
-		*f = format(s)
+func (f *Format) Set(s string) error {
+	switch Format(s) {
+	case formatTable, FormatJSON:
+		*f = Format(s)
 		return nil
 	}
 	return fmt.Errorf("%q is neither table nor json", s)
 }
 
-// show writes v as JSON, or what text writes.
-func (p *program) show(f format, v any, text func() error) error {
-	if f != formatJSON {
+// Show writes v as JSON, or what text writes.
+func (p *Program) Show(f Format, v any, text func() error) error {
+	if f != FormatJSON {
 		return text()
 	}
 	out, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("make JSON of the result: %w", err)
 	}
-	return p.write(append(out, '\n'))
+	return p.Write(append(out, '\n'))
 }
 
-// write is for results: what cannot be written to standard output is a failure.
-func (p *program) write(b []byte) error {
+// Write is for results: what cannot be written to standard output is a failure.
+func (p *Program) Write(b []byte) error {
 	if _, err := p.Out.Write(b); err != nil {
 		return fmt.Errorf("write the result: %w", err)
 	}
 	return nil
 }
 
-// note tells the user something beside the result.
-func (p *program) note(format string, args ...any) {
+// Note tells the user something beside the result.
+func (p *Program) Note(format string, args ...any) {
 	fmt.Fprintf(p.Err, format+"\n", args...)
 }
 
-// isTerminal tells whether a person looks at a stream.
-func isTerminal(w any) bool {
+// IsTerminal tells whether a person looks at a stream.
+func IsTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// columns is the width of a terminal, 80 where it does not say.
-func columns(w io.Writer) int {
+// Columns is the width of a terminal, 80 where it does not say.
+func Columns(w io.Writer) int {
 	if f, ok := w.(*os.File); ok {
 		if n, _, err := term.GetSize(int(f.Fd())); err == nil && n > 0 {
 			return n
@@ -89,28 +89,28 @@ func columns(w io.Writer) int {
 // table is rows under a heading, in aligned columns. Numbers stand to the right.
 type table struct {
 	heading []string
-	rows    [][]string
+	Rows    [][]string
 }
 
-func newTable(heading ...string) *table { return &table{heading: heading} }
+func NewTable(heading ...string) *table { return &table{heading: heading} }
 
-func (t *table) add(cells ...any) {
+func (t *table) Add(cells ...any) {
 	row := make([]string, len(cells))
 	for i, c := range cells {
-		row[i] = cell(c)
+		row[i] = Cell(c)
 	}
-	t.rows = append(t.rows, row)
+	t.Rows = append(t.Rows, row)
 }
 
-// cell words a value: nothing is a dash, so that columns can be cut apart by blanks.
-func cell(v any) string {
+// Cell words a value: nothing is a dash, so that columns can be cut apart by blanks.
+func Cell(v any) string {
 	switch v := v.(type) {
 	case []int32:
 		parts := make([]string, len(v))
 		for i, n := range v {
 			parts[i] = strconv.Itoa(int(n))
 		}
-		return cell(strings.Join(parts, ","))
+		return Cell(strings.Join(parts, ","))
 	case string:
 		if v == "" {
 			return "-"
@@ -120,15 +120,15 @@ func cell(v any) string {
 	return fmt.Sprint(v)
 }
 
-// render gives the table; styled underlines the heading for a terminal.
-func (t *table) render(styled bool) []byte {
+// Render gives the table; styled underlines the heading for a terminal.
+func (t *table) Render(styled bool) []byte {
 	widths := make([]int, len(t.heading))
 	right := make([]bool, len(t.heading))
 	for i, h := range t.heading {
 		widths[i] = utf8.RuneCountInString(h)
-		right[i] = len(t.rows) > 0
+		right[i] = len(t.Rows) > 0
 	}
-	for _, row := range t.rows {
+	for _, row := range t.Rows {
 		for i, c := range row {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c))
 			if c != "-" && !isNumber(c) {
@@ -156,7 +156,7 @@ func (t *table) render(styled bool) []byte {
 		heading = "\x1b[1m" + heading + "\x1b[0m"
 	}
 	out.WriteString(heading + "\n")
-	for _, row := range t.rows {
+	for _, row := range t.Rows {
 		out.WriteString(line(row) + "\n")
 	}
 	return []byte(out.String())
@@ -167,17 +167,17 @@ func isNumber(s string) bool {
 	return err == nil
 }
 
-// showTable writes a table, or a sentence where it is empty.
-func (p *program) showTable(t *table, ifEmpty string) error {
-	if len(t.rows) == 0 && ifEmpty != "" {
-		p.note("%s", ifEmpty)
+// ShowTable writes a table, or a sentence where it is empty.
+func (p *Program) ShowTable(t *table, ifEmpty string) error {
+	if len(t.Rows) == 0 && ifEmpty != "" {
+		p.Note("%s", ifEmpty)
 		return nil
 	}
-	return p.write(t.render(isTerminal(p.Out) && p.env("NO_COLOR") == ""))
+	return p.Write(t.Render(IsTerminal(p.Out) && p.Env("NO_COLOR") == ""))
 }
 
-// humanBytes words a size.
-func humanBytes(n int64) string {
+// HumanBytes words a size.
+func HumanBytes(n int64) string {
 	if n < 0 {
 		return "?"
 	}
@@ -191,8 +191,8 @@ func humanBytes(n int64) string {
 	return fmt.Sprintf("%.1f %s", v, [...]string{"", "KiB", "MiB", "GiB", "TiB"}[unit])
 }
 
-// humanCount puts separators into a number: 3,000,000.
-func humanCount(n int64) string {
+// HumanCount puts separators into a number: 3,000,000.
+func HumanCount(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
 		s = s[:i] + "," + s[i:]
@@ -200,10 +200,10 @@ func humanCount(n int64) string {
 	return s
 }
 
-// plural words a count: 1 topic, 2 topics.
-func plural[N int | int32 | int64](n N, what string) string {
+// Plural words a count: 1 topic, 2 topics.
+func Plural[N int | int32 | int64](n N, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
-	return humanCount(int64(n)) + " " + what + "s"
+	return HumanCount(int64(n)) + " " + what + "s"
 }

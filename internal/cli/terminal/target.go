@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	brokersVariable = "BARNABAS_BROKERS"
+	BrokersVariable = "BARNABAS_BROKERS"
 	defaultBrokers  = "127.0.0.1:9092"
 	defaultPort     = "9092"
 
@@ -32,27 +32,27 @@ const (
 	leastTimeout = time.Millisecond
 )
 
-// target is the cluster that a client command talks to, from its flags.
-type target struct {
-	p        *program
+// Target is the cluster that a client command talks to, from its flags.
+type Target struct {
+	p        *Program
 	brokers  []string
-	timeout  time.Duration
+	Timeout  time.Duration
 	patience time.Duration // with an address that refuses connections
 }
 
-// register adds the flags that every client command has.
-func (t *target) register(flags *pflag.FlagSet, p *program, timeout time.Duration) {
+// Register adds the flags that every client command has.
+func (t *Target) Register(flags *pflag.FlagSet, p *Program, timeout time.Duration) {
 	t.p, t.patience = p, startPatience
 	flags.StringSliceVarP(&t.brokers, "brokers", "b", nil,
-		"ask these brokers first, `HOST:PORT,...` (default $"+brokersVariable+", else "+defaultBrokers+")")
-	flags.DurationVar(&t.timeout, "timeout", timeout, "give up after this time")
+		"ask these brokers first, `HOST:PORT,...` (default $"+BrokersVariable+", else "+defaultBrokers+")")
+	flags.DurationVar(&t.Timeout, "timeout", timeout, "give up after this time")
 }
 
 // addresses gives what was named, each with a port.
-func (t *target) addresses() ([]string, error) {
+func (t *Target) addresses() ([]string, error) {
 	list, origin := t.brokers, "--brokers"
 	if len(list) == 0 {
-		list, origin = strings.Split(t.p.env(brokersVariable), ","), brokersVariable
+		list, origin = strings.Split(t.p.Env(BrokersVariable), ","), BrokersVariable
 	}
 	var out []string
 	for _, a := range list {
@@ -60,19 +60,19 @@ func (t *target) addresses() ([]string, error) {
 			continue
 		}
 		if strings.Contains(a, "://") || strings.ContainsAny(a, "/ ") {
-			return nil, usagef("%s: %q is not HOST:PORT", origin, a)
+			return nil, Usagef("%s: %q is not HOST:PORT", origin, a)
 		}
 		if _, _, err := net.SplitHostPort(a); err != nil {
 			a = net.JoinHostPort(strings.Trim(a, "[]"), defaultPort)
 		}
 		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || !isPort(port) {
-			return nil, usagef("%s: %q is not HOST:PORT", origin, a)
+			return nil, Usagef("%s: %q is not HOST:PORT", origin, a)
 		}
 		out = append(out, a)
 	}
 	if len(out) == 0 {
-		if t.p.env(brokersVariable) != "" || len(t.brokers) > 0 {
-			return nil, usagef("%s names no broker: write HOST:PORT, several with commas between them", origin)
+		if t.p.Env(BrokersVariable) != "" || len(t.brokers) > 0 {
+			return nil, Usagef("%s names no broker: write HOST:PORT, several with commas between them", origin)
 		}
 		out = []string{defaultBrokers}
 	}
@@ -85,7 +85,7 @@ func isPort(s string) bool {
 }
 
 // named is how messages call the cluster.
-func (t *target) named() string {
+func (t *Target) named() string {
 	list, err := t.addresses()
 	if err != nil {
 		return "the brokers"
@@ -93,35 +93,35 @@ func (t *target) named() string {
 	return strings.Join(list, ", ")
 }
 
-// connect makes a client and asks for an answer at once, so that a wrong address shows as that
+// Connect makes a client and asks for an answer at once, so that a wrong address shows as that
 // and not as whatever the command tries first.
-func (t *target) connect(ctx context.Context, options ...client.Option) (*client.Client, error) {
+func (t *Target) Connect(ctx context.Context, options ...client.Option) (*client.Client, error) {
 	addresses, err := t.addresses()
 	if err != nil {
 		return nil, err
 	}
-	if t.timeout < leastTimeout {
-		return nil, usagef("--timeout %v is less than %v", t.timeout, leastTimeout)
+	if t.Timeout < leastTimeout {
+		return nil, Usagef("--timeout %v is less than %v", t.Timeout, leastTimeout)
 	}
 	all := append([]client.Option{
-		client.Brokers(addresses...), client.ID("barnabas-cli"), client.ConnectionSetupTimeout(min(connectPatience, t.timeout)),
-		client.RequestTimeout(min(30*time.Second, t.timeout)),
+		client.Brokers(addresses...), client.ID("barnabas-cli"), client.ConnectionSetupTimeout(min(connectPatience, t.Timeout)),
+		client.RequestTimeout(min(30*time.Second, t.Timeout)),
 	}, options...)
 	c, err := client.New(all...)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, UsageError{err}
 	}
-	patient, cancel := t.within(ctx)
+	patient, cancel := t.Within(ctx)
 	defer cancel()
 	if err := t.reach(patient, c); err != nil {
-		return nil, errors.Join(t.explain(err), c.Close())
+		return nil, errors.Join(t.Explain(err), c.Close())
 	}
 	return c, nil
 }
 
 // reach asks for an answer, for startPatience again where nobody listens: the broker may have been
 // started by the line before. The client itself waits between attempts (reconnect.backoff.ms).
-func (t *target) reach(ctx context.Context, c *client.Client) error {
+func (t *Target) reach(ctx context.Context, c *client.Client) error {
 	for began := time.Now(); ; {
 		err := c.Ping(ctx)
 		if err == nil || !errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil || time.Since(began) > t.patience {
@@ -130,29 +130,29 @@ func (t *target) reach(ctx context.Context, c *client.Client) error {
 	}
 }
 
-// within bounds a call by --timeout.
-func (t *target) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, t.timeout, errNoAnswer)
+// Within bounds a call by --timeout.
+func (t *Target) Within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, t.Timeout, ErrNoAnswer)
 }
 
-// admin runs a command that makes admin calls, within --timeout.
-func (t *target) admin(ctx context.Context, run func(context.Context, *admin.Admin) error) error {
-	c, err := t.connect(ctx)
+// Admin runs a command that makes admin calls, within --timeout.
+func (t *Target) Admin(ctx context.Context, run func(context.Context, *admin.Admin) error) error {
+	c, err := t.Connect(ctx)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := t.within(ctx)
+	ctx, cancel := t.Within(ctx)
 	defer cancel()
-	err = t.explain(run(ctx, admin.New(c, admin.Timeout(t.timeout))))
+	err = t.Explain(run(ctx, admin.New(c, admin.Timeout(t.Timeout))))
 	return errors.Join(err, c.Close())
 }
 
 // completionPatience bounds how long a shell waits for names when Tab is pressed.
 const completionPatience = 2 * time.Second
 
-// topicNames completes names of topics by asking the brokers; most says how many arguments may be
+// TopicNames completes names of topics by asking the brokers; most says how many arguments may be
 // topics, 0 for any number.
-func (t *target) topicNames(most int) cobra.CompletionFunc {
+func (t *Target) TopicNames(most int) cobra.CompletionFunc {
 	return t.names(most, func(ctx context.Context, a *admin.Admin) ([]string, error) {
 		topics, err := a.ListTopics(ctx)
 		var names []string
@@ -163,8 +163,8 @@ func (t *target) topicNames(most int) cobra.CompletionFunc {
 	})
 }
 
-// groupNames is topicNames for groups.
-func (t *target) groupNames(most int) cobra.CompletionFunc {
+// GroupNames is topicNames for groups.
+func (t *Target) GroupNames(most int) cobra.CompletionFunc {
 	return t.names(most, func(ctx context.Context, a *admin.Admin) ([]string, error) {
 		groups, err := a.ListGroups(ctx)
 		var names []string
@@ -176,15 +176,15 @@ func (t *target) groupNames(most int) cobra.CompletionFunc {
 }
 
 // names completes arguments, of which each is named once.
-func (t *target) names(most int, list func(context.Context, *admin.Admin) ([]string, error)) cobra.CompletionFunc {
+func (t *Target) names(most int, list func(context.Context, *admin.Admin) ([]string, error)) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if most > 0 && len(args) >= most {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		quick := *t
-		quick.timeout, quick.patience = completionPatience, 0
+		quick.Timeout, quick.patience = completionPatience, 0
 		var names []string
-		err := quick.admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
+		err := quick.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 			all, err := list(ctx, a)
 			for _, name := range all {
 				if !contains(args, name) {
@@ -210,9 +210,9 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// unknownTopic turns "there is no such topic" into advice: the name that was probably meant, or
+// UnknownTopic turns "there is no such topic" into advice: the name that was probably meant, or
 // how to make one.
-func unknownTopic(ctx context.Context, a *admin.Admin, name string, err error) error {
+func UnknownTopic(ctx context.Context, a *admin.Admin, name string, err error) error {
 	if !errors.Is(err, client.ErrUnknownTopicOrPartition) {
 		return err
 	}
@@ -222,25 +222,25 @@ func unknownTopic(ctx context.Context, a *admin.Admin, name string, err error) e
 		for _, t := range topics {
 			names = append(names, t.Name)
 		}
-		if near := nearest(name, names); near != "" {
+		if near := Nearest(name, names); near != "" {
 			hint = fmt.Sprintf("did you mean %q?\n%s", near, hint)
 		}
 	}
-	return hinted{notFoundError{fmt.Sprintf("there is no topic %q", name), err}, hint}
+	return Hinted{NotFoundError{fmt.Sprintf("there is no topic %q", name), err}, hint}
 }
 
-// notFoundError replaces a code by a sentence.
-type notFoundError struct {
-	text  string
-	cause error
+// NotFoundError replaces a code by a sentence.
+type NotFoundError struct {
+	Text  string
+	Cause error
 }
 
-func (e notFoundError) Error() string { return e.text }
-func (e notFoundError) Unwrap() error { return e.cause }
+func (e NotFoundError) Error() string { return e.Text }
+func (e NotFoundError) Unwrap() error { return e.Cause }
 
-// nearest finds the name most like the given one, or "" where none is close: a third of the
+// Nearest finds the name most like the given one, or "" where none is close: a third of the
 // letters may differ.
-func nearest(name string, names []string) string {
+func Nearest(name string, names []string) string {
 	best, distance := "", max(2, len(name)/3)+1
 	for _, n := range names {
 		if d := editDistance(strings.ToLower(name), strings.ToLower(n)); d < distance {

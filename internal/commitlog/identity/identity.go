@@ -1,0 +1,137 @@
+// Package identity is the content of the two files that say whose a directory is: meta.properties in a data
+// directory, and partition.metadata in a log's, named and written as Kafka does (KIP-858, KIP-516). It turns bytes into
+// values and back. It knows no disk, and leaves to commitlog what follows when an identity is not the expected one.
+package identity
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	MetaFile      = "meta.properties"
+	PartitionFile = "partition.metadata"
+	// MaxBytes bounds the two files, which hold a few short lines.
+	MaxBytes = 64 << 10
+
+	metaVersion = 1
+)
+
+var (
+	// ErrNewerFormat: the directory was written by a later version, which may keep what this one would destroy.
+	ErrNewerFormat = errors.New("data directory has a newer format")
+	// ErrMeta: meta.properties does not say what it must.
+	ErrMeta = errors.New("malformed " + MetaFile)
+)
+
+// Properties is the content of meta.properties, version 1.
+type Properties struct {
+	ClusterID   string
+	NodeID      int32
+	DirectoryID [16]byte // all zeros in a file of Kafka's before 3.7
+}
+
+// Format is the file's content; now stands in its comment.
+func (m Properties) Format(now time.Time) []byte {
+	return fmt.Appendf(nil, "#\n#%s\nnode.id=%d\ndirectory.id=%s\nversion=%d\ncluster.id=%s\n",
+		now.UTC().Format("Mon Jan 02 15:04:05 MST 2006"), m.NodeID, UUIDText(m.DirectoryID), metaVersion, escapeProperty(m.ClusterID))
+}
+
+// Parse is the inverse of Format. A newer version is refused (ErrNewerFormat) before anything else is looked at, for its
+// other fields may mean something else; ErrMeta is everything else that is wrong.
+func Parse(data []byte) (Properties, error) {
+	var m Properties
+	values := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == '!' {
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return m, fmt.Errorf("%w: line %.80q", ErrMeta, line)
+		}
+		values[strings.TrimSpace(key)] = unescapeProperty(strings.TrimSpace(value))
+	}
+	version, err := strconv.Atoi(values["version"])
+	if err != nil || version < 0 {
+		return m, fmt.Errorf("%w: version %.20q", ErrMeta, values["version"])
+	}
+	if version != metaVersion {
+		if version > metaVersion {
+			return m, fmt.Errorf("version %d, this program knows %d: %w", version, metaVersion, ErrNewerFormat)
+		}
+		return m, fmt.Errorf("%w: version %d of a ZooKeeper cluster cannot be used", ErrMeta, version)
+	}
+	node, err := strconv.ParseInt(values["node.id"], 10, 32)
+	if err != nil || node < 0 {
+		return m, fmt.Errorf("%w: node.id %.20q", ErrMeta, values["node.id"])
+	}
+	m.NodeID, m.ClusterID = int32(node), values["cluster.id"]
+	if text, ok := values["directory.id"]; ok { // Kafka before 3.7 wrote none
+		if m.DirectoryID, err = ParseUUID(text); err != nil {
+			return m, fmt.Errorf("%w: directory.id %.40q", ErrMeta, text)
+		}
+	}
+	return m, nil
+}
+
+// escapeProperty does for values what Java's Properties do.
+func escapeProperty(s string) string {
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`, "=", `\=`, "#", `\#`, "!", `\!`).Replace(s)
+}
+
+func unescapeProperty(s string) string {
+	var out strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		out.WriteByte(s[i])
+	}
+	return out.String()
+}
+
+// UUIDText is Kafka's form of a UUID: base64url without padding.
+func UUIDText(id [16]byte) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+
+// ParseUUID is the inverse of UUIDText.
+func ParseUUID(text string) (id [16]byte, err error) {
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(raw) != len(id) {
+		return id, fmt.Errorf("%.40q is not a UUID", text)
+	}
+	return [16]byte(raw), nil
+}
+
+// NewUUID draws a random (version 4) UUID.
+func NewUUID(r io.Reader) (id [16]byte, err error) {
+	if _, err := io.ReadFull(r, id[:]); err != nil {
+		return id, fmt.Errorf("draw a UUID: %w", err)
+	}
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id, nil
+}
+
+// FormatPartition is the content of partition.metadata.
+func FormatPartition(topicID [16]byte) []byte {
+	return fmt.Appendf(nil, "version: 0\ntopic_id: %s", UUIDText(topicID))
+}
+
+// ParsePartition is the inverse of FormatPartition.
+func ParsePartition(data []byte) (topicID [16]byte, err error) {
+	version, rest, _ := strings.Cut(string(data), "\n")
+	if strings.TrimSpace(version) != "version: 0" {
+		return topicID, fmt.Errorf("%s: %.40q", PartitionFile, version)
+	}
+	text, ok := strings.CutPrefix(strings.TrimSpace(rest), "topic_id: ")
+	if !ok {
+		return topicID, fmt.Errorf("%s: %.80q", PartitionFile, rest)
+	}
+	return ParseUUID(strings.TrimSpace(text))
+}
