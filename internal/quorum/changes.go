@@ -182,7 +182,9 @@ func (q *Quorum) forgetConfs(index uint64) {
 // admission is the answer to a node that wants in.
 type admission struct {
 	Leader int32 `json:"leader"` // who could take it in, -1: nobody is known
-	Taken  bool  `json:"taken"`
+	// Listeners are where that is, if it became a voter on request: the asker need not know it.
+	Listeners []Listener `json:"listeners,omitempty"`
+	Taken     bool       `json:"taken"`
 	// Observe: it has no vote here, and gets none by asking; it may follow (follow.go).
 	Observe bool `json:"observe,omitempty"`
 }
@@ -209,6 +211,7 @@ func (q *Quorum) admit(m Member) admission {
 	s := q.raft.Status()
 	a := admission{Leader: q.leaderNode(s.Lead)}
 	if s.RaftState != raft.StateLeader {
+		a.Listeners = q.membership().listeners(a.Leader)
 		return a
 	}
 	id := m.raftID()
@@ -274,13 +277,20 @@ func (q *Quorum) votes() bool {
 	return slices.Contains(conf.GetVoters(), q.self) || slices.Contains(conf.GetVotersOutgoing(), q.self)
 }
 
-// askAll asks every node that may know a leader.
+// askAll asks every node that may know a leader, and the leader that they name.
 func (q *Quorum) askAll() {
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	for _, node := range q.others() {
+	others := q.others()
+	for _, node := range others {
 		asking.Go(func() {
-			if a, err := q.askJoin(node); err == nil && a.Observe {
+			a, err := q.askJoin(node)
+			if err == nil && a.Leader >= 0 && a.Leader != node && !slices.Contains(others, a.Leader) {
+				q.reach([]address{{a.Leader, a.Listeners}})
+				node = a.Leader
+				a, err = q.askJoin(node)
+			}
+			if err == nil && a.Observe {
 				q.do(func() { q.follow(node) })
 			}
 		})

@@ -126,6 +126,7 @@ func (q *Quorum) fetch(from int32, has entryID) (leader int32, err error) {
 			return 0, fmt.Errorf("fetch a snapshot of the metadata from node %d: %w", from, err)
 		}
 	}
+	q.reach([]address{{h.Leader.NodeID, h.Listeners}})
 	if !q.do(func() { q.take(h, m, file) }) {
 		return 0, ErrClosed
 	}

@@ -63,6 +63,8 @@ type seen struct {
 // fetchHead goes before raft's message in the answer to a fetch.
 type fetchHead struct {
 	Leader Member `json:"leader"`
+	// Listeners are where it is, if it became a voter on request.
+	Listeners []Listener `json:"listeners,omitempty"`
 	// Apart: the asker's entry is not in this log. It is to ask from the last that it knows to be committed.
 	Apart bool `json:"apart,omitempty"`
 	// Bytes is the length of the snapshot, where the message is one.
@@ -139,7 +141,7 @@ func (q *Quorum) answerFetch(ctx context.Context, from peer.Node, body []byte) (
 
 // feed puts into raft's words what the asker lacks; news is false where that is nothing.
 func (q *Quorum) feed(asker Member, has entryID, now *seen) (answer []byte, news bool, err error) {
-	h := fetchHead{Leader: now.leader}
+	h := fetchHead{Leader: now.leader, Listeners: q.membership().listeners(now.leader.NodeID)}
 	m := &pb.Message{
 		Type: pb.MsgApp.Enum(), From: new(now.lead), To: new(asker.raftID()), Term: new(now.term), Commit: new(now.commit),
 		Index: new(has.Index), LogTerm: new(has.Term),

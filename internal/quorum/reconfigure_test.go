@@ -55,12 +55,17 @@ func (w *world) change(at *voter, kind VoterChangeKind, of *voter, dir metadata.
 	if q == nil {
 		return ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
 	c := VoterChange{Do: kind, NodeID: of.id, Directory: dir}
 	if kind != RemoveVoter {
 		c.Listeners = of.listeners()
 	}
+	return q.within(within, c)
+}
+
+// within is ChangeVoters with an end.
+func (q *Quorum) within(patience time.Duration, c VoterChange) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	return q.ChangeVoters(ctx, c)
 }
 
