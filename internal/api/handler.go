@@ -41,8 +41,10 @@ type Controller interface {
 
 // Quorum is what api asks of the metadata quorum.
 type Quorum interface {
-	// LeaderStatus is the leader's view, or this node's own where no leader answers in time.
+	// LeaderStatus is the leader's view, or this node's own, without a leader, where none answers in time.
 	LeaderStatus(ctx context.Context) quorum.Status
+	// ChangeVoters returns once the change is committed.
+	ChangeVoters(ctx context.Context, c quorum.VoterChange) error
 }
 
 // Images gives the newest committed metadata.

@@ -88,4 +88,7 @@ var shapes = map[kmsg.Key][]shape.Field{
 		text, text, int32s, text, text, int32s, list(text), text.Since(1), text, structs(uuid, list(int32s)),
 	},
 	kmsg.DescribeTopicPartitions: {structs(text), int32s, maybe(text, int32s)},
+	kmsg.AddRaftVoter:            {text, int32s, int32s, uuid, structs(text, text, int16s), int8s.Since(1)},
+	kmsg.RemoveRaftVoter:         {text, int32s, uuid},
+	kmsg.UpdateRaftVoter:         {text, int32s, int32s, uuid, structs(text, text, int16s), inline(int16s, int16s)},
 }

@@ -172,7 +172,9 @@ func (n *Node) bury(how string) {
 	}
 	running := n.running
 	n.running = nil
-	_ = running.Close(context.Background()) // a dead process has nothing to say
+	dead, cancel := context.WithCancel(context.Background())
+	cancel() // a dead process takes no leave
+	_ = running.Close(dead)
 	n.w.Trace(n.Name, "%s", how)
 }
 

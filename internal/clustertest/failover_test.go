@@ -183,8 +183,8 @@ func (j *journal) check(c *Client) {
 	}
 }
 
-// whole waits until every partition of the topics has all its replicas in sync.
-func (w *World) whole(c *Client, within time.Duration, topics ...string) {
+// whole waits until every partition of the topics has all its replicas in sync, and all nodes know it.
+func (w *World) whole(nodes []*Node, within time.Duration, topics ...string) {
 	w.T.Helper()
 	story := ""
 	defer func() {
@@ -195,14 +195,24 @@ func (w *World) whole(c *Client, within time.Duration, topics ...string) {
 	w.Eventually("all replicas are in sync", within, func() bool {
 		story = ""
 		for _, name := range topics {
-			topic, err := c.Topic(w.Context(), name)
-			if err != nil {
-				story += fmt.Sprintln(name, err)
-				continue
-			}
-			for _, p := range topic.Partitions {
-				if p.Leader < 0 || len(p.ISR) != len(p.Replicas) {
-					story += fmt.Sprintf("%s-%d: leader %d epoch %d replicas %v in sync %v\n", name, p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR)
+			agreed := ""
+			for _, n := range nodes {
+				topic, known := n.Broker().Image().Topic(name)
+				if !known {
+					story += fmt.Sprintf("%s is not known to %s\n", name, n.Name)
+					continue
+				}
+				epochs := ""
+				for i, p := range topic.Partitions {
+					epochs += fmt.Sprint(p.Leader, p.LeaderEpoch, p.PartitionEpoch, " ")
+					if p.Leader < 0 || len(p.ISR) != len(p.Replicas) {
+						story += fmt.Sprintf("%s: %s-%d: leader %d epoch %d replicas %v in sync %v\n", n.Name, name, i, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR)
+					}
+				}
+				if agreed == "" {
+					agreed = epochs
+				} else if agreed != epochs {
+					story += fmt.Sprintf("%s has %s, another %s of %s\n", n.Name, epochs, agreed, name)
 				}
 			}
 		}
@@ -241,7 +251,7 @@ func TestCopiedPartitionsOutliveTheirLeader(t *testing.T) {
 			if _, err := c.CreateTopic(w.Context(), "orders", 3, "min.insync.replicas", "2"); err != nil {
 				w.Fatalf("%v", err)
 			}
-			w.whole(c, 5*time.Second, "orders")
+			w.whole(nodes, 5*time.Second, "orders")
 			done := make(chan struct{})
 			var journals []*journal
 			var writing sync.WaitGroup
@@ -255,7 +265,7 @@ func TestCopiedPartitionsOutliveTheirLeader(t *testing.T) {
 			victim.Kill()
 			time.Sleep(2 * time.Second)
 			victim.MustStart()
-			w.whole(c, 20*time.Second, "orders")
+			w.whole(nodes, 20*time.Second, "orders")
 			close(done)
 			writing.Wait()
 			for _, j := range journals {
@@ -267,3 +277,107 @@ func TestCopiedPartitionsOutliveTheirLeader(t *testing.T) {
 		})
 	}
 }
+
+// nemesis harms one node at a time, and waits until it is whole again before it goes on to the next.
+type nemesis struct {
+	w     *World
+	nodes []*Node
+	dice  *rand.Rand
+	admin *Client
+	told  []string
+}
+
+// strike does one harm to one node, and undoes it after a while.
+func (m *nemesis) strike(round int) {
+	victim := m.nodes[m.dice.IntN(len(m.nodes))]
+	lasts := time.Duration(m.dice.Int64N(int64(4 * time.Second)))
+	how := m.dice.IntN(7)
+	names := [...]string{"killed", "power cut", "stopped", "disk lost", "cut off", "cut off one way", "killed twice"}
+	m.told = append(m.told, fmt.Sprintf("%v: %s %s for %v", time.Since(m.w.began), victim.Name, names[how], lasts))
+	m.w.Trace("nemesis", "%s %s", names[how], victim.Name)
+	restart := true
+	switch how {
+	case 0:
+		victim.Kill()
+	case 1:
+		victim.Crash(m.w.Seed*100 + uint64(round))
+	case 2:
+		if err := victim.Stop(); err != nil {
+			m.w.Fatalf("stop %s: %v", victim.Name, err)
+		}
+	case 3:
+		victim.Wipe()
+	case 4:
+		restart = false
+		m.w.Net.Isolate(victim.Name)
+		time.Sleep(lasts)
+		m.w.Net.Rejoin(victim.Name)
+	case 5:
+		restart = false
+		other := m.nodes[m.dice.IntN(len(m.nodes))]
+		if other != victim {
+			m.w.Net.CutOneWay(victim.Name, other.Name)
+			time.Sleep(lasts)
+			m.w.Net.Heal(victim.Name, other.Name)
+		}
+	case 6:
+		victim.Kill()
+		time.Sleep(lasts)
+		victim.MustStart()
+		time.Sleep(time.Duration(m.dice.Int64N(int64(300 * time.Millisecond))))
+		victim.Kill()
+	}
+	if restart {
+		time.Sleep(lasts)
+		victim.MustStart()
+	}
+}
+
+// TestNothingAcknowledgedIsLostWhileNodesFail has producers write to copied partitions while one node after the other is
+// killed, stopped, cut off, loses its power or its disk.
+func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
+	for seed := range Seeds(20) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			m := &nemesis{w: w, nodes: nodes, dice: w.Dice("nemesis")}
+			defer func() {
+				if w.T.Failed() {
+					w.T.Log(strings.Join(m.told, "\n"), "\n", w.logs(nodes))
+				}
+			}()
+			c := w.MustDial("admin", nodes[0])
+			durable := w.dice().IntN(4) > 0
+			configs := []string{"min.insync.replicas", "2", "flush.before.ack", fmt.Sprint(durable), "segment.bytes", "1048576"}
+			if _, err := c.CreateTopic(w.Context(), "orders", 3, configs...); err != nil {
+				w.Fatalf("%v", err)
+			}
+			w.whole(nodes, 10*time.Second, "orders")
+			done := make(chan struct{})
+			var journals []*journal
+			var writing sync.WaitGroup
+			for p := range int32(3) {
+				j := w.newJournal(nodes, "orders", p, int64(1000+p))
+				journals = append(journals, j)
+				writing.Go(func() { j.write(w.Context(), done) })
+			}
+			for round := range 6 {
+				time.Sleep(time.Duration(m.dice.Int64N(int64(time.Second))))
+				m.strike(round)
+				c = w.MustDial("admin", nodes[m.dice.IntN(3)])
+				w.whole(nodes, 60*time.Second, "orders")
+			}
+			close(done)
+			writing.Wait()
+			w.whole(nodes, 30*time.Second, "orders")
+			for _, j := range journals {
+				j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
+				if len(j.acked) < 100 {
+					w.Fatalf("partition %d: only %d acknowledged", j.partition, len(j.acked))
+				}
+			}
+		})
+	}
+}
+
+func (w *World) dice() *rand.Rand { return w.Dice("test") }

@@ -174,10 +174,8 @@ func (r *Router) askWhile(ctx context.Context, changed <-chan struct{}, leader i
 	cancel()
 	<-watching
 	var refused *peer.RemoteError
-	if err != nil && !errors.As(err, &refused) && ctx.Err() == nil {
-		return false, nil
-	}
-	return done, err
+	// What the other node says of the request itself it will say again.
+	return done || errors.As(err, &refused), err
 }
 
 // ask takes a request of Kafka's to the controller.
@@ -397,15 +395,6 @@ func (r *Router) UpdateDirectories(ctx context.Context, broker int32, epoch int6
 	return r.order(ctx, o, func(ctx context.Context) error {
 		return r.local.UpdateDirectories(ctx, broker, epoch, online, cordoned)
 	}, func(*orderAnswer) error { return nil })
-}
-
-// ElectUncleanLeaders lets a broker lead the partitions that it has lost, where their topics allow it.
-func (r *Router) ElectUncleanLeaders(ctx context.Context, broker int32, epoch int64) (elected []UncleanElection, err error) {
-	err = r.order(ctx, &order{Broker: broker, Epoch: epoch, ElectUnclean: true}, func(ctx context.Context) (err error) {
-		elected, err = r.local.ElectUncleanLeaders(ctx, broker, epoch)
-		return err
-	}, func(a *orderAnswer) error { elected = a.Elected; return nil })
-	return elected, err
 }
 
 // Sync returns when the local image has everything that was committed before the call.

@@ -11,11 +11,15 @@ import (
 )
 
 const (
+	// leastInterval keeps an interval that is configured to be nothing from making a loop of the clock.
+	leastInterval = 10 * time.Millisecond
 	// firstRest and longestRest are what the broker waits after an attempt has failed, doubled from one to the next.
 	firstRest   = 50 * time.Millisecond
 	longestRest = time.Second
-	// asksPerInterval: as much more often is asked for what is hoped for soon: to take part, or to go.
-	asksPerInterval = 4
+	// duplicateRest is what it waits while the session of another process lives, which is over soon if that is dead.
+	duplicateRest = 100 * time.Millisecond
+	// firstAsk is when is asked again for what is hoped for soon: to take part, or to go. It doubles up to the interval.
+	firstAsk = 10 * time.Millisecond
 )
 
 // speaker is the state of the goroutine that speaks to the controller.
@@ -24,6 +28,7 @@ type speaker struct {
 	registered []metadata.UUID       // directories that the registration named
 	said       metadata.Registration // what the last word was about
 	rest       time.Duration         // after the next failure
+	ask        time.Duration         // before the next word that hopes for something; 0: firstAsk
 	next       time.Time             // when the next word is due; zero: when there is something to say
 }
 
@@ -89,6 +94,9 @@ func (s *speaker) speak() {
 // failed takes note of an attempt that came to nothing. The lock is held.
 func (s *speaker) failed(err error) {
 	b := s.b
+	if b.ctx.Err() != nil {
+		return
+	}
 	now := time.Now()
 	if b.mu.trouble == nil || b.mu.trouble.Error() != err.Error() {
 		b.log.Info("the controller has not taken this broker's word; trying again", "broker", b.id, "err", err)
@@ -105,6 +113,8 @@ func (s *speaker) failed(err error) {
 		b.mu.epoch = 0
 	case errors.Is(err, metadata.ErrInvalidRegistration):
 		b.fail(err)
+	case errors.Is(err, metadata.ErrDuplicateBroker):
+		s.rest = duplicateRest
 	}
 	s.next = now.Add(s.rest + b.o.Jitter(s.rest))
 	s.rest = min(2*s.rest, longestRest)
@@ -150,7 +160,9 @@ func (s *speaker) heartbeat(ctx context.Context, epoch int64) error {
 	b := s.b
 	r := b.o.Registration()
 	s.said = r
-	h := metadata.Heartbeat{Broker: b.id, Epoch: epoch, MetadataOffset: -1, Directories: s.known(r.Directories), Cordoned: s.known(r.Cordoned)}
+	h := metadata.Heartbeat{
+		Broker: b.id, Epoch: epoch, MetadataOffset: -1, Directories: s.known(r.Directories), Cordoned: s.known(r.Cordoned), Complete: r.Complete,
+	}
 	b.mu.Lock()
 	if b.mu.image != nil {
 		h.MetadataOffset = b.mu.image.Offset()
@@ -191,7 +203,10 @@ func (s *speaker) nextWord(now time.Time) time.Time {
 	}
 	interval := b.o.Interval
 	if own == nil || own.Fenced && b.mu.serving && !b.mu.stopping || b.mu.stopping && !b.mu.released {
-		interval /= asksPerInterval
+		s.ask = min(max(2*s.ask, firstAsk), interval)
+		interval = s.ask
+	} else {
+		s.ask = 0
 	}
 	return now.Add(interval - b.o.Jitter(interval/10+1))
 }

@@ -19,6 +19,7 @@ import (
 	"barnabas/internal/config"
 	"barnabas/internal/controller"
 	"barnabas/internal/coordinator"
+	"barnabas/internal/lifecycle"
 	"barnabas/internal/metadata"
 	"barnabas/internal/metrics"
 	"barnabas/internal/peer"
@@ -43,14 +44,13 @@ type Node struct {
 	router      *controller.Router // to the controller, wherever it is
 	coordinator *coordinator.Coordinator
 	leads       chan struct{} // has a value once the quorum has a leader
-	epoch       int64         // of this process's registration
 	quorum      *quorum.Quorum
 	bound       *boundNetwork
 	server      atomic.Pointer[server.Server]
 	admin       *server.Admin
 
-	reporter reporter
-	lost     atomic.Int64 // data directories that have failed
+	broker atomic.Pointer[lifecycle.Broker] // this process as the controller knows it
+	lost   atomic.Int64                     // data directories that have failed
 
 	ready   chan struct{}          // closed when clients are served
 	waiting atomic.Pointer[string] // what the start waits for, where that may take long
@@ -72,7 +72,6 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	n := &Node{o: &o, log: o.Logger, nodeID: int32(o.Config.Int("node.id")), metrics: metrics.New(), ready: make(chan struct{})}
 	n.failure.done = make(chan struct{})
-	n.reporter.changed = make(chan struct{}, 1)
 	starting, abandon := context.WithCancelCause(ctx)
 	defer abandon(nil)
 	n.abandon = abandon
@@ -132,9 +131,9 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if err = n.serve(ctx); err != nil {
 		return err
 	}
-	n.startReporter()
 	n.applySettings()
-	return nil
+	n.phase("waiting for the controller to let this broker take part")
+	return n.broker.Load().Serve(ctx)
 }
 
 // startMetadata starts the controller and the quorum that carries its records.
@@ -148,14 +147,15 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 		NodeID: n.nodeID, Replicas: n.replicas, Config: n.o.Config, Logger: n.log, Now: n.o.Now, Random: n.o.Random, Metrics: n.metrics,
 	})
 	n.router = n.newRouter(seed)
+	n.newBroker(seed)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{n.replicas, n.coordinator, settingsFollower{n}, n.router}, Rand: n.o.Random,
+		Publishers: []metadata.Publisher{n.replicas, n.coordinator, settingsFollower{n}, n.router, n.broker.Load()}, Rand: n.o.Random,
 	})
 	n.router.Use(n.controller)
 	o := quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
-		Machine: watched{n.controller, n.router, n.leads, n.peers != nil}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
+		Machine: watched{n.controller, n.router, n.leads, n.peers != nil, n.speakUp}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
 		SnapshotBytes:    n.o.Config.Int64("metadata.log.max.record.bytes.between.snapshots"),
 		SnapshotInterval: n.o.Config.Millis("metadata.log.max.snapshot.interval.ms"),
 	}
@@ -168,6 +168,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	}
 	n.controller.Start(n.quorum)
 	n.serveReplicas()
+	n.observePeers()
 	return nil
 }
 
@@ -225,12 +226,15 @@ type watched struct {
 	router *controller.Router
 	leads  chan<- struct{}
 	others bool // another node may lead
+
+	changed func() // the broker has to be heard by the new controller
 }
 
 // Leadership implements quorum.Machine.
 func (w watched) Leadership(l metadata.Leadership) {
 	w.Controller.Leadership(l)
 	w.router.Leadership(l)
+	w.changed()
 	if l.Mine || w.others && l.Leader >= 0 {
 		select {
 		case w.leads <- struct{}{}:
@@ -336,7 +340,7 @@ func (n *Node) Offline(d *commitlog.Dir, cause error) {
 		n.fail(fmt.Errorf("the last data directory failed: %s: %w", d.Path(), cause))
 		return
 	}
-	n.directoriesChanged()
+	n.speakUp()
 }
 
 // Close takes the node down in reverse: no more groups and requests, then the metadata, then the logs, which
@@ -344,6 +348,7 @@ func (n *Node) Offline(d *commitlog.Dir, cause error) {
 // It is safe after a failed start.
 func (n *Node) Close(ctx context.Context) error {
 	var errs []error
+	n.takeLeave(ctx)
 	if n.coordinator != nil {
 		n.coordinator.Close() // members that wait for others learn at once that they must look elsewhere
 	}
@@ -360,7 +365,9 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.bound != nil {
 		errs = append(errs, n.bound.close())
 	}
-	n.stopReporter()
+	if b := n.broker.Load(); b != nil {
+		b.Close()
+	}
 	if n.controller != nil {
 		n.controller.Close()
 	}

@@ -6,14 +6,34 @@ import (
 	"slices"
 
 	"barnabas/internal/controller"
+	"barnabas/internal/lifecycle"
 	"barnabas/internal/metadata"
 	"barnabas/internal/metrics"
 )
 
+// newBroker makes this process's side of being a broker. It is told of the metadata after everything else.
+func (n *Node) newBroker(seed uint64) {
+	dice := newJitter(seed, n.nodeID)
+	n.broker.Store(lifecycle.New(lifecycle.Options{
+		Controller: n.router, Registration: n.registration, Alone: n.peers == nil,
+		Interval: n.o.Config.Millis("broker.heartbeat.interval.ms"), Session: n.o.Config.Millis("broker.session.timeout.ms"),
+		RegistrationPatience: n.o.Config.Millis("initial.broker.registration.timeout.ms"),
+		Jitter:               dice.below, Logger: n.log, Fatal: n.fail,
+	}))
+}
+
+// speakUp has the controller hear from this broker soon, once there is one: something has changed. It does not wait.
+func (n *Node) speakUp() {
+	if b := n.broker.Load(); b != nil {
+		b.Hurry()
+	}
+}
+
 // registration is what this process says of itself.
-func (n *Node) registration() controller.Registration {
-	r := controller.Registration{
+func (n *Node) registration() metadata.Registration {
+	r := metadata.Registration{
 		ID: n.nodeID, Incarnation: n.incarnation, Listeners: n.bound.advertised, Features: controller.SupportedRanges(),
+		Complete: n.lost.Load() == 0,
 	}
 	if n.bound.reached != nil {
 		r.Listeners = append(slices.Clone(r.Listeners), *n.bound.reached)
@@ -41,11 +61,10 @@ func (n *Node) register(ctx context.Context) (err error) {
 	if err = n.guardData(); err != nil {
 		return err
 	}
-	registered := n.registration()
-	if n.epoch, err = n.router.RegisterBroker(ctx, registered); err != nil {
-		return fmt.Errorf("register broker %d: %w", n.nodeID, err)
+	n.phase("waiting for the controller to register this broker")
+	if err = n.broker.Load().Register(ctx); err != nil {
+		return err
 	}
-	n.reporter.told = directoriesTold{registered.Directories, registered.Cordoned}
 	select {
 	case <-n.replicas.Ready():
 		return nil
@@ -53,6 +72,19 @@ func (n *Node) register(ctx context.Context) (err error) {
 		return n.failure.cause
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the registration of broker %d: %w", n.nodeID, context.Cause(ctx))
+	}
+}
+
+// takeLeave has others lead what this broker does, before it stops (controlled.shutdown.enable).
+func (n *Node) takeLeave(ctx context.Context) {
+	b := n.broker.Load()
+	if b == nil || n.server.Load() == nil || n.Failure() != nil || !n.o.Config.Bool("controlled.shutdown.enable") {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.o.Config.Millis("server.shutdown.timeout.ms"))
+	defer cancel()
+	if err := b.ShutDown(ctx); err != nil && context.Cause(ctx) != context.Canceled {
+		n.log.Warn("this broker stops while it leads partitions; others take over when they notice", "err", err)
 	}
 }
 

@@ -18,7 +18,7 @@ func (n *Node) replication(seed uint64) *replica.Cluster {
 	if n.bound.internal == nil {
 		return nil
 	}
-	dice := &jitter{random: rand.New(rand.NewPCG(seed, uint64(n.nodeID)))}
+	dice := newJitter(seed, n.nodeID)
 	return &replica.Cluster{
 		Peers: otherBrokers{n}, ISRs: inSync{n}, Jitter: dice.below,
 		MaxLagMessages: n.o.Config.Int64("replica.lag.max.messages"),
@@ -35,6 +35,20 @@ func (n *Node) serveReplicas() {
 			return n.replicas.Serve(from.ID, kind, body)
 		})
 	}
+}
+
+// observePeers tells the controller whose connections break, for that is how it learns at once that a process has died, and
+// the broker when it can be heard again.
+func (n *Node) observePeers() {
+	if n.peers == nil {
+		return
+	}
+	n.peers.Observe(func(node int32, up bool) {
+		n.controller.Connection(node, up)
+		if up {
+			n.speakUp()
+		}
+	})
 }
 
 // otherBrokers implements replica.Peers. The connections are there before the first replica is.
@@ -59,6 +73,10 @@ func (i inSync) Alter(ctx context.Context, epoch int64, proposals []metadata.ISR
 type jitter struct {
 	mu     sync.Mutex // short
 	random *rand.Rand
+}
+
+func newJitter(seed uint64, node int32) *jitter {
+	return &jitter{random: rand.New(rand.NewPCG(seed, uint64(node)))}
 }
 
 // below is at least 0 and less than d, which is positive.

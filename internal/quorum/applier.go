@@ -82,6 +82,7 @@ func (q *Quorum) restore(f *snapshotFile) error {
 	q.mu.Lock()
 	q.mu.confs = []confAt{{f.meta.GetIndex(), f.meta.GetConfState(), f.members}}
 	q.mu.Unlock()
+	q.reach(f.members.Addresses)
 	q.log.Info("metadata snapshot taken over", "offset", offsetOf(f.meta.GetIndex()), "records", len(f.records))
 	q.nowJoined()
 	return nil

@@ -24,6 +24,8 @@ type recorder struct {
 	last   int64
 	lead   metadata.Leadership
 	ready  chan metadata.Leadership
+	saw    func(metadata.Committed) // optional, as is led
+	led    func(metadata.Leadership)
 }
 
 func newRecorder() *recorder {
@@ -40,6 +42,9 @@ func (r *recorder) Apply(c metadata.Committed) error {
 		return fmt.Errorf("offset %d applied after %d", c.Offset, r.last)
 	}
 	r.last = c.Offset
+	if r.saw != nil {
+		r.saw(c)
+	}
 	if c.Proposal != 0 {
 		r.ids[c.Proposal] = c.Offset
 	}
@@ -57,8 +62,14 @@ func (r *recorder) Leadership(l metadata.Leadership) {
 	r.mu.Lock()
 	r.lead = l
 	r.mu.Unlock()
+	if r.led != nil {
+		r.led(l)
+	}
 	if l.Mine {
-		r.ready <- l
+		select {
+		case r.ready <- l:
+		default: // nobody waits for it
+		}
 	}
 }
 
