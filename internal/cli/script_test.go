@@ -57,14 +57,14 @@ func startNode(dir string) (*node.Node, error) {
 
 // commands are what scripts can say beside testscript's own.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"code":    exitsWith,
-	"waitfor": waitsFor,
-	"serve":   serveInScript,
-	"local":   localInScript,
-	"kill":    killInScript,
-	"stop":    stopInScript,
-	"count":   countLines,
-	"get":     getPage,
+	"code":     exitsWith,
+	"waitfor":  waitsFor,
+	"serve":    serveInScript,
+	"local":    localInScript,
+	"killnode": killInScript,
+	"stop":     stopInScript,
+	"count":    countLines,
+	"get":      getPage,
 }
 
 // exitsWith runs a command and demands an exit code: code 3 barnabas topic describe absent.
@@ -218,10 +218,10 @@ func localInScript(ts *testscript.TestScript, neg bool, args []string) {
 	*ts.Value(servedKey{}).(**served) = s
 }
 
-// killInScript kills a node of local: kill 2.
+// killInScript kills a node of local: killnode 2.
 func killInScript(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: kill NODE, after local")
+		ts.Fatalf("usage: killnode NODE, after local")
 	}
 	m := regexp.MustCompile(`(?m)^node ` + args[0] + ` \(pid (\d+)\) ready`).FindStringSubmatch(ts.ReadFile("ready"))
 	if m == nil {
