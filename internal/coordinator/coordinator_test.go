@@ -40,8 +40,8 @@ func TestRequestsShareABatch(t *testing.T) {
 				t.Fatal("answered before it was written")
 			}
 		}
+		flush := b.stall(disk.OpSync) // before anything goes on
 		release()
-		flush := b.stall(disk.OpSync)
 		b.settle()
 		for _, c := range rest {
 			if c.Ready() {
