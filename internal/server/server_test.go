@@ -104,7 +104,7 @@ func startRig(t *testing.T, n netx.Network, l Listener, h Handler, limits Limits
 }
 
 func (r *rig) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := r.server.Shutdown(ctx); err != nil {
 		r.t.Errorf("shutdown: %v", err)
