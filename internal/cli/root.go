@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -29,12 +30,19 @@ type Streams struct {
 
 // Main runs the program and returns its exit code.
 func Main(ctx context.Context, args []string, s Streams) int {
-	p := &program{Streams: s, env: os.Getenv}
+	return newProgram(s).run(ctx, args)
+}
+
+func newProgram(s Streams) *program {
+	return &program{Streams: s, env: os.Getenv, patience: patience{start: 2 * time.Second, completion: 2 * time.Second}}
+}
+
+func (p *program) run(ctx context.Context, args []string) int {
 	root := newRoot(p)
 	root.SetArgs(args)
-	root.SetIn(s.In)
-	root.SetOut(s.Out)
-	root.SetErr(s.Err)
+	root.SetIn(p.In)
+	root.SetOut(p.Out)
+	root.SetErr(p.Err)
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	err := root.ExecuteContext(ctx)
@@ -51,8 +59,18 @@ func Main(ctx context.Context, args []string, s Streams) int {
 // program is what every command is given.
 type program struct {
 	Streams
-	env   func(string) string
-	began bool // a command was found and its arguments taken: whatever fails now is not the typing
+	env      func(string) string
+	patience patience
+	began    bool // a command was found and its arguments taken: whatever fails now is not the typing
+}
+
+// patience is how long a person, or the script of one, is kept waiting for a broker.
+type patience struct {
+	// start is how long a refused connection is tried again, so that 'barnabas serve &' and the command
+	// after it can stand in one script.
+	start time.Duration
+	// completion bounds how long a shell waits for names when Tab is pressed.
+	completion time.Duration
 }
 
 // errInterrupted is why a command's context ends at the first SIGINT or SIGTERM. A second signal

@@ -28,11 +28,19 @@ import (
 	"barnabas/internal/node"
 )
 
+// startPatience is the variable in which a script says how long to wait for a broker that it has only just started.
+const startPatience = "START_PATIENCE"
+
 // TestMain makes the program itself of this test binary, for the scripts to run.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"barnabas": func() {
-			os.Exit(Main(context.Background(), os.Args[1:], Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+			p := newProgram(Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+			p.patience.completion = scriptPatience
+			if d, err := time.ParseDuration(os.Getenv(startPatience)); err == nil {
+				p.patience.start = d
+			}
+			os.Exit(p.run(context.Background(), os.Args[1:]))
 		},
 	})
 }
@@ -85,7 +93,7 @@ func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // scriptPatience bounds how long a script waits for what is bound to come.
-const scriptPatience = 30 * time.Second
+const scriptPatience = 2 * time.Minute
 
 // waitsFor runs a command again until its standard output matches: waitfor 'barnabas group list' live.
 func waitsFor(ts *testscript.TestScript, neg bool, args []string) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -26,6 +27,7 @@ type Quorum struct {
 
 	ctx     context.Context // ends when the node stops, and is what every goroutine here watches
 	stop    context.CancelCauseFunc
+	failed  atomic.Bool // Fatal has been told
 	running sync.WaitGroup
 
 	inbox   chan func() // the owner's; everything that touches raft goes through it
@@ -120,7 +122,7 @@ func (q *Quorum) Close() error {
 
 // fail stops everything after an error that raft cannot go on from.
 func (q *Quorum) fail(err error) {
-	if q.ctx.Err() != nil {
+	if q.ctx.Err() != nil || q.failed.Swap(true) {
 		return // the first cause counts, and closing is none
 	}
 	q.stop(err)
