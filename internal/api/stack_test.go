@@ -310,7 +310,7 @@ func ask[R kmsg.Response](s *stack, req kmsg.Request) R {
 func (s *stack) createTopic(name string, partitions int32, configs ...string) metadata.UUID {
 	s.t.Helper()
 	q := kmsg.NewPtrCreateTopicsRequest()
-	q.Version, q.TimeoutMillis = 7, 5000
+	q.Version, q.TimeoutMillis = 7, 60_000
 	t := kmsg.NewCreateTopicsRequestTopic()
 	t.Topic, t.NumPartitions, t.ReplicationFactor = name, partitions, 1
 	for _, c := range configs {
@@ -328,7 +328,7 @@ func (s *stack) createTopic(name string, partitions int32, configs ...string) me
 func (s *stack) deleteTopic(name string) {
 	s.t.Helper()
 	q := kmsg.NewPtrDeleteTopicsRequest()
-	q.Version, q.TimeoutMillis, q.TopicNames = 5, 5000, []string{name}
+	q.Version, q.TimeoutMillis, q.TopicNames = 5, 60_000, []string{name}
 	res := ask[*kmsg.DeleteTopicsResponse](s, q)
 	if err := kerr.ErrorForCode(res.Topics[0].ErrorCode); err != nil {
 		s.t.Fatalf("delete %s: %v", name, err)

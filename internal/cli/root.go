@@ -28,12 +28,15 @@ type Streams = terminal.Streams
 
 // Main runs the program and returns its exit code.
 func Main(ctx context.Context, args []string, s terminal.Streams) int {
-	p := &terminal.Program{Streams: s, Env: os.Getenv}
+	return runProgram(ctx, args, terminal.NewProgram(s, os.Getenv))
+}
+
+func runProgram(ctx context.Context, args []string, p *terminal.Program) int {
 	root := newRoot(p)
 	root.SetArgs(args)
-	root.SetIn(s.In)
-	root.SetOut(s.Out)
-	root.SetErr(s.Err)
+	root.SetIn(p.In)
+	root.SetOut(p.Out)
+	root.SetErr(p.Err)
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	err := root.ExecuteContext(ctx)

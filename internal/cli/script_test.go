@@ -29,11 +29,19 @@ import (
 	"barnabas/internal/node"
 )
 
+// startPatience is the variable in which a script says how long to wait for a broker that it has only just started.
+const startPatience = "START_PATIENCE"
+
 // TestMain makes the program itself of this test binary, for the scripts to run.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"barnabas": func() {
-			os.Exit(Main(context.Background(), os.Args[1:], terminal.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+			p := terminal.NewProgram(terminal.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Getenv)
+			p.Patience.Completion = scriptPatience
+			if d, err := time.ParseDuration(os.Getenv(startPatience)); err == nil {
+				p.Patience.Start = d
+			}
+			os.Exit(runProgram(context.Background(), os.Args[1:], p))
 		},
 	})
 }
@@ -88,7 +96,7 @@ func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // scriptPatience bounds how long a script waits for what is bound to come.
-const scriptPatience = 30 * time.Second
+const scriptPatience = 2 * time.Minute
 
 // waitsFor runs a command again until its standard output matches: waitfor 'barnabas group list' live.
 func waitsFor(ts *testscript.TestScript, neg bool, args []string) {

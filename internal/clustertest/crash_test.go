@@ -217,15 +217,28 @@ func TestAcknowledgedOutlivesPowerCutsKillsAndFullDisks(t *testing.T) {
 	}
 }
 
-// One processor, no collector: the same seed is the same world.
+// One processor, no collector: the same seed is the same world. Where the machine is busy that holds for most runs only: a
+// goroutine that has not come off its processor for ten milliseconds of real time has to go behind the others. That befalls a few
+// runs in a hundred; chance in the code has all of them differ.
 func TestSeedReplays(t *testing.T) {
+	most := 15
+	if underRace { // whose scheduler is random
+		most = 2
+	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	for seed := range uint64(3) {
-		runtime.GC()
-		first := runCrashWorld(t, 7000+seed)
-		if again := runCrashWorld(t, 7000+seed); again != first && !underRace {
-			t.Errorf("seed %d: hash %x, then %x", 7000+seed, first, again)
+	for seed := uint64(7000); seed < 7003; seed++ {
+		hashes := map[uint64]int{}
+		alike, runs := 0, 0
+		for runs < 2 || alike < runs && runs < most {
+			runtime.GC()
+			hash := runCrashWorld(t, seed)
+			runs++
+			hashes[hash]++
+			alike = max(alike, hashes[hash])
+		}
+		if 3*alike < 2*runs && !underRace {
+			t.Errorf("seed %d: of %d runs only %d are alike: %x", seed, runs, alike, hashes)
 		}
 	}
 }

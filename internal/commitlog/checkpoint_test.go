@@ -112,6 +112,7 @@ func TestEpochsWithoutRecordsAreNotWritten(t *testing.T) {
 		}
 	}
 	appendIn(0)
+	flush(t, l) // of the new file, too
 	var touched atomic.Int64
 	m.SetFault(func(op disk.Op) error {
 		if strings.Contains(op.Path, epochFile) && op.Kind != disk.OpRead {

@@ -308,6 +308,27 @@ func TestTrap08FailedFlushOfMetadataStopsTheNode(t *testing.T) {
 	})
 }
 
+// Entries and a snapshot are written by different goroutines, which find a disk that is gone at one moment.
+func TestTheNodeIsStoppedOnceHoweverManyFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := make(chan error, 2)
+		n := start(t, disk.NewMem(), 10, func(o *Options) { o.Fatal = func(err error) { told <- err } })
+		defer n.close()
+		stop, together := n.q.stop, make(chan struct{})
+		n.q.stop = func(err error) { <-together; stop(err) }
+		var failing sync.WaitGroup
+		for range 2 {
+			failing.Go(func() { n.q.fail(errors.New("I/O error")) })
+		}
+		synctest.Wait() // both know that nobody has stopped the node yet
+		close(together)
+		failing.Wait()
+		if len(told) != 1 {
+			t.Fatalf("the node was told %d times", len(told))
+		}
+	})
+}
+
 func TestSnapshotComesAfterTheIntervalOnlyForNewEntries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()

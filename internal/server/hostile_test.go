@@ -98,7 +98,7 @@ func TestHostileFramesHarmNobody(t *testing.T) {
 		frames = 1000
 	}
 	const attackers = 8
-	r := newTCPRig(t, handlerFunc(decoding), Limits{Stall: 2 * time.Second})
+	r := newTCPRig(t, handlerFunc(decoding), Limits{})
 	honest := r.client(wire.ClientOptions{ClientID: "honest"})
 	work := func() {
 		q := kmsg.NewPtrMetadataRequest()
@@ -135,8 +135,10 @@ func TestHostileFramesHarmNobody(t *testing.T) {
 				t.Errorf("the honest client was served only %d times", served)
 			}
 			waitUntil(t, "only the honest connection is left", func() bool { return r.server.slots.inUse() == 1 })
+			// A connection gives its slot back before it is told of, and its goroutine ends last.
+			waitUntil(t, "no goroutine is left behind", func() bool { return runtime.NumGoroutine() <= before.goroutines })
 			work()
-			if after := resources(); after.goroutines > before.goroutines || after.heap > before.heap+8<<20 {
+			if after := resources(); after.heap > before.heap+8<<20 {
 				t.Errorf("before %+v, after %+v", before, after)
 			}
 			if a, d := r.server.arriving.inUse(), r.server.decoding.inUse(); a != 0 || d != 0 {
@@ -202,9 +204,10 @@ func resources() held {
 // waitUntil gives the scheduler time for something that must come, without a moment when it has to.
 func waitUntil(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); runtime.Gosched() {
+	const patience = 2 * time.Minute
+	for end := time.Now().Add(patience); !is(); runtime.Gosched() {
 		if time.Now().After(end) {
-			t.Fatalf("not so after 30 s: %s", what)
+			t.Fatalf("not so after %v: %s", patience, what)
 		}
 	}
 }

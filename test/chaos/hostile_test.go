@@ -26,9 +26,9 @@ import (
 const (
 	hostileFrames    = 10_000
 	hostileSenders   = 25
-	goroutinesAllow  = 20       // what a runtime starts for itself
-	heapAllowBytes   = 32 << 20 // caches that fill once
-	hostileReplyWait = 50 * time.Millisecond
+	goroutinesAllow  = 20                    // what a runtime starts for itself
+	heapAllowBytes   = 32 << 20              // caches that fill once
+	hostileReplyWait = 50 * time.Millisecond // for a broker that waits for more bytes
 )
 
 // TestHostileFrames throws malformed, truncated and hostile frames at a broker that an honest client
@@ -134,12 +134,16 @@ func throw(t *testing.T, addr string, seed uint64, n int) int {
 // listens until the broker hangs up or has had its time to answer. Only a broker that takes no
 // connection is an error.
 func throwOne(addr string, frame []byte, done bool) (replyBytes int64, err error) {
-	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		return 0, fmt.Errorf("the broker takes no connection: %w", err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(hostileReplyWait)) // does not fail on an open socket
+	wait := hostileReplyWait
+	if done { // whoever hears that there will be no more answers and hangs up, however long that takes it
+		wait = patience
+	}
+	_ = c.SetDeadline(time.Now().Add(wait)) // does not fail on an open socket
 	if _, err := c.Write(frame); err != nil {
 		return 0, nil //nolint:nilerr // hung up on already: its right
 	}
@@ -236,7 +240,7 @@ var (
 func inside(t *testing.T, addr string) (goroutines, heapBytes int) {
 	t.Helper()
 	ask := func(path string, pattern *regexp.Regexp) int {
-		req, err := http.NewRequestWithContext(within(t, 10*time.Second), http.MethodGet, "http://"+addr+path, nil)
+		req, err := http.NewRequestWithContext(within(t, patience), http.MethodGet, "http://"+addr+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

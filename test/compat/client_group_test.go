@@ -60,7 +60,7 @@ func (r *reading) of(who string) int {
 	return r.by[who]
 }
 
-// ourGroupMember reads a topic as a member of a group until stopped, and commits after every Poll.
+// ourGroupMember reads a topic as a member of a group until stopped, and commits after every Poll, also after the last one.
 func ourGroupMember(t *testing.T, addr, topic, group, name string, into *reading, options ...client.GroupOption) (stop func()) {
 	t.Helper()
 	c := ourClient(t, addr, client.ID(name))
@@ -91,9 +91,11 @@ func ourGroupMember(t *testing.T, addr, topic, group, name string, into *reading
 			for _, r := range records {
 				into.add(name, r.Partition, r.Offset)
 			}
-			if err := g.Commit(ctx); err != nil && ctx.Err() == nil {
+			committing, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			if err := g.Commit(committing); err != nil {
 				t.Logf("%s: %v", name, err)
 			}
+			cancel()
 		}
 	}()
 	var once sync.Once
@@ -233,7 +235,8 @@ func TestOurGroupConsumerSurvivesTheBroker(t *testing.T) {
 	into := newReading()
 	stopWriting := produceSlowly(t, b.Addr, topic)
 	for _, name := range []string{"one", "two"} {
-		ourGroupMember(t, b.Addr, topic, group, name, into, client.Assignors(client.CooperativeStickyAssignor))
+		// Nobody dies for the group, so nobody may be taken for dead.
+		ourGroupMember(t, b.Addr, topic, group, name, into, client.Assignors(client.CooperativeStickyAssignor), client.SessionTimeout(patience))
 	}
 	rig.Eventually(t, patience, "both read", func() bool { return into.of("one") > 50 && into.of("two") > 50 })
 	for range 2 {
@@ -284,7 +287,7 @@ func TestOurGroupConsumerIsKilled(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	after := newReading()
-	stop := ourGroupMember(t, addr, topic, group, "successor", after, client.Assignors(client.CooperativeStickyAssignor))
+	stop := ourGroupMember(t, addr, topic, group, "successor", after, client.Assignors(client.CooperativeStickyAssignor), client.SessionTimeout(patience))
 	rig.Eventually(t, 2*patience, "another goes on", func() bool { return after.of("successor") > 200 })
 	total := stopWriting()
 	want := total

@@ -116,7 +116,7 @@ func verifiableConsumes(t *testing.T, b *rig.Broker) {
 	changed := make(chan struct{}, 1)
 	launch := func(name string) *rig.Program {
 		command := rig.JavaCommand(t, verifiableConsumer, "--bootstrap-server", b.Addr, "--topic", topic, "--group-id", group,
-			"--reset-policy", "earliest", "--session-timeout", "6000")
+			"--reset-policy", "earliest", "--session-timeout", "30000")
 		return rig.Launch(t, name, command, func(line string) {
 			var said verifiable
 			if json.Unmarshal([]byte(line), &said) != nil {

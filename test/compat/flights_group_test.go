@@ -34,6 +34,9 @@ const (
 	flightsGroup      = "counters"
 	flightsPartitions = 12
 	flightsAssignor   = "range" // what all three libraries know
+
+	// countPatience is how long the counters may take: for all that has gathered while they were killed, on a slow machine.
+	countPatience = 2 * patience
 )
 
 // flightsKills is who is killed, one after the other, while there are flights left to count. A
@@ -314,7 +317,7 @@ func (c *counting) note(name string, m *counter, line counted) {
 // await waits until something holds that the members' lines bring about.
 func (c *counting) await(what string, holds func() bool) {
 	c.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(countPatience)
 	for {
 		c.mu.Lock()
 		done, changed := holds(), c.changed
@@ -332,7 +335,7 @@ func (c *counting) await(what string, holds func() bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			c.t.Fatalf("not within %v: %s\n%s", patience, what, c.said())
+			c.t.Fatalf("not within %v: %s\n%s", countPatience, what, c.said())
 		}
 	}
 }

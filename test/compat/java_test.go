@@ -114,7 +114,7 @@ func consoleErrors(t *testing.T, addr string) {
 	createTopic(t, addr, "console-small", 1, "max.message.bytes=1000")
 	out, _ := rig.TryJava(t, strings.NewReader(strings.Repeat("x", 3000)+"\n"), consoleProducer, "--bootstrap-server", addr, "--topic", "console-small")
 	contains(t, "a large record", out, "RecordTooLargeException")
-	out, _ = rig.TryJava(t, strings.NewReader("x\n"), consoleProducer, "--bootstrap-server", addr, "--topic", "a b", "--max-block-ms", "5000")
+	out, _ = rig.TryJava(t, strings.NewReader("x\n"), consoleProducer, "--bootstrap-server", addr, "--topic", "a b", "--max-block-ms", "60000")
 	contains(t, "a wrong name", out, "InvalidTopicException")
 	out, _ = rig.TryJava(t, nil, consoleConsumer, "--bootstrap-server", addr, "--topic", "console-small", "--partition", "0", "--offset", "earliest",
 		"--timeout-ms", "2000")

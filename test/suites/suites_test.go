@@ -24,7 +24,7 @@ var (
 
 const kafkaIT = "run-kafka-it.sh" // which takes the names of tests
 
-const readyWithin = time.Minute
+const readyWithin = 3 * time.Minute
 
 func TestMain(m *testing.M) { rig.Main(m) }
 

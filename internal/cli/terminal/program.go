@@ -28,8 +28,23 @@ type Streams struct {
 // Program is what every command is given.
 type Program struct {
 	Streams
-	Env   func(string) string
-	Began bool // a command was found and its arguments taken: whatever fails now is not the typing
+	Env      func(string) string
+	Patience Patience
+	Began    bool // a command was found and its arguments taken: whatever fails now is not the typing
+}
+
+// Patience is how long a person, or the script of one, is kept waiting for a broker.
+type Patience struct {
+	// Start is how long a refused connection is tried again, so that 'barnabas serve &' and the command
+	// after it can stand in one script.
+	Start time.Duration
+	// Completion bounds how long a shell waits for names when Tab is pressed.
+	Completion time.Duration
+}
+
+// NewProgram is the program with the patience of a person.
+func NewProgram(s Streams, env func(string) string) *Program {
+	return &Program{Streams: s, Env: env, Patience: Patience{Start: 2 * time.Second, Completion: 2 * time.Second}}
 }
 
 // ErrInterrupted is why a command's context ends at the first SIGINT or SIGTERM. A second signal

@@ -24,10 +24,6 @@ const (
 	// connectPatience bounds one connection attempt: whoever types a wrong address is told soon.
 	connectPatience = 5 * time.Second
 
-	// startPatience is how long a refused connection is tried again, so that 'barnabas serve &' and
-	// the command after it can stand in one script.
-	startPatience = 2 * time.Second
-
 	// leastTimeout is the shortest --timeout: below it nothing can succeed.
 	leastTimeout = time.Millisecond
 )
@@ -42,7 +38,7 @@ type Target struct {
 
 // Register adds the flags that every client command has.
 func (t *Target) Register(flags *pflag.FlagSet, p *Program, timeout time.Duration) {
-	t.p, t.patience = p, startPatience
+	t.p, t.patience = p, p.Patience.Start
 	flags.StringSliceVarP(&t.brokers, "brokers", "b", nil,
 		"ask these brokers first, `HOST:PORT,...` (default $"+BrokersVariable+", else "+defaultBrokers+")")
 	flags.DurationVar(&t.Timeout, "timeout", timeout, "give up after this time")
@@ -119,8 +115,8 @@ func (t *Target) Connect(ctx context.Context, options ...client.Option) (*client
 	return c, nil
 }
 
-// reach asks for an answer, for startPatience again where nobody listens: the broker may have been
-// started by the line before. The client itself waits between attempts (reconnect.backoff.ms).
+// reach asks for an answer, for a while again where nobody listens: the broker may have been started by
+// the line before. The client itself waits between attempts (reconnect.backoff.ms).
 func (t *Target) reach(ctx context.Context, c *client.Client) error {
 	for began := time.Now(); ; {
 		err := c.Ping(ctx)
@@ -146,9 +142,6 @@ func (t *Target) Admin(ctx context.Context, run func(context.Context, *admin.Adm
 	err = t.Explain(run(ctx, admin.New(c, admin.Timeout(t.Timeout))))
 	return errors.Join(err, c.Close())
 }
-
-// completionPatience bounds how long a shell waits for names when Tab is pressed.
-const completionPatience = 2 * time.Second
 
 // TopicNames completes names of topics by asking the brokers; most says how many arguments may be
 // topics, 0 for any number.
@@ -182,7 +175,7 @@ func (t *Target) names(most int, list func(context.Context, *admin.Admin) ([]str
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		quick := *t
-		quick.Timeout, quick.patience = completionPatience, 0
+		quick.Timeout, quick.patience = t.p.Patience.Completion, 0
 		var names []string
 		err := quick.Admin(c.Context(), func(ctx context.Context, a *admin.Admin) error {
 			all, err := list(ctx, a)

@@ -35,8 +35,8 @@ import (
 )
 
 const (
-	readyWithin = 90 * time.Second // Apache Kafka on a loaded machine takes most of it
-	stopWithin  = 60 * time.Second
+	readyWithin = 3 * time.Minute // Apache Kafka on a loaded machine takes most of it
+	stopWithin  = 3 * time.Minute
 	toolWithin  = 4 * time.Minute
 )
 
