@@ -232,3 +232,24 @@ func TestCodesOfReplication(t *testing.T) {
 		}
 	}
 }
+
+// TestUnregisterBroker: who is gone is forgotten, once.
+func TestUnregisterBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStack(t)
+		s.otherBroker(3, true)
+		for i, c := range []struct {
+			id   int32
+			want string
+		}{{99, "BROKER_ID_NOT_REGISTERED"}, {-1, "BROKER_ID_NOT_REGISTERED"}, {3, "NONE"}, {3, "BROKER_ID_NOT_REGISTERED"}} {
+			q := kmsg.NewPtrUnregisterBrokerRequest()
+			q.BrokerID = c.id
+			if res := ask[*kmsg.UnregisterBrokerResponse](s, q); named(res.ErrorCode) != c.want || (res.ErrorCode == 0) != (res.ErrorMessage == nil) {
+				t.Errorf("%d: broker %d: %s (%s)", i, c.id, named(res.ErrorCode), deref(res.ErrorMessage))
+			}
+		}
+		if _, ok := s.controller.Image().Broker(3); ok {
+			t.Error("broker 3 is still there")
+		}
+	})
+}

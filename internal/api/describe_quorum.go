@@ -44,27 +44,34 @@ func describeQuorum(ctx context.Context, c *call, q *kmsg.DescribeQuorumRequest)
 	}
 	for _, v := range status.Voters {
 		node := kmsg.NewDescribeQuorumResponseNode()
-		node.NodeID, node.Listeners = v.NodeID, c.h.votersListeners(v.NodeID)
+		node.NodeID, node.Listeners = v.NodeID, c.h.votersListeners(&v)
 		res.Nodes = append(res.Nodes, node)
 	}
 	return res, nil
 }
 
-// votersListeners are where a voter is reached: as controller.quorum.voters says, or where its broker is.
-func (h *Handler) votersListeners(id int32) []kmsg.DescribeQuorumResponseNodeListener {
+// votersListeners are where a voter is reached: as was said when it became one on request, as
+// controller.quorum.voters says, or where its broker is.
+func (h *Handler) votersListeners(voter *quorum.Replica) []kmsg.DescribeQuorumResponseNodeListener {
 	all := []kmsg.DescribeQuorumResponseNodeListener{}
 	add := func(name, host string, port uint16) {
 		l := kmsg.NewDescribeQuorumResponseNodeListener()
 		l.Name, l.Host, l.Port = name, host, port
 		all = append(all, l)
 	}
+	for _, l := range voter.Listeners {
+		add(l.Name, l.Host, l.Port)
+	}
+	if len(all) > 0 {
+		return all
+	}
 	settings := h.o.Config()
 	for _, v := range settings.Voters() {
-		if names := settings.List("controller.listener.names"); v.ID == id && len(names) > 0 {
+		if names := settings.List("controller.listener.names"); v.ID == voter.NodeID && len(names) > 0 {
 			add(names[0], v.Host, uint16(v.Port))
 		}
 	}
-	if b, ok := h.o.Images.Image().Broker(id); ok && len(all) == 0 {
+	if b, ok := h.o.Images.Image().Broker(voter.NodeID); ok && len(all) == 0 {
 		for _, l := range b.Listeners {
 			add(l.Name, l.Host, l.Port)
 		}

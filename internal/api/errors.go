@@ -9,6 +9,7 @@ import (
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
 	"barnabas/internal/coordinator"
+	"barnabas/internal/quorum"
 	"barnabas/internal/replica"
 )
 
@@ -48,6 +49,14 @@ var codes = []struct {
 	{commitlog.ErrCorrupt, kerr.KafkaStorageError}, // our disk, not the client's bytes
 	{errNotOneBatch, kerr.InvalidRecord},
 	{errTimedOut, kerr.RequestTimedOut},
+	{quorum.ErrDuplicateVoter, kerr.DuplicateVoter},
+	{quorum.ErrVoterNotFound, kerr.VoterNotFound},
+	{quorum.ErrLastVoter, kerr.InvalidRequest},
+	{quorum.ErrTooManyVoters, kerr.InvalidRequest},
+	{quorum.ErrFixedVoters, kerr.UnsupportedVersion},
+	{quorum.ErrNotInTime, kerr.RequestTimedOut},
+	{quorum.ErrClosed, kerr.NotController},
+	{errInconsistentClusterID, kerr.InconsistentClusterID},
 	{context.DeadlineExceeded, kerr.RequestTimedOut},
 	{errTransactional, kerr.InvalidTxnState},
 	{errZstdTooNew, kerr.UnsupportedCompressionType},
@@ -62,17 +71,18 @@ var codes = []struct {
 
 // What api itself finds wrong with a request.
 var (
-	errNotOneBatch         = errors.New("a partition's data must be exactly one record batch")
-	errTimedOut            = errors.New("timed out before the records were committed")
-	errTransactional       = errors.New("no such transaction: the broker has no transaction coordinator yet")
-	errZstdTooNew          = errors.New("zstd is not allowed at this version of the request")
-	errUnknownTopicID      = errors.New("unknown topic id")
-	errInconsistentTopicID = errors.New("topic id does not belong to the topic's name")
-	errUnknownTopic        = errors.New("there is no such topic")
-	errInvalidAcks         = errors.New("acks must be 0, 1 or -1 (all)")
-	errInvalidTopic        = errors.New("invalid topic")
-	errInvalidRequest      = errors.New("invalid request")
-	errFollower            = errors.New("replicas do not fetch on this listener")
+	errNotOneBatch           = errors.New("a partition's data must be exactly one record batch")
+	errTimedOut              = errors.New("timed out before the records were committed")
+	errTransactional         = errors.New("no such transaction: the broker has no transaction coordinator yet")
+	errZstdTooNew            = errors.New("zstd is not allowed at this version of the request")
+	errUnknownTopicID        = errors.New("unknown topic id")
+	errInconsistentTopicID   = errors.New("topic id does not belong to the topic's name")
+	errUnknownTopic          = errors.New("there is no such topic")
+	errInvalidAcks           = errors.New("acks must be 0, 1 or -1 (all)")
+	errInvalidTopic          = errors.New("invalid topic")
+	errInvalidRequest        = errors.New("invalid request")
+	errInconsistentClusterID = errors.New("the request is for another cluster")
+	errFollower              = errors.New("replicas do not fetch on this listener")
 )
 
 // codeOf returns Kafka's error code for err: 0 for none, UNKNOWN_SERVER_ERROR for what the table

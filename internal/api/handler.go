@@ -32,6 +32,7 @@ type Controller interface {
 	ElectLeaders(context.Context, *kmsg.ElectLeadersRequest) (*kmsg.ElectLeadersResponse, error)
 	AlterPartitionReassignments(context.Context, *kmsg.AlterPartitionAssignmentsRequest) (*kmsg.AlterPartitionAssignmentsResponse, error)
 	ListPartitionReassignments(context.Context, *kmsg.ListPartitionReassignmentsRequest) (*kmsg.ListPartitionReassignmentsResponse, error)
+	UnregisterBroker(context.Context, *kmsg.UnregisterBrokerRequest) (*kmsg.UnregisterBrokerResponse, error)
 	// AutoCreateTopics makes topics with their defaults because somebody uses them.
 	AutoCreateTopics(ctx context.Context, names []string) (*kmsg.CreateTopicsResponse, error)
 	// AllocateProducerIDs hands a broker, registered in epoch, a block of producer ids that nobody has.
@@ -40,8 +41,10 @@ type Controller interface {
 
 // Quorum is what api asks of the metadata quorum.
 type Quorum interface {
-	// LeaderStatus is the leader's view, or this node's own where no leader answers in time.
+	// LeaderStatus is the leader's view, or this node's own, without a leader, where none answers in time.
 	LeaderStatus(ctx context.Context) quorum.Status
+	// ChangeVoters returns once the change is committed.
+	ChangeVoters(ctx context.Context, c quorum.VoterChange) error
 }
 
 // Images gives the newest committed metadata.

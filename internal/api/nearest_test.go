@@ -81,6 +81,7 @@ const secondBroker = 2
 
 func newPair(t testing.TB, lines ...string) *pair {
 	t.Helper()
+	lines = append(lines, "broker.session.timeout.ms=86400000") // nobody sends heartbeats here
 	p := &pair{cut: &atomic.Bool{}}
 	var managers [3]*replica.Manager
 	cluster := func(from int32) *replica.Cluster {

@@ -82,9 +82,13 @@ var shapes = map[kmsg.Key][]shape.Field{
 	kmsg.UpdateFeatures:             {int32s, structs(text, int16s, int8s), int8s.Since(1)},
 	kmsg.DescribeCluster:            {int8s, int8s.Since(1), int8s.Since(2)},
 	kmsg.DescribeProducers:          {structs(text, list(int32s))},
+	kmsg.UnregisterBroker:           {int32s},
 	kmsg.ListConfigResources:        {list(int8s).Since(1)},
 	kmsg.ConsumerGroupHeartbeat: {
 		text, text, int32s, text, text, int32s, list(text), text.Since(1), text, structs(uuid, list(int32s)),
 	},
 	kmsg.DescribeTopicPartitions: {structs(text), int32s, maybe(text, int32s)},
+	kmsg.AddRaftVoter:            {text, int32s, int32s, uuid, structs(text, text, int16s), int8s.Since(1)},
+	kmsg.RemoveRaftVoter:         {text, int32s, uuid},
+	kmsg.UpdateRaftVoter:         {text, int32s, int32s, uuid, structs(text, text, int16s), inline(int16s, int16s)},
 }

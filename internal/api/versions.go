@@ -45,8 +45,12 @@ var routes = [...]*route{
 	{key: kmsg.DescribeCluster, min: 0, max: 2, handle: answered(describeCluster)},
 	{key: kmsg.DescribeProducers, min: 0, max: 0, handle: waiting(describeProducers)},
 	{key: kmsg.ListConfigResources, min: 0, max: 1, handle: answered(listConfigResources)},
+	{key: kmsg.UnregisterBroker, min: 0, max: 0, handle: decided(Controller.UnregisterBroker)},
 	{key: kmsg.ConsumerGroupHeartbeat, min: 0, max: 1, handle: answered(consumerGroupHeartbeat)},
 	{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, handle: answered(describeTopicPartitions)},
+	{key: kmsg.AddRaftVoter, min: 0, max: 1, handle: waiting(addRaftVoter)},
+	{key: kmsg.RemoveRaftVoter, min: 0, max: 0, handle: waiting(removeRaftVoter)},
+	{key: kmsg.UpdateRaftVoter, min: 0, max: 0, handle: waiting(updateRaftVoter)},
 }
 
 // routeOf finds the row of an api key, nil if the api is not served.

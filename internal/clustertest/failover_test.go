@@ -183,8 +183,8 @@ func (j *journal) check(c *Client) {
 	}
 }
 
-// whole waits until every partition of the topics has all its replicas in sync.
-func (w *World) whole(c *Client, within time.Duration, topics ...string) {
+// whole waits until every partition of the topics has all its replicas in sync, and all nodes know it.
+func (w *World) whole(nodes []*Node, within time.Duration, topics ...string) {
 	w.T.Helper()
 	story := ""
 	defer func() {
@@ -195,14 +195,24 @@ func (w *World) whole(c *Client, within time.Duration, topics ...string) {
 	w.Eventually("all replicas are in sync", within, func() bool {
 		story = ""
 		for _, name := range topics {
-			topic, err := c.Topic(w.Context(), name)
-			if err != nil {
-				story += fmt.Sprintln(name, err)
-				continue
-			}
-			for _, p := range topic.Partitions {
-				if p.Leader < 0 || len(p.ISR) != len(p.Replicas) {
-					story += fmt.Sprintf("%s-%d: leader %d epoch %d replicas %v in sync %v\n", name, p.Partition, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR)
+			agreed := ""
+			for _, n := range nodes {
+				topic, known := n.Broker().Image().Topic(name)
+				if !known {
+					story += fmt.Sprintf("%s is not known to %s\n", name, n.Name)
+					continue
+				}
+				epochs := ""
+				for i, p := range topic.Partitions {
+					epochs += fmt.Sprint(p.Leader, p.LeaderEpoch, p.PartitionEpoch, " ")
+					if p.Leader < 0 || len(p.ISR) != len(p.Replicas) {
+						story += fmt.Sprintf("%s: %s-%d: leader %d epoch %d replicas %v in sync %v\n", n.Name, name, i, p.Leader, p.LeaderEpoch, p.Replicas, p.ISR)
+					}
+				}
+				if agreed == "" {
+					agreed = epochs
+				} else if agreed != epochs {
+					story += fmt.Sprintf("%s has %s, another %s of %s\n", n.Name, epochs, agreed, name)
 				}
 			}
 		}
@@ -241,7 +251,7 @@ func TestCopiedPartitionsOutliveTheirLeader(t *testing.T) {
 			if _, err := c.CreateTopic(w.Context(), "orders", 3, "min.insync.replicas", "2"); err != nil {
 				w.Fatalf("%v", err)
 			}
-			w.whole(c, 5*time.Second, "orders")
+			w.whole(nodes, 5*time.Second, "orders")
 			done := make(chan struct{})
 			var journals []*journal
 			var writing sync.WaitGroup
@@ -255,7 +265,7 @@ func TestCopiedPartitionsOutliveTheirLeader(t *testing.T) {
 			victim.Kill()
 			time.Sleep(2 * time.Second)
 			victim.MustStart()
-			w.whole(c, 20*time.Second, "orders")
+			w.whole(nodes, 20*time.Second, "orders")
 			close(done)
 			writing.Wait()
 			for _, j := range journals {
@@ -342,7 +352,7 @@ func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
 			if _, err := c.CreateTopic(w.Context(), "orders", 3, configs...); err != nil {
 				w.Fatalf("%v", err)
 			}
-			w.whole(c, 10*time.Second, "orders")
+			w.whole(nodes, 10*time.Second, "orders")
 			done := make(chan struct{})
 			var journals []*journal
 			var writing sync.WaitGroup
@@ -355,11 +365,11 @@ func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
 				time.Sleep(time.Duration(m.dice.Int64N(int64(time.Second))))
 				m.strike(round)
 				c = w.MustDial("admin", nodes[m.dice.IntN(3)])
-				w.whole(c, 60*time.Second, "orders")
+				w.whole(nodes, 60*time.Second, "orders")
 			}
 			close(done)
 			writing.Wait()
-			w.whole(c, 30*time.Second, "orders")
+			w.whole(nodes, 30*time.Second, "orders")
 			for _, j := range journals {
 				j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
 				if len(j.acked) < 100 {
@@ -371,3 +381,34 @@ func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
 }
 
 func (w *World) dice() *rand.Rand { return w.Dice("test") }
+
+// TestHealthyClusterAcknowledgesAtOnce: nothing on the way of a record waits for a timer.
+func TestHealthyClusterAcknowledgesAtOnce(t *testing.T) {
+	for seed := range Seeds(4) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			c := w.MustDial("admin", nodes[0])
+			if _, err := c.CreateTopic(w.Context(), "orders", 6, "min.insync.replicas", "2"); err != nil {
+				w.Fatalf("%v", err)
+			}
+			w.whole(nodes, 5*time.Second, "orders")
+			done := make(chan struct{})
+			var journals []*journal
+			var writing sync.WaitGroup
+			for p := range int32(6) {
+				j := w.newJournal(nodes, "orders", p, int64(1000+p))
+				journals = append(journals, j)
+				writing.Go(func() { j.write(w.Context(), done) })
+			}
+			time.Sleep(20 * time.Second)
+			close(done)
+			writing.Wait()
+			for _, j := range journals {
+				if j.longest > 60*time.Millisecond {
+					w.Errorf("partition %d: %d acknowledged, the longest took %v", j.partition, len(j.acked), j.longest)
+				}
+			}
+		})
+	}
+}

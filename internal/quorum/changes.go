@@ -31,10 +31,10 @@ const (
 
 // proposeChange proposes a change of the members. Raft takes one at a time, and turns a second into nothing
 // without a word, so whoever asks looks again later. Owner only.
-func (q *Quorum) proposeChange(changes []*pb.ConfChangeSingle, added []Member) error {
-	context, err := membership{Members: added}.encode()
+func (q *Quorum) proposeChange(changes []*pb.ConfChangeSingle, c membersChange) error {
+	context, err := json.Marshal(c)
 	if err != nil {
-		return err
+		return fmt.Errorf("encode a change of the metadata quorum's members: %w", err)
 	}
 	return q.raft.ProposeConfChange(&pb.ConfChangeV2{Changes: changes, Context: context})
 }
@@ -67,12 +67,12 @@ func (q *Quorum) tend() {
 			changes = append(changes, change(pb.ConfChangeRemoveNode, old))
 			q.log.Info("a node whose disk was wiped becomes a voter again", "node", member.NodeID,
 				"directory", member.Directory.String(), "instead_of", q.members[old].Directory.String())
-		case slices.Contains(q.o.Expected, member.NodeID):
+		case slices.Contains(q.o.Expected, member.NodeID) && !slices.Contains(q.membership().Removed, member.NodeID):
 			q.log.Info("a node becomes a voter", "node", member.NodeID, "directory", member.Directory.String())
 		default:
 			continue
 		}
-		if err := q.proposeChange(changes, []Member{member}); err != nil {
+		if err := q.proposeChange(changes, membersChange{Members: []Member{member}}); err != nil {
 			q.log.Debug("the members of the quorum cannot be changed now", "err", err)
 		}
 		return
@@ -89,23 +89,26 @@ func (q *Quorum) voterOf(s *raft.Status, node int32) (id uint64, found bool) {
 	return 0, false
 }
 
+func (q *Quorum) hasVoter(s *raft.Status, node int32) bool {
+	_, found := q.voterOf(s, node)
+	return found
+}
+
 // applyChange takes a committed change of the members. Applier only.
 func (q *Quorum) applyChange(index uint64, change *pb.ConfChangeV2) error {
-	added, err := addedBy(change)
+	said, err := decodeMembersChange(change.GetContext())
 	if err != nil {
 		return err
 	}
 	if err := q.whenThereIsSpace(func() error { return q.st.saveCommitted(index) }); err != nil {
 		return err
 	}
+	q.reach(said.Addresses) // before raft has something to say to them
 	var state *pb.ConfState
 	done := make(chan struct{})
 	if !q.do(func() {
 		state = q.raft.ApplyConfChange(change)
-		for _, m := range added {
-			q.members[m.raftID()] = m
-			q.routes[m.raftID()] = m.NodeID
-		}
+		q.learn(said.Members)
 		close(done)
 	}) {
 		return context.Cause(q.ctx)
@@ -117,7 +120,8 @@ func (q *Quorum) applyChange(index uint64, change *pb.ConfChangeV2) error {
 	}
 	q.mu.Lock()
 	last := q.mu.confs[len(q.mu.confs)-1]
-	next := confAt{index, state, last.members.with(append(added, q.me()), state)}
+	said.Members = append(said.Members, q.me())
+	next := confAt{index, state, last.members.after(said, state)}
 	next.members.ClusterID = q.o.ClusterID
 	q.mu.confs = append(q.mu.confs, next)
 	q.mu.Unlock()
@@ -125,12 +129,30 @@ func (q *Quorum) applyChange(index uint64, change *pb.ConfChangeV2) error {
 	return nil
 }
 
-func addedBy(change *pb.ConfChangeV2) ([]Member, error) {
-	if len(change.GetContext()) == 0 {
-		return nil, nil // the second half of a change of several members
+// learn notes whose raft's ids are. Owner only.
+func (q *Quorum) learn(members []Member) {
+	for _, m := range members {
+		q.members[m.raftID()], q.routes[m.raftID()] = m, m.NodeID
 	}
-	m, err := decodeMembership(change.GetContext())
-	return m.Members, err
+}
+
+// reach tells the transport where nodes are.
+func (q *Quorum) reach(addresses []address) {
+	if q.o.Transport == nil {
+		return
+	}
+	for _, a := range addresses {
+		if len(a.Listeners) > 0 && a.NodeID != q.o.NodeID {
+			q.o.Transport.SetAddress(a.NodeID, a.Listeners[0].addr())
+		}
+	}
+}
+
+// membership is the newest that was applied.
+func (q *Quorum) membership() membership {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.mu.confs[len(q.mu.confs)-1].members
 }
 
 func (q *Quorum) me() Member { return Member{q.o.NodeID, q.o.Dir.ID()} }
@@ -159,9 +181,12 @@ func (q *Quorum) forgetConfs(index uint64) {
 
 // admission is the answer to a node that wants in.
 type admission struct {
-	Leader int32  `json:"leader"` // who could take it in, -1: nobody is known
-	Taken  bool   `json:"taken"`
-	Why    string `json:"why,omitempty"` // it cannot be
+	Leader int32 `json:"leader"` // who could take it in, -1: nobody is known
+	// Listeners are where that is, if it became a voter on request: the asker need not know it.
+	Listeners []Listener `json:"listeners,omitempty"`
+	Taken     bool       `json:"taken"`
+	// Observe: it has no vote here, and gets none by asking; it may follow (follow.go).
+	Observe bool `json:"observe,omitempty"`
 }
 
 // answerJoin takes a node in that has a number of ours and an empty disk.
@@ -186,6 +211,7 @@ func (q *Quorum) admit(m Member) admission {
 	s := q.raft.Status()
 	a := admission{Leader: q.leaderNode(s.Lead)}
 	if s.RaftState != raft.StateLeader {
+		a.Listeners = q.membership().listeners(a.Leader)
 		return a
 	}
 	id := m.raftID()
@@ -196,8 +222,9 @@ func (q *Quorum) admit(m Member) admission {
 	case isLearner || isNext || isVoter:
 		a.Taken = true
 		return a
-	case !slices.Contains(q.o.Expected, m.NodeID):
-		a.Why = fmt.Sprintf("controller.quorum.voters of node %d does not name node %d", q.o.NodeID, m.NodeID)
+	case q.hasVoter(&s, m.NodeID): // an earlier disk of its
+	case !slices.Contains(q.o.Expected, m.NodeID) || slices.Contains(q.membership().Removed, m.NodeID):
+		a.Observe = true
 		return a
 	}
 	changes := []*pb.ConfChangeSingle{change(pb.ConfChangeAddLearnerNode, id)}
@@ -210,7 +237,7 @@ func (q *Quorum) admit(m Member) admission {
 		return a // a change is under way
 	}
 	q.log.Info("a node with an empty disk is taken in", "node", m.NodeID, "directory", m.Directory.String())
-	if err := q.proposeChange(changes, []Member{m}); err != nil {
+	if err := q.proposeChange(changes, membersChange{Members: []Member{m}}); err != nil {
 		q.log.Debug("the members of the quorum cannot be changed now", "err", err)
 	}
 	return a
@@ -221,9 +248,11 @@ func (q *Quorum) Joined() <-chan struct{} { return q.joined }
 
 // seekLeader is called at every tick. A node that no leader speaks to for long may not be a member:
 // because its disk is new, or because its place went to another directory, by a request of an earlier
-// life of its that was long under way. It asks to be taken in, which does nothing for a member. Owner only.
+// life of its that was long under way, or because it was removed. It asks to be taken in, which does nothing
+// for a member. Owner only.
 func (q *Quorum) seekLeader() {
-	if q.raft.BasicStatus().Lead != raft.None {
+	q.quiet++
+	if q.following || q.raft.BasicStatus().Lead != raft.None && (q.votes() || q.quiet < 2*q.o.ElectionTicks) {
 		q.alone = 0
 		return
 	}
@@ -240,21 +269,42 @@ func (q *Quorum) seekLeader() {
 	})
 }
 
-// askAll asks every node that may know a leader.
+// votes tells whether this node is a voter, as far as it knows. Owner only.
+func (q *Quorum) votes() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	conf := q.mu.confs[len(q.mu.confs)-1].state
+	return slices.Contains(conf.GetVoters(), q.self) || slices.Contains(conf.GetVotersOutgoing(), q.self)
+}
+
+// askAll asks every node that may know a leader, and the leader that they name.
 func (q *Quorum) askAll() {
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	for _, node := range q.o.Expected {
-		if node == q.o.NodeID {
-			continue
-		}
+	others := q.others()
+	for _, node := range others {
 		asking.Go(func() {
 			a, err := q.askJoin(node)
-			if err == nil && a.Why != "" {
-				q.log.Error("the cluster does not take this node in", "says", node, "why", a.Why)
+			if err == nil && a.Leader >= 0 && a.Leader != node && !slices.Contains(others, a.Leader) {
+				q.reach([]address{{a.Leader, a.Listeners}})
+				node = a.Leader
+				a, err = q.askJoin(node)
+			}
+			if err == nil && a.Observe {
+				q.do(func() { q.follow(node) })
 			}
 		})
 	}
+}
+
+// others are the nodes that may vote: those configured and those that do.
+func (q *Quorum) others() (nodes []int32) {
+	nodes = slices.Clone(q.o.Expected)
+	for _, m := range q.membership().Members {
+		nodes = append(nodes, m.NodeID)
+	}
+	slices.Sort(nodes)
+	return slices.DeleteFunc(slices.Compact(nodes), func(node int32) bool { return node == q.o.NodeID })
 }
 
 func (q *Quorum) askJoin(node int32) (a admission, err error) {
@@ -277,21 +327,9 @@ func (q *Quorum) handOver() {
 		return
 	}
 	if !q.do(func() {
-		s := q.raft.Status()
-		best := raft.None
-		for id, p := range s.Progress {
-			if id == q.self || p.IsLearner || !p.RecentActive {
-				continue
-			}
-			if best == raft.None || p.Match > s.Progress[best].Match || p.Match == s.Progress[best].Match && id < best {
-				best = id
-			}
-		}
-		if s.RaftState != raft.StateLeader || best == raft.None {
+		if s := q.raft.Status(); s.RaftState != raft.StateLeader || !q.startHandOver(&s) {
 			q.release()
-			return
 		}
-		q.raft.TransferLeader(best)
 	}) {
 		return
 	}
@@ -303,6 +341,24 @@ func (q *Quorum) handOver() {
 		q.log.Info("the leadership of the metadata could not be handed over in time")
 	case <-q.ctx.Done():
 	}
+}
+
+// startHandOver gives the leadership to the voter that has most; false: none answers. Owner only.
+func (q *Quorum) startHandOver(s *raft.Status) bool {
+	best := raft.None
+	for id, p := range s.Progress {
+		if id == q.self || p.IsLearner || !p.RecentActive {
+			continue
+		}
+		if best == raft.None || p.Match > s.Progress[best].Match || p.Match == s.Progress[best].Match && id < best {
+			best = id
+		}
+	}
+	if best == raft.None {
+		return false
+	}
+	q.raft.TransferLeader(best)
+	return true
 }
 
 // release lets a Close go on. Owner only.

@@ -41,6 +41,8 @@ func decide(self Member, voters []int32, known string, answers map[int32]descrip
 		return takeOver(self, cluster, holders, answers, silent)
 	case cluster != "":
 		return &plan{waits: fmt.Sprintf("data directories belong to cluster %s, and no voter that answers has its metadata%s", cluster, absent(silent))}
+	case !slices.Contains(voters, self.NodeID):
+		return &plan{waits: "this node is none of the voters, and they have not begun a cluster yet" + absent(silent)}
 	case len(silent) > 0:
 		return &plan{waits: "a new one begins only when all voters answer" + absent(silent)}
 	}

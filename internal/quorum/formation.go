@@ -56,7 +56,7 @@ type FormationOptions struct {
 	FS     disk.FS
 	Dir    *commitlog.Dir
 	NodeID int32
-	// Voters are the nodes that may vote, this one among them.
+	// Voters are the nodes that begin a cluster. One that is not among them joins theirs, without a vote.
 	Voters []int32
 	// ClusterID is that of any of this node's data directories, "" where all are new.
 	ClusterID string

@@ -22,6 +22,9 @@ const (
 	kindJoin     peer.Kind = 4 // take me in (changes.go)
 	kindSnapshot peer.Kind = 5 // a piece of a snapshot (transfer.go)
 	kindStatus   peer.Kind = 6 // the quorum as you see it (status.go)
+	kindFetch    peer.Kind = 7 // what is committed after this entry (observers.go)
+	kindPiece    peer.Kind = 8 // a piece of your snapshot (observers.go)
+	kindChange   peer.Kind = 9 // change the voters (reconfigure.go)
 )
 
 // Transport carries messages between the nodes of the quorum; *peer.Peers is one.
@@ -32,6 +35,7 @@ type Transport interface {
 	HandleEarly(kind peer.Kind, h peer.Handler)
 	Observe(f func(node int32, up bool)) (cancel func())
 	Trouble(node int32) error
+	SetAddress(node int32, addr string)
 }
 
 // listen takes messages from the other nodes from now on.
@@ -44,8 +48,11 @@ func (q *Quorum) listen() {
 	t.HandleEarly(kindDescribe, peer.Answer(q.answerDescribe))
 	t.HandleEarly(kindJoin, peer.Answer(q.answerJoin))
 	t.Handle(kindSnapshot, q.receiveSnapshot)
-	t.Handle(kindStatus, peer.Answer(func(context.Context, peer.Node, []byte) ([]byte, error) {
-		return json.Marshal(q.Status())
+	t.Handle(kindFetch, peer.Answer(q.answerFetch))
+	t.Handle(kindPiece, peer.Answer(q.answerPiece))
+	t.Handle(kindChange, peer.Answer(q.answerChange))
+	t.Handle(kindStatus, peer.Answer(func(ctx context.Context, _ peer.Node, _ []byte) ([]byte, error) {
+		return json.Marshal(q.status(ctx))
 	}))
 	q.unobserve = t.Observe(func(node int32, up bool) { q.do(func() { q.connected(node, up) }) })
 }
@@ -55,7 +62,7 @@ func (q *Quorum) deafen() {
 	if q.o.Transport == nil {
 		return
 	}
-	for _, kind := range []peer.Kind{kindRaft, kindDescribe, kindJoin, kindSnapshot, kindStatus} {
+	for _, kind := range []peer.Kind{kindRaft, kindDescribe, kindJoin, kindSnapshot, kindStatus, kindFetch, kindPiece, kindChange} {
 		q.o.Transport.Handle(kind, nil)
 	}
 	q.unobserve()
@@ -75,6 +82,7 @@ func (q *Quorum) receive(from peer.Node, body []byte) error {
 	q.do(func() {
 		q.routes[m.GetFrom()] = from.ID
 		q.heard(m)
+		q.spokenTo(m)
 		_ = q.raft.Step(m) // raft drops what is out of date, and says so
 	})
 	return nil
@@ -88,6 +96,12 @@ func (q *Quorum) transmit(m *pb.Message) {
 	}
 	if m.GetType() == pb.MsgSnap {
 		q.sendSnapshot(to, m)
+		return
+	}
+	if q.following && m.GetType() == pb.MsgAppResp { // nobody waits for it: the leader has not sent the entries
+		if m.GetReject() {
+			q.fed = nil
+		}
 		return
 	}
 	body, err := proto.Marshal(m)

@@ -67,8 +67,9 @@ type Options struct {
 	Transport Transport
 	// ClusterID is the cluster's, where there is a Transport.
 	ClusterID string
-	// Expected are the nodes that may vote (controller.quorum.voters), this one among them, where there
-	// is a Transport.
+	// Expected are the nodes that vote (controller.quorum.voters), where there is a Transport: the first
+	// voters, and those that become voters as soon as they are there. A node that is not among them, or whose
+	// vote was taken on request, follows without one.
 	Expected []int32
 	// Blank: a directory without a metadata log takes it over from the cluster's leader (see Form).
 	Blank bool

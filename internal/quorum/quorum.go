@@ -46,7 +46,14 @@ type Quorum struct {
 	standing *time.Timer         // this node stands for election when it fires
 	ticks    int
 	alone    int  // ticks without a leader
+	quiet    int  // ticks since a leader was last heard
 	asking   bool // to be taken in
+
+	following bool                 // this node has no vote and fetches what is committed (follow.go)
+	fetching  bool                 // a goroutine does
+	apart     int                  // answers in a row that said that what it has is not the cluster's
+	fed       *entryID             // the last entry that was fetched, nil: the last that is committed
+	observers map[Member]*observed // who fetches here, while this node leads (observers.go)
 
 	unobserve  func()        // ends what the transport tells of connections
 	intake     chan struct{} // one slot: a piece of a snapshot is being taken
@@ -61,11 +68,14 @@ type Quorum struct {
 
 	appliedBytes int64         // since the last snapshot was begun; the applier's
 	snapshotting chan struct{} // one slot: a snapshot is being written
+	notBefore    atomic.Int64  // when the next may be, in Unix nanoseconds
 	mu           struct {
 		sync.Mutex
 		status Status
-		full   bool     // the disk has refused an entry, and none has been written since
-		confs  []confAt // the newest snapshot's configuration, and those since; never empty
+		seen   seen          // beside it, for those that fetch
+		moved  chan struct{} // closed and replaced when that changes
+		full   bool          // the disk has refused an entry, and none has been written since
+		confs  []confAt      // the newest snapshot's configuration, and those since; never empty
 	}
 }
 
@@ -90,21 +100,25 @@ func Open(ctx context.Context, o Options) (*Quorum, error) {
 		applies: make(chan func() error, maxApplies), snapshotting: make(chan struct{}, 1),
 		random:  rand.New(rand.NewPCG(o.Seed, uint64(o.NodeID))),
 		members: map[uint64]Member{}, routes: map[uint64]int32{}, voices: map[uint64]*voice{}, sending: map[uint64]bool{},
-		intake: make(chan struct{}, 1), joined: make(chan struct{}), handedOver: make(chan struct{}),
+		observers: map[Member]*observed{},
+		intake:    make(chan struct{}, 1), joined: make(chan struct{}), handedOver: make(chan struct{}),
 		standing: time.NewTimer(0),
 	}
 	q.standing.Stop()
+	q.mu.moved = make(chan struct{})
 	if o.Admission {
 		q.alone = o.ElectionTicks * lostAfter
 	}
 	q.snapped = o.Now()
 	q.firstID = q.random.Uint64()>>2 + 1
 	q.lastID.Store(q.firstID - 1)
-	for _, m := range append(file.members.Members, q.me()) {
-		q.members[m.raftID()], q.routes[m.raftID()] = m, m.NodeID
-	}
+	q.learn(append(file.members.Members, q.me()))
+	q.reach(file.members.Addresses)
 	q.mu.confs = []confAt{{file.meta.GetIndex(), file.meta.GetConfState(), file.members}}
 	q.mu.status = q.idleStatus()
+	if o.Transport != nil && !q.votes() {
+		q.alone = o.ElectionTicks * lostAfter
+	}
 	if file.meta.GetIndex() > 0 {
 		close(q.joined)
 	}
@@ -195,6 +209,9 @@ func (q *Quorum) own() {
 				q.seekLeader()
 				if q.ticks++; q.ticks%tendEvery == 0 {
 					q.tend()
+				}
+				if q.ticks%observerEvery == 0 {
+					q.forgetObservers()
 				}
 			}
 			tick.Reset(q.nextTick())

@@ -24,6 +24,9 @@ type recorder struct {
 	last   int64
 	lead   metadata.Leadership
 	ready  chan metadata.Leadership
+	taken  int                      // snapshots taken over
+	saw    func(metadata.Committed) // optional, as is led
+	led    func(metadata.Leadership)
 }
 
 func newRecorder() *recorder {
@@ -40,6 +43,9 @@ func (r *recorder) Apply(c metadata.Committed) error {
 		return fmt.Errorf("offset %d applied after %d", c.Offset, r.last)
 	}
 	r.last = c.Offset
+	if r.saw != nil {
+		r.saw(c)
+	}
 	if c.Proposal != 0 {
 		r.ids[c.Proposal] = c.Offset
 	}
@@ -50,6 +56,7 @@ func (r *recorder) Restore(s metadata.Snapshot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last = s.Offset
+	r.taken++
 	return r.loader.Restore(context.Background(), s)
 }
 
@@ -57,9 +64,21 @@ func (r *recorder) Leadership(l metadata.Leadership) {
 	r.mu.Lock()
 	r.lead = l
 	r.mu.Unlock()
-	if l.Mine {
-		r.ready <- l
+	if r.led != nil {
+		r.led(l)
 	}
+	if l.Mine {
+		select {
+		case r.ready <- l:
+		default: // nobody waits for it
+		}
+	}
+}
+
+func (r *recorder) snapshots() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.taken
 }
 
 func (r *recorder) Snapshot() metadata.Snapshot { return r.loader.Image().Snapshot() }

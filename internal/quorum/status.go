@@ -36,6 +36,8 @@ type Replica struct {
 	// LastFetch is when the replica was last heard of, LastCaughtUp when it last had all. Both are zero
 	// where unknown; for the leader they are the time of asking.
 	LastFetch, LastCaughtUp time.Time
+	// Listeners are where it is reached, by what was said when it was made a voter on request.
+	Listeners []Listener
 }
 
 // voice is what a leader has heard of another member.
@@ -103,6 +105,24 @@ func (q *Quorum) Status() Status {
 	return s
 }
 
+// status is Status with those that observe, whom the leader alone knows.
+func (q *Quorum) status(ctx context.Context) Status {
+	done := make(chan []Replica, 1)
+	if !q.do(func() { done <- q.observing() }) {
+		return q.Status()
+	}
+	select {
+	case more := <-done:
+		s := q.Status()
+		s.Observers = append(s.Observers, more...)
+		sortReplicas(s.Observers)
+		return s
+	case <-ctx.Done():
+	case <-q.ctx.Done():
+	}
+	return q.Status()
+}
+
 // askStatus asks another node for its own.
 func (q *Quorum) askStatus(ctx context.Context, node int32) (s Status, err error) {
 	answer, err := q.o.Transport.Call(ctx, node, kindStatus, nil)
@@ -116,17 +136,29 @@ func (q *Quorum) askStatus(ctx context.Context, node int32) (s Status, err error
 }
 
 // LeaderStatus returns the leader's, which alone knows how far the others are, and asks it if need be.
-// Without a leader that answers it is this node's own.
+// Where no leader answers it is this node's own, and names none.
 func (q *Quorum) LeaderStatus(ctx context.Context) Status {
 	own := q.Status()
-	if own.Leader < 0 || own.Leader == q.o.NodeID || q.o.Transport == nil {
-		return own
+	if own.Leader == q.o.NodeID || q.o.Transport == nil {
+		return q.status(ctx)
 	}
-	if s, err := q.askStatus(ctx, own.Leader); err == nil && s.Leader == own.Leader {
-		return s
+	for at, hops := own.Leader, 0; at >= 0 && hops < mostHops; hops++ {
+		s, err := q.askStatus(ctx, at)
+		if err != nil {
+			q.log.Debug("the leader of the metadata quorum does not answer", "err", err)
+			break
+		}
+		if s.Leader == at {
+			return s
+		}
+		at = s.Leader // it has just gone there
 	}
+	own.Leader = -1
 	return own
 }
+
+// mostHops bounds how often a node that no longer leads is asked who does.
+const mostHops = 3
 
 func (q *Quorum) idleStatus() Status {
 	return Status{Leader: -1, Voters: []Replica{{NodeID: q.o.NodeID, Directory: q.o.Dir.ID()}}}
@@ -142,19 +174,25 @@ func (q *Quorum) publishStatus() {
 	next.Epoch, next.HighWatermark = int32(b.GetTerm()), offsetOf(b.GetCommit())+1
 	next.Leader = q.leaderNode(b.Lead)
 	q.st.log.AdvanceHighWatermark(max(next.HighWatermark, 0))
+	now := seen{lead: b.Lead, leader: q.members[b.Lead], term: b.GetTerm(), commit: b.GetCommit()}
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.mu.status = next
-	q.mu.Unlock()
+	if now != q.mu.seen {
+		q.mu.seen = now
+		close(q.mu.moved)
+		q.mu.moved = make(chan struct{})
+	}
 }
 
 // replicas lists the members as raft has them. Owner only.
 func (q *Quorum) replicas(leads bool) (voters, observers []Replica, changing bool) {
 	q.mu.Lock()
-	conf := q.mu.confs[len(q.mu.confs)-1].state
+	conf, members := q.mu.confs[len(q.mu.confs)-1].state, q.mu.confs[len(q.mu.confs)-1].members
 	q.mu.Unlock()
 	replica := func(id uint64) (Replica, bool) {
 		m, known := q.members[id]
-		r := Replica{NodeID: m.NodeID, Directory: m.Directory, LogEnd: -1}
+		r := Replica{NodeID: m.NodeID, Directory: m.Directory, LogEnd: -1, Listeners: members.listeners(m.NodeID)}
 		if v := q.voices[id]; v != nil && leads && id != q.self {
 			r.LastFetch, r.LastCaughtUp = v.at, v.caughtUp
 		}
@@ -166,13 +204,13 @@ func (q *Quorum) replicas(leads bool) (voters, observers []Replica, changing boo
 				to = append(to, r)
 			}
 		}
-		slices.SortFunc(to, func(a, b Replica) int {
-			return compareMembers(Member{a.NodeID, a.Directory}, Member{b.NodeID, b.Directory})
-		})
+		sortReplicas(to)
 		return to
 	}
 	voters, observers = add(nil, conf.GetVoters()), add(nil, conf.GetLearners())
-	if leads {
+	if !leads {
+		clear(q.observers)
+	} else {
 		q.raft.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
 			for _, all := range [][]Replica{voters, observers} {
 				for i := range all {
@@ -184,6 +222,12 @@ func (q *Quorum) replicas(leads bool) (voters, observers []Replica, changing boo
 		})
 	}
 	return voters, observers, len(conf.GetVotersOutgoing()) > 0
+}
+
+func sortReplicas(all []Replica) {
+	slices.SortFunc(all, func(a, b Replica) int {
+		return compareMembers(Member{a.NodeID, a.Directory}, Member{b.NodeID, b.Directory})
+	})
 }
 
 // raftLogger sends raft's own words to the log: as debug output, for what matters of them is

@@ -30,6 +30,7 @@ func (s *silent) Handle(kind peer.Kind, h peer.Handler)      { s.handlers[kind] 
 func (s *silent) HandleEarly(kind peer.Kind, h peer.Handler) { s.handlers[kind] = h }
 func (s *silent) Observe(func(int32, bool)) func()           { return func() {} }
 func (s *silent) Trouble(int32) error                        { return nil }
+func (s *silent) SetAddress(int32, string)                   {}
 
 // blank is a node with an empty disk that takes a cluster over, whose leader is the test.
 type blank struct {

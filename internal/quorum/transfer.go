@@ -60,6 +60,11 @@ func (q *Quorum) transfer(to int32, m *pb.Message) error {
 	if err != nil {
 		return fmt.Errorf("read snapshot %s: %w", name, err)
 	}
+	if _, err := decodeSnapshot(q.st.checker, data); err != nil { // it has rotten since: another is written (trap 9)
+		q.log.Error("the newest snapshot of the metadata is damaged and will be written anew", "file", name, "err", err)
+		q.st.needSnapshot(meta.GetIndex() + 1)
+		return fmt.Errorf("send snapshot %s: %w", name, err)
+	}
 	last, err := proto.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode the message with snapshot %s: %w", name, err)
@@ -171,20 +176,23 @@ func (q *Quorum) takeSnapshotFrom(data, message []byte) error {
 	}
 	file.data = data
 	if !q.do(func() {
-		before := q.raft.BasicStatus().GetCommit()
-		_ = q.raft.Step(m) // raft drops what is out of date, and says so
-		if at := q.raft.BasicStatus().GetCommit(); at <= before || at != meta.GetIndex() {
-			return // it is no news: raft may still want one that came before
-		}
-		q.received = file
-		for _, one := range file.members.Members {
-			q.routes[one.raftID()] = one.NodeID
-			q.members[one.raftID()] = one
-		}
+		q.spokenTo(m)
+		q.stepSnapshot(m, file)
 	}) {
 		return ErrClosed
 	}
 	return nil
+}
+
+// stepSnapshot lets raft decide whether a snapshot is news. Owner only.
+func (q *Quorum) stepSnapshot(m *pb.Message, file *snapshotFile) {
+	before := q.raft.BasicStatus().GetCommit()
+	_ = q.raft.Step(m) // raft drops what is out of date, and says so
+	if at := q.raft.BasicStatus().GetCommit(); at <= before || at != file.meta.GetIndex() {
+		return // it is no news: raft may still want one that came before
+	}
+	q.received = file
+	q.learn(file.members.Members)
 }
 
 // install puts a snapshot from the leader in the place of the log: first it is durable, then term and

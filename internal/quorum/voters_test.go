@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,14 +32,59 @@ type world struct {
 	seed  uint64
 	net   *netx.Mem
 	nodes map[int32]*voter
-	ids   []int32
-	dice  *rand.Rand
-	acked map[int]bool // topics whose proposal was applied by who proposed it
-	next  int
+	ids   []int32 // all nodes
+	// expected are the voters that all nodes are configured with.
+	expected []int32
+	dice     *rand.Rand
+	acked    map[int]bool // topics whose proposal was applied by who proposed it
+	next     int
 	// lived are the clusters in which anything was ever committed.
 	lived map[string]bool
 	// snapshotBytes is the quorums' option.
 	snapshotBytes int64
+	history       history
+}
+
+// history is what was ever told to a Machine, by cluster: it must be the same everywhere.
+type history struct {
+	sync.Mutex
+	entries map[string]string // what was applied at an offset
+	leaders map[string]int32  // who led in an epoch
+	wrong   string            // the first contradiction
+}
+
+func (h *history) applied(cluster string, node int32, c metadata.Committed) {
+	records, err := metadata.Encode(c.Records)
+	h.Lock()
+	defer h.Unlock()
+	at, what := fmt.Sprintf("%s offset %d", cluster, c.Offset), fmt.Sprintf("epoch %d: %x", c.Epoch, records)
+	if before, known := h.entries[at]; err != nil || known && before != what && h.wrong == "" {
+		h.wrong = fmt.Sprintf("node %d applies %q at %s, where another applied %q (%v)", node, what, at, before, err)
+	}
+	h.entries[at] = what
+}
+
+func (h *history) led(cluster string, node int32, l metadata.Leadership) {
+	if !l.Mine {
+		return
+	}
+	h.Lock()
+	defer h.Unlock()
+	at := fmt.Sprintf("%s epoch %d", cluster, l.Epoch)
+	if before, known := h.leaders[at]; known && before != node && h.wrong == "" {
+		h.wrong = fmt.Sprintf("nodes %d and %d both lead in %s", before, node, at)
+	}
+	h.leaders[at] = node
+}
+
+// check fails the test over a contradiction.
+func (h *history) check(w *world) {
+	w.t.Helper()
+	h.Lock()
+	defer h.Unlock()
+	if h.wrong != "" {
+		w.fatalf("%s", h.wrong)
+	}
 }
 
 // voter is one node over all its lives.
@@ -79,11 +125,19 @@ func newWorld(t *testing.T, seed uint64, n int32) *world {
 		t: t, seed: seed, net: netx.NewMem(seed), nodes: map[int32]*voter{}, acked: map[int]bool{}, lived: map[string]bool{}, snapshotBytes: 3000,
 		dice: rand.New(rand.NewPCG(seed, 77)),
 	}
+	w.history.entries, w.history.leaders = map[string]string{}, map[string]int32{}
 	for id := int32(1); id <= n; id++ {
-		w.ids = append(w.ids, id)
-		w.nodes[id] = &voter{w: w, id: id, disk: disk.NewMem()}
+		w.add(id)
 	}
+	w.expected = slices.Clone(w.ids)
 	return w
+}
+
+// add makes a node that is not running, with an empty disk.
+func (w *world) add(id int32) *voter {
+	w.ids = append(w.ids, id)
+	w.nodes[id] = &voter{w: w, id: id, disk: disk.NewMem()}
+	return w.nodes[id]
 }
 
 // inWorld runs f in a bubble with n voters; whoever still runs at its end is killed.
@@ -98,6 +152,7 @@ func inWorld(t *testing.T, seed uint64, n int32, f func(*world)) {
 			}
 		}()
 		f(w)
+		w.history.check(w)
 	})
 }
 
@@ -168,11 +223,11 @@ func (l *life) run(ctx context.Context, v *voter, network netx.Network, fs disk.
 		return err
 	}
 	defer func() { err = errors.Join(err, peers.Close()) }()
-	for _, id := range v.w.ids {
+	for _, id := range v.w.expected {
 		peers.SetAddress(id, addr(id))
 	}
 	formed, err := Form(ctx, FormationOptions{
-		FS: fs, Dir: dir, NodeID: v.id, Voters: append([]int32(nil), v.w.ids...), ClusterID: dir.ClusterID(), Transport: peers,
+		FS: fs, Dir: dir, NodeID: v.id, Voters: slices.Clone(v.w.expected), ClusterID: dir.ClusterID(), Transport: peers,
 		Logger: logger, Now: time.Now, Random: random, Seed: seed,
 		Waiting: func(what string) { l.mu.Lock(); l.waiting = what; l.mu.Unlock() },
 	})
@@ -185,10 +240,12 @@ func (l *life) run(ctx context.Context, v *voter, network netx.Network, fs disk.
 		}
 	}
 	peers.SetClusterID(formed.ClusterID)
+	l.machine.saw = func(c metadata.Committed) { v.w.history.applied(formed.ClusterID, v.id, c) }
+	l.machine.led = func(lead metadata.Leadership) { v.w.history.led(formed.ClusterID, v.id, lead) }
 	fatal := make(chan error, 1)
 	o := Options{
 		FS: fs, Dir: dir, Log: commitlog.DefaultConfig(), NodeID: v.id, Machine: l.machine, Logger: logger, Now: time.Now, Seed: seed,
-		Transport: peers, ClusterID: formed.ClusterID, Expected: v.w.ids, Blank: formed.Blank, Admission: formed.Admission,
+		Transport: peers, ClusterID: formed.ClusterID, Expected: slices.Clone(v.w.expected), Blank: formed.Blank, Admission: formed.Admission,
 		SnapshotBytes: v.w.snapshotBytes, Fatal: func(err error) { fatal <- err },
 	}
 	o.Log.Delete = false
@@ -412,8 +469,18 @@ func (w *world) settle() {
 		}
 		return len(w.voters()) == len(w.ids)
 	})
+	w.compare()
+}
+
+// compare looks at what all nodes know.
+func (w *world) compare() {
+	w.t.Helper()
+	w.history.check(w)
 	for _, id := range w.ids {
 		l := w.nodes[id].running
+		if l == nil {
+			continue
+		}
 		_, m := l.quorum()
 		image := m.loader.Image()
 		for topic := range w.acked {
