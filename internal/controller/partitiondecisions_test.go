@@ -312,6 +312,27 @@ func TestWipedDisk(t *testing.T) {
 	}
 }
 
+// TestTrap04WipedReplicaIsNotEligible: who has lost its disk is not an eligible leader for having been in sync, however few
+// in-sync replicas are left.
+func TestTrap04WipedReplicaIsNotEligible(t *testing.T) {
+	for name, assigned := range map[string]metadata.UUID{"assigned": dirOf(3, 1), "unassigned": metadata.UnassignedDirectory} {
+		t.Run(name, func(t *testing.T) {
+			w := newCluster(t, 3, map[string]string{"min.insync.replicas": "2"}, 3, 1)
+			w.apply(&metadata.PartitionChangeRecord{
+				TopicId: ordersID.Bytes(), Replicas: &metadata.Nodes{Ids: []int32{3, 1}},
+				Directories: &metadata.Directories{Ids: metadata.DirectoryBytes([]metadata.UUID{assigned, dirOf(1, 1)})},
+			})
+			next := w.registration(3, true)
+			next.Directories = []metadata.UUID{dirOf(3, 2)}
+			w.apply(append([]metadata.Record{next.Record()}, w.decide().Restart(next, Comeback{Complete: true})...)...)
+			w.want("wiped", "1/1 isr=[1] elr=[]")
+			w.unfence(3)
+			w.fence(1)
+			w.want("alone", "-1/2 isr=[] elr=[1]")
+		})
+	}
+}
+
 // TestAssignedDirectories: a replica that its broker finds elsewhere stays what it is, one in no directory that works is out of
 // the in-sync replicas, and one that works again may lead what nobody leads.
 func TestAssignedDirectories(t *testing.T) {
