@@ -259,6 +259,22 @@ func (c *Controller) UpdateDirectories(ctx context.Context, broker int32, epoch 
 	return refused
 }
 
+// AssignDirectories says in which of its log directories a broker, registered in epoch, keeps replicas, where the metadata says
+// otherwise (AssignReplicasToDirs in Kafka). Replicas that it does not have are passed over.
+func (c *Controller) AssignDirectories(ctx context.Context, broker int32, epoch int64, places []metadata.ReplicaDirectory) error {
+	refused, err := submitEvent(ctx, c, recordsPerEntry, func(_ *shard, v *view) ([]metadata.Record, error) {
+		if _, err := v.registered(broker, epoch); err != nil {
+			return nil, err
+		}
+		records, _ := v.partitions().AssignDirectories(broker, places)
+		return records, nil
+	})
+	if err != nil {
+		return err
+	}
+	return refused
+}
+
 type isrOutcomes struct {
 	all []metadata.ISROutcome
 	err error

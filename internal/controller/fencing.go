@@ -150,6 +150,42 @@ func (d Partitions) LoseDirectories(next *metadata.Broker) []metadata.Record {
 	})
 }
 
+// AssignDirectories decides what follows when a broker says where it keeps replicas. What lies in none of its log directories
+// that are online leaves the in-sync replicas and leads nothing; what comes to lie in one may lead what nobody leads. It counts
+// the places of replicas that the broker does not have, which change nothing.
+func (d Partitions) AssignDirectories(id int32, places []metadata.ReplicaDirectory) (records []metadata.Record, strangers int) {
+	b, registered := d.broker(id)
+	seen := map[partitionKey]bool{}
+	for _, place := range places {
+		topic, ok := d.Image.TopicByID(place.Topic)
+		if !ok || !registered || place.Partition < 0 || int(place.Partition) >= len(topic.Partitions) {
+			strangers++
+			continue
+		}
+		r := d.revise(topic, place.Partition)
+		at := slices.Index(r.old.Replicas, id)
+		if at < 0 {
+			strangers++
+			continue
+		}
+		key := partitionKey{place.Topic, place.Partition}
+		if seen[key] || r.old.Directories[at] == place.Directory {
+			continue
+		}
+		seen[key] = true
+		r.next.Directories = slices.Clone(r.old.Directories)
+		r.next.Directories[at] = place.Directory
+		if !online(b, &r.next) {
+			r.leave(id)
+		}
+		r.elect()
+		if change := r.record(); change != nil {
+			records = append(records, change)
+		}
+	}
+	return records, strangers
+}
+
 // Unregister decides what follows when a broker is removed for good.
 func (d Partitions) Unregister(id int32) []metadata.Record {
 	d.instead = map[int32]*metadata.Broker{id: nil}

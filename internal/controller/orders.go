@@ -21,8 +21,9 @@ type order struct {
 	ProducerIDs bool          `json:"producerIds,omitempty"`
 	AutoCreate  []string      `json:"autoCreate,omitempty"`
 
-	Heartbeat *metadata.Heartbeat    `json:"heartbeat,omitempty"`
-	AlterISR  []metadata.ISRProposal `json:"alterIsr,omitempty"` // of Broker, registered in Epoch
+	Heartbeat *metadata.Heartbeat         `json:"heartbeat,omitempty"`
+	AlterISR  []metadata.ISRProposal      `json:"alterIsr,omitempty"` // of Broker, registered in Epoch
+	Places    []metadata.ReplicaDirectory `json:"places,omitempty"`
 }
 
 // of is the broker that an order is about, which is who sends it; any where it does not matter.
@@ -32,7 +33,7 @@ func (o *order) of(any int32) int32 {
 		return o.Register.ID
 	case o.Heartbeat != nil:
 		return o.Heartbeat.Broker
-	case o.Directories != nil, o.ProducerIDs, len(o.AlterISR) > 0:
+	case o.Directories != nil, o.ProducerIDs, len(o.AlterISR) > 0, len(o.Places) > 0:
 		return o.Broker
 	}
 	return any
@@ -133,6 +134,8 @@ func (r *Router) carryOut(ctx context.Context, o *order) (*orderAnswer, error) {
 		err = r.local.UpdateDirectories(ctx, o.Broker, o.Epoch, o.Directories.Online, o.Directories.Cordoned)
 	case o.ProducerIDs:
 		a.IDs, err = r.local.AllocateProducerIDs(ctx, o.Broker, o.Epoch)
+	case len(o.Places) > 0:
+		err = r.local.AssignDirectories(ctx, o.Broker, o.Epoch, o.Places)
 	case len(o.AutoCreate) > 0:
 		res, createErr := r.local.AutoCreateTopics(ctx, o.AutoCreate)
 		if err = createErr; err == nil {

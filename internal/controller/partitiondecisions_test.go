@@ -312,6 +312,49 @@ func TestWipedDisk(t *testing.T) {
 	}
 }
 
+// TestTrap04WipedReplicaIsNotEligible: who has lost its disk is not an eligible leader for having been in sync, however few
+// in-sync replicas are left.
+func TestTrap04WipedReplicaIsNotEligible(t *testing.T) {
+	for name, assigned := range map[string]metadata.UUID{"assigned": dirOf(3, 1), "unassigned": metadata.UnassignedDirectory} {
+		t.Run(name, func(t *testing.T) {
+			w := newCluster(t, 3, map[string]string{"min.insync.replicas": "2"}, 3, 1)
+			w.apply(&metadata.PartitionChangeRecord{
+				TopicId: ordersID.Bytes(), Replicas: &metadata.Nodes{Ids: []int32{3, 1}},
+				Directories: &metadata.Directories{Ids: metadata.DirectoryBytes([]metadata.UUID{assigned, dirOf(1, 1)})},
+			})
+			next := w.registration(3, true)
+			next.Directories = []metadata.UUID{dirOf(3, 2)}
+			w.apply(append([]metadata.Record{next.Record()}, w.decide().Restart(next, Comeback{Complete: true})...)...)
+			w.want("wiped", "1/1 isr=[1] elr=[]")
+			w.unfence(3)
+			w.fence(1)
+			w.want("alone", "-1/2 isr=[] elr=[1]")
+		})
+	}
+}
+
+// TestAssignedDirectories: a replica that its broker finds elsewhere stays what it is, one in no directory that works is out of
+// the in-sync replicas, and one that works again may lead what nobody leads.
+func TestAssignedDirectories(t *testing.T) {
+	c := newCluster(t, 3, nil, 1)
+	say := func(id int32, directory metadata.UUID, what, want string) {
+		t.Helper()
+		records, strangers := c.decide().AssignDirectories(id, []metadata.ReplicaDirectory{{Topic: ordersID, Directory: directory}})
+		if (strangers > 0) != (id != 1) {
+			t.Fatalf("%s: %d strangers", what, strangers)
+		}
+		c.apply(records...)
+		c.want(what, want)
+	}
+	say(1, dirOf(1, 1), "as it was", "1/0 isr=[1] elr=[]")
+	say(1, metadata.LostDirectory, "lost", "-1/1 isr=[] elr=[1]")
+	say(2, dirOf(2, 1), "not a replica", "-1/1 isr=[] elr=[1]")
+	say(1, dirOf(1, 1), "found", "1/2 isr=[1] elr=[]")
+	if p := c.partition(); p.Directories[0] != dirOf(1, 1) {
+		t.Fatalf("%+v", p)
+	}
+}
+
 // TestPreferLeaders: partitions go back to their first replicas once those are in sync, beyond the imbalance allowed.
 func TestPreferLeaders(t *testing.T) {
 	c := newCluster(t, 3, nil, 1, 2, 3)

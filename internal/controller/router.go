@@ -389,6 +389,16 @@ func (r *Router) Alter(ctx context.Context, epoch int64, proposals []metadata.IS
 	return outcomes, err
 }
 
+// AssignDirectories says where this node's broker, registered in epoch, keeps replicas: see Controller.AssignDirectories.
+func (r *Router) AssignDirectories(ctx context.Context, epoch int64, places []metadata.ReplicaDirectory) error {
+	if len(places) == 0 {
+		return nil
+	}
+	return r.order(ctx, &order{Broker: r.nodeID, Epoch: epoch, Places: places}, func(ctx context.Context) error {
+		return r.local.AssignDirectories(ctx, r.nodeID, epoch, places)
+	}, func(*orderAnswer) error { return nil })
+}
+
 // UpdateDirectories says which log directories of a broker are online, and which take no new replicas.
 func (r *Router) UpdateDirectories(ctx context.Context, broker int32, epoch int64, online, cordoned []metadata.UUID) error {
 	o := &order{Broker: broker, Epoch: epoch, Directories: &directories{online, cordoned}}

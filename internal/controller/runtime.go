@@ -180,7 +180,7 @@ func (s *shard) form() error {
 // propose makes records the next entry of the log and replays them at once. After an error nothing
 // has changed.
 func (s *shard) propose(records []metadata.Record) error {
-	next, _, err := s.image.With(s.image.Offset()+1, s.epoch, records)
+	next, err := s.image.After(s.image.Offset()+1, s.epoch, records)
 	if err != nil {
 		return fmt.Errorf("the decision contradicts the state: %w", err)
 	}

@@ -275,3 +275,43 @@ func TestFencedUntilServing(t *testing.T) {
 		}
 	})
 }
+
+// TestInSyncReplicasChangeFromAfar: the leader of a partition proposes to the controller on another node; what it is told
+// is in its metadata by then, and refusals come at once and as what they are.
+func TestInSyncReplicasChangeFromAfar(t *testing.T) {
+	inWorld(t, 5, func(w *world) {
+		w.create("orders", 3)
+		n := w.nodes[2]
+		w.awaitImage("the topic is known", time.Second, func(img *metadata.Image) bool { _, ok := img.Topic("orders"); return ok })
+		proposal := func() metadata.ISRProposal {
+			topic, _ := n.controller.Image().Topic("orders")
+			p := topic.Partitions[1]
+			return metadata.ISRProposal{
+				Topic: topic.ID, Partition: 1, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
+				ISR: []metadata.Member{{Broker: 2, Epoch: w.epoch(2)}, {Broker: 3, Epoch: w.epoch(3)}},
+			}
+		}
+		asked := []metadata.ISRProposal{proposal(), {Topic: metadata.UUID{1}}}
+		outcomes, err := n.router.Alter(w.t.Context(), w.epoch(2), asked)
+		if err != nil || !slices.Equal(outcomes, []metadata.ISROutcome{metadata.ISRAccepted, metadata.ISRUnknown}) {
+			w.failf("%v, %v", outcomes, err)
+		}
+		if p, _ := n.controller.Image().Partition("orders", 1); !slices.Equal(p.ISR, []int32{2, 3}) {
+			w.failf("%+v", p)
+		}
+		if outcomes, err = n.router.Alter(w.t.Context(), w.epoch(2), asked[:1]); err != nil || outcomes[0] != metadata.ISRStale {
+			w.failf("the same again: %v, %v", outcomes, err)
+		}
+		began := time.Now()
+		if _, err = n.router.Alter(w.t.Context(), w.epoch(2)-1, asked); !errors.Is(err, metadata.ErrStaleBrokerEpoch) {
+			w.failf("%v", err)
+		}
+		h := metadata.Heartbeat{Broker: 3, Epoch: w.epoch(3), WantFence: true}
+		if _, err = n.router.Heartbeat(w.t.Context(), h); err == nil || fenced(3)(w.image()) {
+			w.failf("broker 2 speaks for broker 3: %v", err)
+		}
+		if took := time.Since(began); took > 50*time.Millisecond {
+			w.failf("two refusals took %v", took)
+		}
+	})
+}

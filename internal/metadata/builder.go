@@ -52,14 +52,32 @@ func (b *Builder) Build(offset int64, epoch int32) (*Image, *Delta) {
 
 // With derives the image that follows i after one entry of the log.
 func (i *Image) With(offset int64, epoch int32, records []Record) (*Image, *Delta, error) {
-	b := i.Derive()
-	for n, r := range records {
-		if err := b.Replay(r); err != nil {
-			return nil, nil, fmt.Errorf("replay record %d of the entry at offset %d: %w", n, offset, err)
-		}
+	b, err := i.replayed(offset, records)
+	if err != nil {
+		return nil, nil, err
 	}
 	next, d := b.Build(offset, epoch)
 	return next, d, nil
+}
+
+// After is With for whom nobody waits who has to know what differs, which costs as much again.
+func (i *Image) After(offset int64, epoch int32, records []Record) (*Image, error) {
+	b, err := i.replayed(offset, records)
+	if err != nil {
+		return nil, err
+	}
+	b.next.offset, b.next.epoch = offset, epoch
+	return b.next, nil
+}
+
+func (i *Image) replayed(offset int64, records []Record) (*Builder, error) {
+	b := i.Derive()
+	for n, r := range records {
+		if err := b.Replay(r); err != nil {
+			return nil, fmt.Errorf("replay record %d of the entry at offset %d: %w", n, offset, err)
+		}
+	}
+	return b, nil
 }
 
 // Replay applies one record. An error means that the record does not fit the image (it wraps

@@ -64,3 +64,10 @@ type HeartbeatAnswer struct {
 	// MayShutDown: the broker has said that it wants to, and leads nothing any more that another could lead.
 	MayShutDown bool
 }
+
+// ReplicaDirectory is where a broker keeps a replica of its own (KIP-858).
+type ReplicaDirectory struct {
+	Topic     UUID
+	Partition int32
+	Directory UUID // one of the broker's; LostDirectory: one that has failed
+}
