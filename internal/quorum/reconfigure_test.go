@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"barnabas/internal/disk"
@@ -141,6 +142,7 @@ func TestLeaderKnowsItsObservers(t *testing.T) {
 			}
 		}
 		four.kill()
+		synctest.Wait()
 		time.Sleep(observerPatience + time.Minute)
 		q, _ := w.leader().running.quorum()
 		if s := q.LeaderStatus(context.Background()); len(s.Observers) > 0 {
