@@ -14,10 +14,10 @@ import (
 
 func newTopic(p *terminal.Program) *cobra.Command {
 	t := &terminal.Target{}
-	c := terminal.Noun(&cobra.Command{Use: "topic", Aliases: []string{"topics"}, Short: "Create, list, describe, alter and delete topics"})
+	c := terminal.Noun(&cobra.Command{Use: "topic", Aliases: []string{"topics"}, Short: "Create, list, describe, alter, move and delete topics"})
 	t.Register(c.PersistentFlags(), p, terminal.AdminTimeout)
 	c.AddCommand(newTopicCreate(p, t), newTopicList(p, t), newTopicDescribe(p, t), newTopicAlter(p, t), newTopicDelete(p, t),
-		newTopicOffsets(p, t), newTopicTrim(p, t))
+		newTopicOffsets(p, t), newTopicTrim(p, t), newTopicReassign(p, t), newTopicElect(p, t))
 	return c
 }
 

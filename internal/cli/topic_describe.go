@@ -30,6 +30,8 @@ type describedPartition struct {
 	LeaderEpoch int32   `json:"leader_epoch"`
 	Replicas    []int32 `json:"replicas"`
 	InSync      []int32 `json:"isr"`
+	Eligible    []int32 `json:"elr"`            // eligible to lead although not in sync (KIP-966); null: the broker does not say
+	LastKnown   []int32 `json:"last_known_elr"` // eligible before they stopped uncleanly
 	Offline     []int32 `json:"offline,omitempty"`
 	Start       *int64  `json:"start_offset"` // null: unknown
 	End         *int64  `json:"end_offset"`
@@ -91,6 +93,7 @@ func describeTopic(d admin.TopicDescription) describedTopic {
 		t.Partitions = append(t.Partitions, describedPartition{
 			Partition: part.Partition, Leader: part.Leader, LeaderEpoch: part.LeaderEpoch,
 			Replicas: part.Replicas, InSync: part.InSync, Offline: part.Offline,
+			Eligible: part.Eligible, LastKnown: part.LastKnownEligible,
 		})
 	}
 	count := func(what string, is func(describedPartition) bool) {
@@ -105,6 +108,12 @@ func describeTopic(d admin.TopicDescription) describedTopic {
 		}
 	}
 	count("no leader, so neither reads nor writes", func(d describedPartition) bool { return d.Leader < 0 })
+	for _, part := range t.Partitions {
+		if part.Leader < 0 && len(part.LastKnown) > 0 {
+			t.Warnings = append(t.Warnings, fmt.Sprintf("partition %d waits for a replica that has everything: those that had it last are on %s",
+				part.Partition, terminal.Cell(part.LastKnown)))
+		}
+	}
 	count("fewer replicas in sync than there should be", func(d describedPartition) bool { return len(d.InSync) < len(d.Replicas) })
 	return t
 }
@@ -219,7 +228,7 @@ func (t *describedTopic) write(p *terminal.Program, separate bool) error {
 	if err := p.Write([]byte(head.String())); err != nil {
 		return err
 	}
-	rows := terminal.NewTable("PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "START", "END", "SIZE")
+	rows := terminal.NewTable("PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "ELR", "OFFLINE", "START", "END", "SIZE")
 	for _, d := range t.Partitions {
 		leader := "none"
 		if d.Leader >= 0 {
@@ -229,7 +238,7 @@ func (t *describedTopic) write(p *terminal.Program, separate bool) error {
 		if d.Bytes != nil {
 			size = terminal.HumanBytes(*d.Bytes)
 		}
-		rows.Add(d.Partition, leader, d.LeaderEpoch, d.Replicas, d.InSync, terminal.Optional(d.Start), terminal.Optional(d.End), size)
+		rows.Add(d.Partition, leader, d.LeaderEpoch, d.Replicas, d.InSync, d.Eligible, d.Offline, terminal.Optional(d.Start), terminal.Optional(d.End), size)
 	}
 	if err := p.ShowTable(rows, ""); err != nil {
 		return err

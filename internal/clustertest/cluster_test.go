@@ -105,13 +105,13 @@ func TestThreeNodesAreOneCluster(t *testing.T) {
 	}
 }
 
-func TestReplicationFactorsAboveOneAreRefusedAndSaySo(t *testing.T) {
+func TestMoreReplicasThanBrokersAreRefused(t *testing.T) {
 	Run(t, 1, func(w *World) {
 		nodes := w.Cluster(3)
 		w.StartAll(nodes...)
 		c := w.MustDial("client", nodes[0])
 		topic := kmsg.NewCreateTopicsRequestTopic()
-		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "copied", 1, 3
+		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "copied", 1, 4
 		q := kmsg.NewPtrCreateTopicsRequest()
 		q.TimeoutMillis, q.Topics = timeoutMillis, append(q.Topics, topic)
 		res, err := Call[*kmsg.CreateTopicsResponse](w.Context(), c, q)
@@ -119,7 +119,7 @@ func TestReplicationFactorsAboveOneAreRefusedAndSaySo(t *testing.T) {
 			w.Fatalf("%v", err)
 		}
 		got := res.Topics[0]
-		if got.ErrorCode != kerr.InvalidReplicationFactor.Code || got.ErrorMessage == nil || !strings.Contains(*got.ErrorMessage, "not copied between brokers") {
+		if got.ErrorCode != kerr.InvalidReplicationFactor.Code || got.ErrorMessage == nil || !strings.Contains(*got.ErrorMessage, "needs as many brokers") {
 			w.Fatalf("%+v", got)
 		}
 	})

@@ -41,7 +41,7 @@ func (k *clock) stop() {
 // watchBrokers begins the chores of a controller that has become active.
 func (s *shard) watchBrokers() {
 	now := time.Now()
-	s.sessions.timeout = s.options.Config.Millis("broker.session.timeout.ms")
+	s.sessions.timeout = max(s.options.Config.Millis("broker.session.timeout.ms"), leastSession)
 	s.sessions.begin(s.image, now)
 	s.clock.balance, s.clock.elections = now.Add(s.balanceInterval()), now.Add(s.electionInterval())
 	s.look(now)
@@ -152,7 +152,7 @@ func (s *shard) electUnclean(now time.Time) {
 		return
 	}
 	s.clock.elections = now.Add(s.electionInterval())
-	records, more := s.view().partitions().LeadAnyhow(electionsPerChore)
+	records, begun, more := s.view().leadAnyhow(electionsPerChore)
 	if more {
 		s.clock.elections = now.Add(s.jittered(choreRest))
 	}
@@ -162,6 +162,11 @@ func (s *shard) electUnclean(now time.Time) {
 	s.options.Logger.Warn("partitions are led by replicas that lack records, as their topics allow", "partitions", len(records))
 	if err := s.proposeAll(records, recordsPerEntry); err != nil {
 		s.options.Logger.Error("leaderless partitions could not be given leaders", "err", err)
+		return
+	}
+	for _, partition := range begun {
+		s.options.Logger.Warn("partition begins anew without its records: its data directory is gone, and unclean.leader.election.enable allows it",
+			"partition", partition)
 	}
 }
 
@@ -178,7 +183,7 @@ func (s *shard) registered(r *Registration, epoch int64, news bool) {
 	}
 	// The entry with the registration comes after everything that is committed now.
 	now := time.Now()
-	s.sessions.registered(r.ID, epoch, now, s.loader.Image().Offset()+1)
+	s.sessions.registered(r, epoch, now, s.loader.Image().Offset()+1)
 	s.clock.soon(s, now)
 }
 

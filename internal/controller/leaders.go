@@ -1,7 +1,7 @@
 package controller
 
 import (
-	"context"
+	"fmt"
 	"slices"
 
 	"barnabas/internal/config"
@@ -66,10 +66,14 @@ func (d Partitions) electNow(t *metadata.Topic, number int32, unclean bool) meta
 	return asRecord(r.record())
 }
 
-// LeadAnyhow gives leaders to partitions that have none where their topics would rather lose records than wait
-// (unclean.leader.election.enable), at most limit of them. more says that there were others.
-func (d Partitions) LeadAnyhow(limit int) (records []metadata.Record, more bool) {
-	for t := range d.Image.Topics() {
+// leadAnyhow gives leaders to partitions that have none where their topics would rather lose records than wait
+// (unclean.leader.election.enable), at most limit of them: to a replica that is there, or to one that begins anew because its
+// log directory is none of its broker's any more. As long as a directory that the broker is configured with cannot be used
+// the records may be in that one. begun are the partitions that begin anew; more says that there were others.
+func (v *view) leadAnyhow(limit int) (records []metadata.Record, begun []string, more bool) {
+	d := v.partitions()
+	placer := newPlacer(v.image, v.random)
+	for t := range v.image.Topics() {
 		for n, p := range t.Partitions {
 			if p.Leader != metadata.NoLeader {
 				continue
@@ -78,16 +82,46 @@ func (d Partitions) LeadAnyhow(limit int) (records []metadata.Record, more bool)
 				break
 			}
 			change := d.electNow(t, int32(n), false)
+			anew := change == nil
+			if anew {
+				change = v.beginAnew(d, t, int32(n), placer)
+			}
 			if change == nil {
 				continue
 			}
 			if len(records) == limit {
-				return records, true
+				return records, begun, true
+			}
+			if anew {
+				begun = append(begun, fmt.Sprintf("%s-%d", t.Name, n))
 			}
 			records = append(records, change)
 		}
 	}
-	return records, false
+	return records, begun, false
+}
+
+// beginAnew makes a replica that has lost all it had the leader, empty, in a directory that its broker has; nil where there
+// is none for that.
+func (v *view) beginAnew(d Partitions, t *metadata.Topic, number int32, placer *placer) metadata.Record {
+	r := d.revise(t, number)
+	for at, id := range r.old.Replicas {
+		b, ok := d.broker(id)
+		if !ok || !d.active(id) || online(b, r.old) || v.complete == nil || !v.complete(b) {
+			continue
+		}
+		directory := placer.directories([]int32{id})[0]
+		if directory == metadata.UnassignedDirectory {
+			continue // all that the broker has are cordoned
+		}
+		r.next.Directories = slices.Clone(r.old.Directories)
+		r.next.Directories[at] = directory
+		r.next.ISR = nil // it has lost what made it one
+		r.lost = r.old.Replicas
+		r.lead(id)
+		return asRecord(r.record())
+	}
+	return nil
 }
 
 // asRecord keeps a nil record from becoming an interface that is not nil.
@@ -144,66 +178,4 @@ func (v *view) minISRLowered(resource metadata.Resource, old, next map[string]st
 		records = append(records, MinISRLowered(t, in(before.Topic(own)), in(after.Topic(own)))...)
 	}
 	return records
-}
-
-// electUnclean decides which partitions without a leader a broker shall lead with a replica that has lost
-// its records: those whose topic allows it (unclean.leader.election.enable), that no other replica can lead, and whose log
-// directory is none of the broker's any more. The replica begins anew, empty, in a directory that the broker has. Where the
-// topic does not allow it the partition waits: the directory, and with it the records, may come back.
-func electUnclean(v *view, id int32, epoch int64) ([]metadata.Record, uncleanElections) {
-	b, err := v.registered(id, epoch)
-	if err != nil {
-		return nil, uncleanElections{err: err}
-	}
-	d := v.partitions()
-	var records []metadata.Record
-	var elected uncleanElections
-	placer := newPlacer(v.image, v.random)
-	for t := range v.image.Topics() {
-		rules := d.rules(t)
-		if !rules.unclean || !d.active(id) {
-			continue
-		}
-		for n, p := range t.Partitions {
-			at := slices.Index(p.Replicas, id)
-			r := d.reviseBy(rules, t, int32(n))
-			if p.Leader != metadata.NoLeader || at < 0 || online(b, p) || slices.ContainsFunc(p.Replicas, r.acceptable) {
-				continue
-			}
-			r.next.Directories = slices.Clone(p.Directories)
-			if r.next.Directories[at] = placer.directories([]int32{id})[0]; r.next.Directories[at] == metadata.UnassignedDirectory {
-				continue // all that the broker has are cordoned
-			}
-			r.next.ISR = nil // it has lost what made it one
-			r.lost = p.Replicas
-			r.lead(id)
-			records = append(records, r.record())
-			elected.partitions = append(elected.partitions, UncleanElection{Topic: t.Name, Partition: int32(n)})
-		}
-	}
-	return records, elected
-}
-
-// UncleanElection is a partition whose leader has lost its records.
-type UncleanElection struct {
-	Topic     string
-	Partition int32
-}
-
-type uncleanElections struct {
-	partitions []UncleanElection
-	err        error
-}
-
-// ElectUncleanLeaders lets a broker lead the partitions that it has lost, where their topics say that to
-// lose records is better than to wait for them (unclean.leader.election.enable). The broker asks for it
-// while every directory that it is configured with is online: what is in none of them is gone.
-func (c *Controller) ElectUncleanLeaders(ctx context.Context, broker int32, epoch int64) ([]UncleanElection, error) {
-	elected, err := submitEvent(ctx, c, recordsPerEntry, func(_ *shard, v *view) ([]metadata.Record, uncleanElections) {
-		return electUnclean(v, broker, epoch)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return elected.partitions, elected.err
 }

@@ -14,13 +14,12 @@ import (
 // order is what a node of the cluster asks of the controller on another: one of the fields says what.
 // Without any it asks for nothing but the newest offset.
 type order struct {
-	Broker       int32         `json:"broker,omitempty"`
-	Epoch        int64         `json:"epoch,omitempty"`
-	Register     *Registration `json:"register,omitempty"`
-	Directories  *directories  `json:"directories,omitempty"`
-	ProducerIDs  bool          `json:"producerIds,omitempty"`
-	ElectUnclean bool          `json:"electUnclean,omitempty"`
-	AutoCreate   []string      `json:"autoCreate,omitempty"`
+	Broker      int32         `json:"broker,omitempty"`
+	Epoch       int64         `json:"epoch,omitempty"`
+	Register    *Registration `json:"register,omitempty"`
+	Directories *directories  `json:"directories,omitempty"`
+	ProducerIDs bool          `json:"producerIds,omitempty"`
+	AutoCreate  []string      `json:"autoCreate,omitempty"`
 
 	Heartbeat *metadata.Heartbeat    `json:"heartbeat,omitempty"`
 	AlterISR  []metadata.ISRProposal `json:"alterIsr,omitempty"` // of Broker, registered in Epoch
@@ -33,7 +32,7 @@ func (o *order) of(any int32) int32 {
 		return o.Register.ID
 	case o.Heartbeat != nil:
 		return o.Heartbeat.Broker
-	case o.Directories != nil, o.ProducerIDs, o.ElectUnclean, len(o.AlterISR) > 0:
+	case o.Directories != nil, o.ProducerIDs, len(o.AlterISR) > 0:
 		return o.Broker
 	}
 	return any
@@ -51,12 +50,11 @@ type directories struct {
 
 // orderAnswer is the answer; with a Code it is an error's.
 type orderAnswer struct {
-	Code     string            `json:"code,omitempty"`
-	Message  string            `json:"message,omitempty"`
-	Epoch    int64             `json:"epoch,omitempty"`
-	IDs      ProducerIDs       `json:"ids"`
-	Elected  []UncleanElection `json:"elected,omitempty"`
-	Response []byte            `json:"response,omitempty"` // of Kafka's, at its newest version
+	Code     string      `json:"code,omitempty"`
+	Message  string      `json:"message,omitempty"`
+	Epoch    int64       `json:"epoch,omitempty"`
+	IDs      ProducerIDs `json:"ids"`
+	Response []byte      `json:"response,omitempty"` // of Kafka's, at its newest version
 
 	Alive    *metadata.HeartbeatAnswer `json:"alive,omitempty"`
 	Outcomes []metadata.ISROutcome     `json:"outcomes,omitempty"`
@@ -135,8 +133,6 @@ func (r *Router) carryOut(ctx context.Context, o *order) (*orderAnswer, error) {
 		err = r.local.UpdateDirectories(ctx, o.Broker, o.Epoch, o.Directories.Online, o.Directories.Cordoned)
 	case o.ProducerIDs:
 		a.IDs, err = r.local.AllocateProducerIDs(ctx, o.Broker, o.Epoch)
-	case o.ElectUnclean:
-		a.Elected, err = r.local.ElectUncleanLeaders(ctx, o.Broker, o.Epoch)
 	case len(o.AutoCreate) > 0:
 		res, createErr := r.local.AutoCreateTopics(ctx, o.AutoCreate)
 		if err = createErr; err == nil {

@@ -79,8 +79,12 @@ func (c *cluster) change(id int32, fenced, shutting *bool) *metadata.BrokerChang
 	return &metadata.BrokerChangeRecord{Id: id, Epoch: c.epoch(id), Fenced: fenced, ShuttingDown: shutting}
 }
 
-func (c *cluster) fence(id int32) {
-	c.apply(append([]metadata.Record{c.change(id, new(true), nil)}, c.decide().Fence(id)...)...)
+func (c *cluster) fence(ids ...int32) {
+	var records []metadata.Record
+	for _, id := range ids {
+		records = append(records, c.change(id, new(true), nil))
+	}
+	c.apply(append(records, c.decide().Fence(ids...)...)...)
 }
 
 func (c *cluster) unfence(id int32) {
@@ -382,6 +386,10 @@ func (c *cluster) stir(dice *rand.Rand, durable bool, committed map[int32]bool) 
 	p := c.partition()
 	switch dice.IntN(7) {
 	case 0:
+		if other := id%3 + 1; dice.IntN(3) == 0 {
+			c.fence(id, other)
+			return fmt.Sprintf("fence %d and %d", id, other)
+		}
 		c.fence(id)
 		return fmt.Sprintf("fence %d", id)
 	case 1, 2:

@@ -397,15 +397,6 @@ func (r *Router) UpdateDirectories(ctx context.Context, broker int32, epoch int6
 	}, func(*orderAnswer) error { return nil })
 }
 
-// ElectUncleanLeaders lets a broker lead the partitions that it has lost, where their topics allow it.
-func (r *Router) ElectUncleanLeaders(ctx context.Context, broker int32, epoch int64) (elected []UncleanElection, err error) {
-	err = r.order(ctx, &order{Broker: broker, Epoch: epoch, ElectUnclean: true}, func(ctx context.Context) (err error) {
-		elected, err = r.local.ElectUncleanLeaders(ctx, broker, epoch)
-		return err
-	}, func(a *orderAnswer) error { elected = a.Elected; return nil })
-	return elected, err
-}
-
 // Sync returns when the local image has everything that was committed before the call.
 func (r *Router) Sync(ctx context.Context) error {
 	return r.order(ctx, &order{}, r.local.sync, func(*orderAnswer) error { return nil })

@@ -15,6 +15,8 @@ const (
 	lateHeartbeat = 50 * time.Millisecond
 	// behindPatience is how long a broker may be told of metadata and take none of it before it is fenced.
 	behindPatience = 30 * time.Second
+	// leastSession keeps a session that is configured to be nothing from making a loop of the clock.
+	leastSession = 100 * time.Millisecond
 	// stallsPerSession: a controller whose clock is late by more than this part of a session has stood still itself and
 	// heard nobody, so it cannot tell who is dead.
 	stallsPerSession = 4
@@ -37,7 +39,9 @@ type session struct {
 	epoch int64
 	heard time.Time // when its session began anew; zero: it was fenced when this controller took over, and silent since
 	spoke time.Time // when it was really heard of; zero: not yet
-	least int64     // the broker takes part once its metadata has this offset
+	// complete: all log directories that it is configured with are online.
+	complete bool
+	least    int64 // the broker takes part once its metadata has this offset
 	// Its metadata as of its last heartbeat, what there was to be had then that it has not reached yet, and when it
 	// last moved or had all.
 	offset, due int64
@@ -67,8 +71,8 @@ func (t *sessions) again(now time.Time) {
 }
 
 // registered begins the session of a broker's new life. least is the offset that its metadata has to reach.
-func (t *sessions) registered(id int32, epoch int64, now time.Time, least int64) {
-	t.brokers[id] = &session{epoch: epoch, heard: now, spoke: now, least: least, offset: -1, moved: now}
+func (t *sessions) registered(r *Registration, epoch int64, now time.Time, least int64) {
+	t.brokers[r.ID] = &session{epoch: epoch, complete: r.Complete, heard: now, spoke: now, least: least, offset: -1, moved: now}
 }
 
 // heardOf takes a heartbeat. committed is the offset of what is committed. ready: the broker has taken over enough of it to take part;
@@ -79,7 +83,7 @@ func (t *sessions) heardOf(h *metadata.Heartbeat, now time.Time, committed int64
 		s = &session{epoch: h.Epoch, least: committed, offset: -1, moved: now}
 		t.brokers[h.Broker] = s
 	}
-	s.heard, s.spoke = now, now
+	s.heard, s.spoke, s.complete = now, now, h.Complete
 	if h.MetadataOffset > s.offset || h.MetadataOffset >= s.due {
 		s.moved = now
 	}
@@ -98,8 +102,8 @@ func (t *sessions) connection(node int32, up bool, now time.Time) {
 	}
 	if up {
 		delete(t.broken, node)
-	} else if _, known := t.broken[node]; !known {
-		t.broken[node] = now
+	} else {
+		t.broken[node] = now // also where it was broken: what came between has been left out
 	}
 }
 
@@ -110,6 +114,12 @@ func (t *sessions) alive(b *metadata.Broker, now time.Time) bool {
 	}
 	s := t.brokers[b.ID]
 	return s != nil && s.epoch == b.Epoch && !s.heard.IsZero() && now.Before(t.deadline(s, b))
+}
+
+// isComplete reports whether a broker has said that every log directory that it is configured with is online.
+func (t *sessions) isComplete(b *metadata.Broker) bool {
+	s := t.brokers[b.ID]
+	return s != nil && s.epoch == b.Epoch && s.complete
 }
 
 func (t *sessions) isOwn(b *metadata.Broker) bool { return b.Incarnation == t.own && !t.own.IsZero() }

@@ -37,7 +37,7 @@ type Options struct {
 	// Alone: this node is its cluster. There is nobody to hand over to and nobody to be missed by, so it takes part
 	// from its registration on and sends heartbeats only when its directories change.
 	Alone bool
-	// Interval is broker.heartbeat.interval.ms, Session broker.session.timeout.ms.
+	// Interval is broker.heartbeat.interval.ms, Session broker.session.timeout.ms; what is less than leastInterval is that.
 	Interval, Session time.Duration
 	// RegistrationPatience is how long Register tries (initial.broker.registration.timeout.ms).
 	RegistrationPatience time.Duration
@@ -78,6 +78,7 @@ type Broker struct {
 // New returns a Broker that is not registered yet. It takes metadata at once.
 func New(o Options) *Broker {
 	r := o.Registration()
+	o.Interval, o.Session = max(o.Interval, leastInterval), max(o.Session, leastInterval)
 	b := &Broker{o: o, log: o.Logger, id: r.ID, incarnation: r.Incarnation, wake: make(chan struct{}, 1)}
 	b.mu.changed = make(chan struct{})
 	b.ctx, b.stop = context.WithCancel(context.Background())

@@ -17,7 +17,7 @@ import (
 func TestDeadBrokerIsFencedByItsConnection(t *testing.T) {
 	inWorld(t, 20, func(w *world) {
 		w.create("orders", 300)
-		time.Sleep(time.Duration(w.seed) * 37 * time.Millisecond)
+		w.pass(time.Duration(w.seed) * 37 * time.Millisecond)
 		before := w.ledger.entryCount()
 		w.kill(2)
 		if took := w.awaitImage("2 is fenced", time.Second, fenced(2)); took > 450*time.Millisecond {
@@ -32,7 +32,7 @@ func TestDeadBrokerIsFencedByItsConnection(t *testing.T) {
 		if entries := w.ledger.since(before); len(entries) != 1 || len(entries[0]) != 301 {
 			w.failf("%d entries, the first of %d records", len(entries), len(entries[0]))
 		}
-		time.Sleep(10 * time.Second)
+		w.pass(10 * time.Second)
 		for _, id := range []int32{1, 3} {
 			if !takesPart(id)(w.image()) {
 				w.failf("broker %d does not take part", id)
@@ -47,7 +47,7 @@ func TestSilentBrokerIsFencedByItsSession(t *testing.T) {
 	inWorld(t, 20, func(w *world) {
 		w.create("orders", 3)
 		epoch := w.epoch(3)
-		time.Sleep(time.Duration(w.seed) * 37 * time.Millisecond)
+		w.pass(time.Duration(w.seed) * 37 * time.Millisecond)
 		w.net.Isolate(host(3))
 		others := func(img *metadata.Image) bool { return fenced(3)(w.image()) }
 		if took := w.awaitImage("3 is fenced", 3*time.Second, others); took < 1500*time.Millisecond || took > 2100*time.Millisecond {
@@ -68,7 +68,7 @@ func TestReconnectionIsNoDeath(t *testing.T) {
 		for range 20 {
 			w.net.Reset(host(1), host(2))
 			w.net.Reset(host(1), host(3))
-			time.Sleep(1700 * time.Millisecond)
+			w.pass(1700 * time.Millisecond)
 		}
 		if n := w.ledger.entryCount(); n != before {
 			w.failf("%d changes: %v", n-before, w.ledger.since(before))
@@ -81,18 +81,18 @@ func TestReconnectionIsNoDeath(t *testing.T) {
 func TestNewControllerGivesFreshSessions(t *testing.T) {
 	inWorld(t, 20, func(w *world) {
 		w.create("orders", 30)
-		time.Sleep(time.Duration(w.seed) * 37 * time.Millisecond)
+		w.pass(time.Duration(w.seed) * 37 * time.Millisecond)
 		w.net.Isolate(host(3)) // its connections stay, but nobody hears it
-		time.Sleep(1500 * time.Millisecond)
+		w.pass(1500 * time.Millisecond)
 		w.kill(1)
-		time.Sleep(600 * time.Millisecond)
+		w.pass(600 * time.Millisecond)
 		w.ledger.elect(2)
 		w.net.Rejoin(host(3))
 		if took := w.awaitImage("1 is fenced", time.Second, fenced(1)); took > 400*time.Millisecond {
 			w.failf("it took %v", took)
 		}
 		for range 5000 {
-			time.Sleep(time.Millisecond)
+			w.pass(time.Millisecond)
 			if fenced(3)(w.image()) || fenced(2)(w.image()) {
 				w.failf("one that lives is fenced")
 			}
@@ -104,11 +104,11 @@ func TestNewControllerGivesFreshSessions(t *testing.T) {
 func TestDeposedControllerDecidesNothing(t *testing.T) {
 	inWorld(t, 5, func(w *world) {
 		w.ledger.elect(-1)
-		time.Sleep(100 * time.Millisecond)
+		w.pass(100 * time.Millisecond)
 		before := w.ledger.entryCount()
 		w.net.Isolate(host(2))
 		w.kill(3)
-		time.Sleep(time.Hour)
+		w.pass(time.Hour)
 		if n := w.ledger.entryCount(); n != before {
 			w.failf("%d changes by nobody", n-before)
 		}
@@ -261,7 +261,7 @@ func TestFencedUntilServing(t *testing.T) {
 			w.failf("%v", err)
 		}
 		for range 5000 {
-			time.Sleep(time.Millisecond)
+			w.pass(time.Millisecond)
 			if !fenced(3)(w.image()) {
 				w.failf("it takes part")
 			}

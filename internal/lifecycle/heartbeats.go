@@ -11,6 +11,8 @@ import (
 )
 
 const (
+	// leastInterval keeps an interval that is configured to be nothing from making a loop of the clock.
+	leastInterval = 10 * time.Millisecond
 	// firstRest and longestRest are what the broker waits after an attempt has failed, doubled from one to the next.
 	firstRest   = 50 * time.Millisecond
 	longestRest = time.Second
@@ -158,7 +160,9 @@ func (s *speaker) heartbeat(ctx context.Context, epoch int64) error {
 	b := s.b
 	r := b.o.Registration()
 	s.said = r
-	h := metadata.Heartbeat{Broker: b.id, Epoch: epoch, MetadataOffset: -1, Directories: s.known(r.Directories), Cordoned: s.known(r.Cordoned)}
+	h := metadata.Heartbeat{
+		Broker: b.id, Epoch: epoch, MetadataOffset: -1, Directories: s.known(r.Directories), Cordoned: s.known(r.Cordoned), Complete: r.Complete,
+	}
 	b.mu.Lock()
 	if b.mu.image != nil {
 		h.MetadataOffset = b.mu.image.Offset()

@@ -368,6 +368,9 @@ func (w *world) awaitImage(what string, patience time.Duration, is func(*metadat
 	}
 }
 
+// pass lets time pass.
+func (w *world) pass(d time.Duration) { time.Sleep(d) }
+
 func fenced(id int32) func(*metadata.Image) bool {
 	return func(img *metadata.Image) bool { b, ok := img.Broker(id); return ok && b.Fenced }
 }

@@ -53,6 +53,8 @@ type Heartbeat struct {
 	// any directory the registration's stay as they are.
 	Directories []UUID
 	Cordoned    []UUID
+	// Complete is as in a Registration.
+	Complete bool
 }
 
 // HeartbeatAnswer is what the controller says to that, from what is committed: an effect of the heartbeat itself

@@ -86,15 +86,15 @@ func Columns(w io.Writer) int {
 	return 80
 }
 
-// table is rows under a heading, in aligned columns. Numbers stand to the right.
-type table struct {
+// Table is rows under a heading, in aligned columns. Numbers stand to the right.
+type Table struct {
 	heading []string
 	Rows    [][]string
 }
 
-func NewTable(heading ...string) *table { return &table{heading: heading} }
+func NewTable(heading ...string) *Table { return &Table{heading: heading} }
 
-func (t *table) Add(cells ...any) {
+func (t *Table) Add(cells ...any) {
 	row := make([]string, len(cells))
 	for i, c := range cells {
 		row[i] = Cell(c)
@@ -121,7 +121,7 @@ func Cell(v any) string {
 }
 
 // Render gives the table; styled underlines the heading for a terminal.
-func (t *table) Render(styled bool) []byte {
+func (t *Table) Render(styled bool) []byte {
 	widths := make([]int, len(t.heading))
 	right := make([]bool, len(t.heading))
 	for i, h := range t.heading {
@@ -168,7 +168,7 @@ func isNumber(s string) bool {
 }
 
 // ShowTable writes a table, or a sentence where it is empty.
-func (p *Program) ShowTable(t *table, ifEmpty string) error {
+func (p *Program) ShowTable(t *Table, ifEmpty string) error {
 	if len(t.Rows) == 0 && ifEmpty != "" {
 		p.Note("%s", ifEmpty)
 		return nil
