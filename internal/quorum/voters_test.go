@@ -136,10 +136,7 @@ func (v *voter) start() {
 	fault := v.fault
 	fs.SetFault(func(op disk.Op) error {
 		if fault != nil {
-			mu.Lock()
-			err := fault(op)
-			mu.Unlock()
-			if err != nil {
+			if err := fault(op); err != nil {
 				return err
 			}
 		}
