@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -38,7 +39,7 @@ func TestStrangersWhoSitThereKeepNobodyOut(t *testing.T) {
 		a, _ := w.node(1, nil), w.node(2, nil)
 		for range 3 * maxHandshakes {
 			w.dial("stranger", addrOf(2))
-			time.Sleep(time.Millisecond)
+			synctest.Wait()
 		}
 		a.SetAddress(2, addrOf(2))
 		if got, err := w.call(a, 2, kindEcho, "hello", 100*time.Millisecond); err != nil {
@@ -60,7 +61,7 @@ func TestSilentNodeIsGivenUpWithAsManyRequestsAsThereMayBe(t *testing.T) {
 				_, _ = a.Call(ctx, 2, kindHang, nil)
 			})
 		}
-		time.Sleep(time.Millisecond)
+		synctest.Wait()
 		began := time.Now()
 		w.net.Cut("node1", "node2")
 		asking.Wait()

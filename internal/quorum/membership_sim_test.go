@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -144,6 +145,7 @@ func TestTrap10NothingCommittedIsLostWhileTheVotersChange(t *testing.T) {
 			w.net.HealAll()
 			w.startAll()
 			c.running.Wait()
+			synctest.Wait()
 			w.mustPropose(3)
 			w.eventually("the voters are whole", 2*time.Minute, func() bool {
 				voters := w.voters()

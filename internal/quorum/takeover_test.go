@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,14 +186,17 @@ func TestTakeoverSurvivesAPowerCutAtAnyMoment(t *testing.T) {
 		v := w.nodes[2]
 		for cut := 1; ; cut++ {
 			v.wipe()
-			changes, lost := 0, make(chan struct{})
+			var changes atomic.Int64
+			lost := make(chan struct{})
+			last := int64(cut)
 			v.fault = func(op disk.Op) error {
 				switch op.Kind {
 				case disk.OpSync, disk.OpSyncDir, disk.OpSyncFS, disk.OpRename, disk.OpWrite:
-					if changes++; changes == cut {
+					switch n := changes.Add(1); {
+					case n == last:
 						close(lost)
-					}
-					if changes >= cut {
+						return disk.ErrPowerLost
+					case n > last:
 						return disk.ErrPowerLost
 					}
 				}
