@@ -76,9 +76,9 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 const rootHelp = `Barnabas is an event-streaming platform that speaks Apache Kafka's protocol.
 One program is broker, controller and command line.
 
-'barnabas serve' starts a broker, 'barnabas local' a cluster on this machine. Every other command is a client of one, or of an
-Apache Kafka: it asks the brokers that --brokers or BARNABAS_BROKERS names, and
-127.0.0.1:9092 without either.
+'barnabas serve' starts a broker, 'barnabas local' a cluster on this machine. Every other
+command is a client of one, or of an Apache Kafka: it asks the brokers that --brokers or
+BARNABAS_BROKERS names, and 127.0.0.1:9092 without either.
 
 Results go to standard output, everything else to standard error. Exit codes:
 0 done, 1 failed, 2 wrong usage, 3 there is no such topic, partition, group or broker,

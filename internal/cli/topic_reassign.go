@@ -143,9 +143,12 @@ func (o *topicReassign) read() (reassign.Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--file: %w", err)
 	}
-	plan, err := reassign.Parse(text)
+	plan, dirs, err := reassign.Parse(text)
 	if err != nil {
 		return nil, terminal.UsageError{Err: fmt.Errorf("--file %s: %w", o.file, err)}
+	}
+	if dirs {
+		o.p.Note("note: the data directories that the plan names are not asked for: each broker chooses")
 	}
 	return plan, nil
 }

@@ -116,7 +116,9 @@ func describeCluster(ctx context.Context, a *admin.Admin) (*describedCluster, er
 	for name, r := range features.Finalized {
 		d.Features[name] = r.Max
 	}
-	dirs, err := a.DescribeLogDirs(ctx)
+	asking, cancel := context.WithTimeout(ctx, quorumPatience)
+	defer cancel()
+	dirs, err := a.DescribeLogDirs(asking)
 	if err != nil {
 		return nil, err
 	}

@@ -163,7 +163,7 @@ func (s *supervisor) note(now *state, e event) {
 	default:
 		s.output.Lock()
 		defer s.output.Unlock()
-		s.p.Note("barnabas: node %d died: %v; %s of %d left", m.id, e.err, terminal.Plural(now.running, "node"), len(s.members))
+		s.p.Note("barnabas: node %d died: %v; %d of %s left", m.id, e.err, now.running, terminal.Plural(len(s.members), "node"))
 		if now.running > 0 && now.running <= len(s.members)/2 {
 			s.p.Note("barnabas: that is no majority: nothing can be changed, and leaders that are gone are not replaced")
 		}

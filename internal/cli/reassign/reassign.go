@@ -31,40 +31,39 @@ type filePartition struct {
 	LogDirs   []string `json:"log_dirs,omitempty"`
 }
 
-// anyDir leaves the data directory to the broker; another cannot be asked for.
+// anyDir leaves the data directory to the broker.
 const anyDir = "any"
 
 // Parse reads a plan. What Kafka's tool refuses in a file is refused here: an unknown version, partitions or brokers that
-// are named twice, and lists of brokers that are empty.
-func Parse(text []byte) (Plan, error) {
+// are named twice, and lists of brokers that are empty. dirs says that it chooses data directories, too, as the files do
+// that Kafka's tool writes for a way back: a Plan leaves them to the brokers.
+func Parse(text []byte) (plan Plan, dirs bool, err error) {
 	var f file
 	if err := json.Unmarshal(text, &f); err != nil {
-		return nil, fmt.Errorf("not a reassignment in Kafka's JSON: %w", err)
+		return nil, false, fmt.Errorf("not a reassignment in Kafka's JSON: %w", err)
 	}
 	if f.Version != 1 {
-		return nil, fmt.Errorf("version %d of the reassignment's JSON is not known, only 1", f.Version)
+		return nil, false, fmt.Errorf("version %d of the reassignment's JSON is not known, only 1", f.Version)
 	}
 	if len(f.Partitions) == 0 {
-		return nil, errors.New("the reassignment names no partitions")
+		return nil, false, errors.New("the reassignment names no partitions")
 	}
-	plan := Plan{}
+	plan = Plan{}
 	for _, p := range f.Partitions {
 		if p.Topic == "" || p.Partition == nil || *p.Partition < 0 {
-			return nil, errors.New("a partition without its topic or number")
+			return nil, false, errors.New("a partition without its topic or number")
 		}
 		tp := client.TopicPartition{Topic: p.Topic, Partition: *p.Partition}
 		if _, twice := plan[tp]; twice {
-			return nil, fmt.Errorf("%s-%d is there twice", tp.Topic, tp.Partition)
+			return nil, false, fmt.Errorf("%s-%d is there twice", tp.Topic, tp.Partition)
 		}
 		if err := checkBrokers(p.Replicas); err != nil {
-			return nil, fmt.Errorf("%s-%d: %w", tp.Topic, tp.Partition, err)
+			return nil, false, fmt.Errorf("%s-%d: %w", tp.Topic, tp.Partition, err)
 		}
-		if slices.ContainsFunc(p.LogDirs, func(d string) bool { return d != anyDir }) {
-			return nil, fmt.Errorf("%s-%d: data directories cannot be chosen: leave log_dirs out, or write \"any\"", tp.Topic, tp.Partition)
-		}
+		dirs = dirs || slices.ContainsFunc(p.LogDirs, func(d string) bool { return d != anyDir })
 		plan[tp] = p.Replicas
 	}
-	return plan, nil
+	return plan, dirs, nil
 }
 
 func checkBrokers(ids []int32) error {

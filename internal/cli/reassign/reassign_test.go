@@ -19,15 +19,15 @@ func at(topic string, partition int32) client.TopicPartition {
 // TestParseReadsKafkasFiles: what is written is read again; what Kafka's tool refuses is refused.
 func TestParseReadsKafkasFiles(t *testing.T) {
 	const text = `{"version":1,"partitions":[{"topic":"b","partition":0,"replicas":[2,1],"log_dirs":["any","any"]},{"topic":"a","partition":3,"replicas":[5]}]}`
-	plan, err := Parse([]byte(text))
-	if want := (Plan{at("b", 0): {2, 1}, at("a", 3): {5}}); err != nil || !reflect.DeepEqual(plan, want) {
+	plan, dirs, err := Parse([]byte(text))
+	if want := (Plan{at("b", 0): {2, 1}, at("a", 3): {5}}); err != nil || dirs || !reflect.DeepEqual(plan, want) {
 		t.Fatalf("%v, %v", plan, err)
 	}
 	out, err := json.Marshal(plan)
 	if want := `{"version":1,"partitions":[{"topic":"a","partition":3,"replicas":[5]},{"topic":"b","partition":0,"replicas":[2,1]}]}`; err != nil || string(out) != want {
 		t.Errorf("%s, %v", out, err)
 	}
-	if again, err := Parse(out); err != nil || !reflect.DeepEqual(again, plan) {
+	if again, _, err := Parse(out); err != nil || !reflect.DeepEqual(again, plan) {
 		t.Errorf("%v, %v", again, err)
 	}
 	for bad, says := range map[string]string{
@@ -40,18 +40,25 @@ func TestParseReadsKafkasFiles(t *testing.T) {
 		`{"version":1,"partitions":[{"topic":"a","partition":0,"replicas":[]}]}`:                                             "no brokers",
 		`{"version":1,"partitions":[{"topic":"a","partition":0,"replicas":[1,1]}]}`:                                          "twice",
 		`{"version":1,"partitions":[{"topic":"a","partition":0,"replicas":[1]},{"topic":"a","partition":0,"replicas":[2]}]}`: "a-0 is there twice",
-		`{"version":1,"partitions":[{"topic":"a","partition":0,"replicas":[1],"log_dirs":["/data"]}]}`:                       "log_dirs",
 	} {
-		if _, err := Parse([]byte(bad)); err == nil || !strings.Contains(err.Error(), says) {
+		if _, _, err := Parse([]byte(bad)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", bad, err, says)
 		}
+	}
+}
+
+// TestParseTakesKafkasWayBack: the files that Kafka's tool writes name the directories that replicas are in.
+func TestParseTakesKafkasWayBack(t *testing.T) {
+	plan, dirs, err := Parse([]byte(`{"version":1,"partitions":[{"topic":"t1","partition":0,"replicas":[2,1],"log_dirs":["/d/2","any"]}]}`))
+	if err != nil || !dirs || !reflect.DeepEqual(plan, Plan{at("t1", 0): {2, 1}}) {
+		t.Errorf("%v, %v, %v", plan, dirs, err)
 	}
 }
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"version":1,"partitions":[{"topic":"b","partition":0,"replicas":[2,1]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		plan, err := Parse(text)
+		plan, _, err := Parse(text)
 		if err != nil {
 			return
 		}
@@ -59,7 +66,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := Parse(out); err != nil || !reflect.DeepEqual(again, plan) {
+		if again, _, err := Parse(out); err != nil || !reflect.DeepEqual(again, plan) {
 			t.Fatalf("%s: %v became %v, %v", text, plan, again, err)
 		}
 	})
