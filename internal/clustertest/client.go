@@ -130,6 +130,24 @@ func (c *Client) CreateTopic(ctx context.Context, name string, partitions int, c
 	return res.Topics[0].TopicID, failure(res.Topics[0].ErrorCode, res.Topics[0].ErrorMessage)
 }
 
+// PlaceTopic makes a topic whose partitions all have their replicas on the same brokers, the first of which leads.
+func (c *Client) PlaceTopic(ctx context.Context, name string, partitions int32, replicas ...int32) error {
+	t := kmsg.NewCreateTopicsRequestTopic()
+	t.Topic, t.NumPartitions, t.ReplicationFactor = name, -1, -1
+	for n := range partitions {
+		a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
+		a.Partition, a.Replicas = n, replicas
+		t.ReplicaAssignment = append(t.ReplicaAssignment, a)
+	}
+	q := kmsg.NewPtrCreateTopicsRequest()
+	q.TimeoutMillis, q.Topics = timeoutMillis, append(q.Topics, t)
+	res, err := Call[*kmsg.CreateTopicsResponse](ctx, c, q)
+	if err != nil {
+		return err
+	}
+	return failure(res.Topics[0].ErrorCode, res.Topics[0].ErrorMessage)
+}
+
 // DeleteTopic deletes a topic.
 func (c *Client) DeleteTopic(ctx context.Context, name string) error {
 	t := kmsg.NewDeleteTopicsRequestTopic()
@@ -251,6 +269,7 @@ type FetchOptions struct {
 	MaxBytes      int32 // 0: 1 MiB
 	MinBytes      int32
 	MaxWaitMillis int32
+	Rack          string // that the consumer is in; "": none
 }
 
 // Fetch reads a partition from an offset.
@@ -264,7 +283,7 @@ func (c *Client) Fetch(ctx context.Context, topic string, partition int32, from 
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.Partitions = topic, append(t.Partitions, p)
 	q := kmsg.NewPtrFetchRequest()
-	q.MaxWaitMillis, q.MinBytes, q.MaxBytes, q.SessionEpoch = o.MaxWaitMillis, o.MinBytes, o.MaxBytes, -1
+	q.MaxWaitMillis, q.MinBytes, q.MaxBytes, q.SessionEpoch, q.Rack = o.MaxWaitMillis, o.MinBytes, o.MaxBytes, -1, o.Rack
 	q.Topics = append(q.Topics, t)
 	res, err := Call[*kmsg.FetchResponse](ctx, c, q)
 	if err != nil {

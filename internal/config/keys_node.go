@@ -14,7 +14,7 @@ var nodeKeys = []row{
 		"How often a broker reports to the controller, in milliseconds."},
 	{"broker.session.timeout.ms", Int, "2000", anything, Medium, ReadOnly, effective,
 		"A broker that has not reported for this long is fenced, in milliseconds."},
-	{"initial.broker.registration.timeout.ms", Int, "60000", anything, Medium, ReadOnly, no(keepsTrying),
+	{"initial.broker.registration.timeout.ms", Int, "60000", anything, Medium, ReadOnly, effective,
 		"How long a starting broker tries to register with the controller, in milliseconds."},
 	{"controlled.shutdown.enable", Bool, "true", anything, Medium, ReadOnly, effective,
 		"Whether a stopping broker first hands its partitions to others."},

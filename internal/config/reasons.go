@@ -7,7 +7,6 @@ const (
 	oneConnection      = "a follower copies all that it follows from one leader over one connection, which keeps what waits together in one flush"
 	firstByte          = "a leader answers a follower as soon as there is a record"
 	keepsTelling       = "a failed directory is reported until the controller has heard of it, and its partitions are not served meanwhile"
-	keepsTrying        = "a starting broker waits for a controller as long as it takes, and says so"
 	quorumTimes        = "the quorum's times and sizes are its own: elections after half a second to one, a broken connection to the leader at once"
 	namedVoters        = "a node finds the others by controller.quorum.voters"
 	noThrottle         = "copying between brokers is not throttled yet; the value is checked as Kafka does, kept and shown"
