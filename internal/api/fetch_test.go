@@ -202,7 +202,7 @@ func TestTrap12OneConsistentSnapshot(t *testing.T) {
 			}
 			a, err := p.Append(records(3, 100), false, time.Now().UnixMilli())
 			if err == nil {
-				err = p.AwaitCommitted(s.ctx, a.Next)
+				err = p.AwaitCommitted(s.ctx, a.Next, a.LeaderEpoch)
 			}
 			if err == nil && n%5 == 0 {
 				_, err = p.DeleteRecords(s.ctx, a.First)

@@ -28,6 +28,7 @@ type produced struct {
 	number    int32
 	first     int64 // offset of the first record, -1 on error
 	next      int64
+	epoch     int32 // in which it was appended
 	timeMs    int64 // -1 with CreateTime
 	start     int64 // log start offset, -1 where unknown
 	err       error
@@ -152,7 +153,8 @@ func (h *Handler) appendOne(c *call, q *kmsg.ProduceRequest, image *metadata.Ima
 		done.err = err
 		return
 	}
-	done.first, done.next, done.timeMs, done.start = appended.First, appended.Next, appended.AppendTimeMs, appended.Start
+	done.first, done.next, done.epoch = appended.First, appended.Next, appended.LeaderEpoch
+	done.timeMs, done.start = appended.AppendTimeMs, appended.Start
 }
 
 // oneBatch frames the data of one partition: since version 3 it is one batch, neither more nor less.
@@ -189,7 +191,7 @@ func (w *produceRequest) settled() bool {
 	}
 	for i := range w.topics {
 		for j := range w.topics[i].partitions {
-			if p := &w.topics[i].partitions[j]; p.err == nil && !p.partition.Committed(p.next) {
+			if p := &w.topics[i].partitions[j]; p.err == nil && !p.partition.Committed(p.next, p.epoch) {
 				return false
 			}
 		}
@@ -210,7 +212,7 @@ func (w *produceRequest) await(ctx context.Context) error {
 			if p.err != nil {
 				continue
 			}
-			err := p.partition.AwaitCommitted(limited, p.next)
+			err := p.partition.AwaitCommitted(limited, p.next, p.epoch)
 			switch {
 			case err == nil:
 			case ctx.Err() != nil:

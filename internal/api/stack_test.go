@@ -383,7 +383,7 @@ func (s *stack) append(topic string, number int32, b batch.Batch) commitlog.Appe
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := p.AwaitCommitted(s.ctx, a.Next); err != nil {
+	if err := p.AwaitCommitted(s.ctx, a.Next, a.LeaderEpoch); err != nil {
 		s.t.Fatal(err)
 	}
 	return a

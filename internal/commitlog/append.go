@@ -83,14 +83,14 @@ func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Append
 	if duplicate != nil {
 		return Appended{
 			First: duplicate.LastOffset - int64(duplicate.Delta), Next: duplicate.LastOffset + 1,
-			Start: progress.Start, Duplicate: true,
+			Start: progress.Start, LeaderEpoch: o.LeaderEpoch, Duplicate: true,
 		}, nil
 	}
 	b.Assign(progress.End, o.LeaderEpoch)
 	if err := l.write(b, o.NowMs, cfg); err != nil {
 		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
 	}
-	return Appended{First: progress.End, Next: b.NextOffset(), Start: progress.Start}, nil
+	return Appended{First: progress.End, Next: b.NextOffset(), Start: progress.Start, LeaderEpoch: o.LeaderEpoch}, nil
 }
 
 // checkProducer decides whether the batch's producer may write it, and finds the batch that it repeats.

@@ -34,6 +34,7 @@ type Appended struct {
 	First, Next  int64 // offsets: of the first record, and the one after the last
 	AppendTimeMs int64 // with LogAppendTime; otherwise -1
 	Start        int64 // log start at that time
+	LeaderEpoch  int32 // in which it was appended, or found to be a duplicate
 	Duplicate    bool  // nothing was written: First and Next are of the batch that was
 }
 

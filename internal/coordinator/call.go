@@ -73,7 +73,7 @@ func (c *Call) mostRecordBytes() int {
 func (c *Call) Ready() bool {
 	select {
 	case <-c.done:
-		return c.err != nil || c.needs == 0 || c.partition.replica.Committed(c.needs)
+		return c.err != nil || c.needs == 0 || c.partition.replica.Committed(c.needs, c.partition.epoch)
 	default:
 		return false
 	}
@@ -113,15 +113,15 @@ func (c *Call) Await(ctx context.Context) (kmsg.Response, error) {
 // awaitCommitted waits for offsets.commit.timeout.ms at most. After an error the records may yet be committed.
 func (c *Call) awaitCommitted(ctx context.Context) error {
 	p := c.partition
-	if !p.replica.Committed(c.needs) {
+	if !p.replica.Committed(c.needs, p.epoch) {
 		limited, cancel := context.WithTimeout(ctx, c.wait)
-		err := p.replica.AwaitCommitted(limited, c.needs)
+		err := p.replica.AwaitCommitted(limited, c.needs, p.epoch)
 		cancel()
 		if err != nil {
 			return err
 		}
 	}
-	// Committed by whom? In a later epoch the offsets may be another leader's records.
+	// Who does not lead any more may have read what another coordinator has changed since.
 	if epoch, err := p.replica.LeaderEpoch(-1); err != nil || epoch != p.epoch {
 		return fmt.Errorf("%v was lost while the answer waited: %w", p, replica.ErrNotLeader)
 	}

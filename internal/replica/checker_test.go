@@ -130,13 +130,16 @@ func (c *checker) tryProduce(id commitlog.TopicPartition, img *metadata.Image, p
 		return false // as clients, which never go back to a leader of an earlier epoch (KIP-320)
 	}
 	a, err := p.Append(built, true, time.Now().UnixMilli())
+	if err == nil && sequence%16 == 15 { // the process was held up before it could look
+		<-time.After(time.Duration(1+a.Next%40) * 100 * time.Millisecond)
+	}
 	if errors.Is(err, commitlog.ErrOutOfOrderSequence) {
 		c.w.fail("%v: sequence %d is refused by a leader in epoch %d: %v", id, sequence, epoch, err)
 	}
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		err = p.AwaitCommitted(ctx, a.Next)
+		err = p.AwaitCommitted(ctx, a.Next, a.LeaderEpoch)
 	}
 	if err != nil {
 		return false

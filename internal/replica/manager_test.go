@@ -163,14 +163,14 @@ func TestDirectoryFailsAlone(t *testing.T) {
 		first := b.partition("first")
 		a, err := first.Append(records(1), true, time.Now().UnixMilli())
 		if err == nil {
-			err = first.AwaitCommitted(t.Context(), a.Next)
+			err = first.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch)
 		}
 		if !errors.Is(err, commitlog.ErrOffline) {
 			t.Fatal(err)
 		}
 		for _, f := range []func() error{
 			func() error { _, err := first.Append(records(1), false, time.Now().UnixMilli()); return err },
-			func() error { return first.AwaitCommitted(t.Context(), a.Next) },
+			func() error { return first.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch) },
 			func() error { _, err := first.Read(0, -1, 1000, true, ReadUncommitted); return err },
 			func() error { _, err := first.Read(1, -1, 1000, true, ReadUncommitted); return err },
 			func() error { _, err := first.DeleteRecords(t.Context(), 1); return err },

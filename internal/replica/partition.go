@@ -105,7 +105,7 @@ func (p *Partition) checkEpoch(caller, epoch int32) error {
 // Append writes one batch as the partition's leader. requireAll (acks=all) demands that at least
 // min.insync.replicas are in sync, else ErrNotEnoughReplicas before anything is written.
 // When Append returns, the batch has its offsets and will reach the disk; whether it counts is
-// for Committed and AwaitCommitted to say.
+// for Committed and AwaitCommitted to say, which are told the epoch that comes with them.
 func (p *Partition) Append(b batch.Batch, requireAll bool, nowMs int64) (commitlog.Appended, error) {
 	return p.appendAs(b, requireAll, commitlog.AppendOptions{LeaderEpoch: anyEpoch, NowMs: nowMs})
 }
@@ -157,36 +157,32 @@ func (p *Partition) appendAs(b batch.Batch, requireAll bool, o commitlog.AppendO
 	return appended, nil
 }
 
-// Committed reports whether everything below next is committed.
-func (p *Partition) Committed(next int64) bool { return p.log.Progress().HighWatermark >= next }
+// Committed reports whether what was appended here below next, in the leader epoch that the append told, is committed.
+// Offsets alone do not say so: in another epoch somebody else's records may have them.
+func (p *Partition) Committed(next int64, epoch int32) bool {
+	if p.log.Progress().HighWatermark < next {
+		return false
+	}
+	// After the watermark: who leads in the epoch now has done so since the append.
+	if now, err := p.LeaderEpoch(-1); err == nil && now == epoch {
+		return true
+	}
+	return p.log.EpochAt(next-1) == epoch // below the watermark it stays what it is
+}
 
-// AwaitCommitted waits until everything below next is committed.
+// AwaitCommitted waits until everything is committed that was appended below next in epoch, which is the one that the
+// append told.
 // Errors: ErrNotLeader when leadership ends first, commitlog.ErrOffline when the directory fails
 // first, ErrNotEnoughReplicasAfterAppend when too few replicas stay in sync, the context's error when it ends first. In all
 // of these the records may yet be committed.
-func (p *Partition) AwaitCommitted(ctx context.Context, next int64) error {
-	p.mu.Lock()
-	if p.Committed(next) {
-		p.mu.Unlock()
+func (p *Partition) AwaitCommitted(ctx context.Context, next int64, epoch int32) error {
+	if p.Committed(next, epoch) {
 		return nil
 	}
-	before, leads := p.mu.role.(*leading)
-	if !leads {
-		p.mu.Unlock()
-		return fmt.Errorf("wait for %v: %w", p.id, ErrNotLeader)
-	}
-	if p.tooFew(before) {
-		p.mu.Unlock()
-		return fmt.Errorf("wait for %v: %w", p.id, ErrNotEnoughReplicasAfterAppend)
-	}
-	if err := p.log.Dir().Offline(); err != nil {
-		p.mu.Unlock()
+	w, err := p.wait(next, epoch)
+	if err != nil {
 		return fmt.Errorf("wait for %v: %w", p.id, err)
 	}
-	w := &waiter{need: next, done: make(chan struct{})}
-	p.mu.waiters.add(w)
-	p.mu.Unlock()
-
 	select {
 	case <-w.done:
 	case <-ctx.Done():
@@ -198,14 +194,36 @@ func (p *Partition) AwaitCommitted(ctx context.Context, next int64) error {
 	if err := p.log.Dir().Offline(); err != nil {
 		return fmt.Errorf("wait for %v: %w", p.id, err)
 	}
-	// Only leadership without a break says that what was appended is what was committed.
-	if now, err := p.LeaderEpoch(-1); err != nil || now != before.epoch {
+	switch now, err := p.LeaderEpoch(-1); {
+	case p.Committed(next, epoch):
+		return nil
+	case err != nil || now != epoch:
 		return fmt.Errorf("wait for %v: leadership changed: %w", p.id, ErrNotLeader)
 	}
-	if !p.Committed(next) { // let go in the same epoch
-		return fmt.Errorf("wait for %v: %w", p.id, ErrNotEnoughReplicasAfterAppend)
+	return fmt.Errorf("wait for %v: %w", p.id, ErrNotEnoughReplicasAfterAppend) // let go in the same epoch
+}
+
+// wait adds one who waits, if there is something to wait for.
+func (p *Partition) wait(next int64, epoch int32) (*waiter, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r, leads := p.mu.role.(*leading)
+	if !leads || r.epoch != epoch {
+		return nil, ErrNotLeader
 	}
-	return nil
+	w := &waiter{need: next, done: make(chan struct{})}
+	if p.log.Progress().HighWatermark >= next { // since it was looked at
+		close(w.done)
+		return w, nil
+	}
+	if p.tooFew(r) {
+		return nil, ErrNotEnoughReplicasAfterAppend
+	}
+	if err := p.log.Dir().Offline(); err != nil {
+		return nil, err
+	}
+	p.mu.waiters.add(w)
+	return w, nil
 }
 
 // tooFew: the watermark stands still, for fewer than min.insync.replicas are in sync.

@@ -38,19 +38,19 @@ func TestDurableTopicCommitsWithTheDisk(t *testing.T) {
 			t.Fatal(err1, err2)
 		}
 		synctest.Wait()
-		if durable.Committed(one.Next) || !durable.Committed(one.First) || !cached.Committed(two.Next) {
+		if durable.Committed(one.Next, one.LeaderEpoch) || !durable.Committed(one.First, one.LeaderEpoch) || !cached.Committed(two.Next, two.LeaderEpoch) {
 			t.Fatalf("durable %+v, cached %+v", durable.Progress(), cached.Progress())
 		}
 		limited, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := durable.AwaitCommitted(limited, one.Next); !errors.Is(err, context.DeadlineExceeded) {
+		if err := durable.AwaitCommitted(limited, one.Next, one.LeaderEpoch); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
 		if n := len(durable.mu.waiters); n != 0 {
 			t.Fatalf("%d waiters are left behind", n)
 		}
 		done := make(chan error, 1)
-		go func() { done <- durable.AwaitCommitted(t.Context(), one.Next) }()
+		go func() { done <- durable.AwaitCommitted(t.Context(), one.Next, one.LeaderEpoch) }()
 		synctest.Wait()
 		b.commit(setting(metadata.TopicResource, "durable", "flush.before.ack", "false"))
 		if err := <-done; err != nil {
@@ -96,7 +96,7 @@ func TestWaitersAreLetGo(t *testing.T) {
 				}
 				done := make(chan error, 3)
 				for range 3 {
-					go func() { done <- p.AwaitCommitted(t.Context(), a.Next) }()
+					go func() { done <- p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch) }()
 				}
 				w := NewWatch()
 				p.Watch(w, 5)
@@ -289,7 +289,7 @@ func TestManyWaitersAtOnce(t *testing.T) {
 				for range 100 {
 					a, err := p.Append(records(2), true, time.Now().UnixMilli())
 					if err == nil {
-						err = p.AwaitCommitted(t.Context(), a.Next)
+						err = p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch)
 					}
 					if at := p.Progress(); err == nil && (at.Flushed < a.Next || at.HighWatermark < a.Next) {
 						err = errors.New("woken too early")
@@ -329,7 +329,7 @@ func TestLeadingOnKeepsWaiters(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := make(chan error, 1)
-		go func() { done <- p.AwaitCommitted(t.Context(), a.Next) }()
+		go func() { done <- p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch) }()
 		synctest.Wait()
 		b.commit(&metadata.PartitionChangeRecord{TopicId: topicID(1).Bytes(), Isr: &metadata.Nodes{Ids: []int32{1}}})
 		synctest.Wait()

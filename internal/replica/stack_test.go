@@ -135,7 +135,7 @@ func (p *Partition) append(t testing.TB, n int) commitlog.Appended {
 	t.Helper()
 	a, err := p.Append(records(n), true, time.Now().UnixMilli())
 	if err == nil {
-		err = p.AwaitCommitted(context.Background(), a.Next)
+		err = p.AwaitCommitted(context.Background(), a.Next, a.LeaderEpoch)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -365,7 +365,7 @@ func TestTrap14RetriesAcrossLeaders(t *testing.T) {
 			if err == nil {
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
-				err = p.AwaitCommitted(ctx, a.Next)
+				err = p.AwaitCommitted(ctx, a.Next, a.LeaderEpoch)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -448,18 +448,18 @@ func TestNotEnoughReplicas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.AwaitCommitted(t.Context(), a.Next); !errors.Is(err, ErrNotEnoughReplicasAfterAppend) || !errors.Is(err, ErrNotEnoughReplicas) {
+		if err := p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch); !errors.Is(err, ErrNotEnoughReplicasAfterAppend) || !errors.Is(err, ErrNotEnoughReplicas) {
 			t.Fatal(err)
 		}
 		if _, err := p.Append(records(1), true, time.Now().UnixMilli()); !errors.Is(err, ErrNotEnoughReplicas) || errors.Is(err, ErrNotEnoughReplicasAfterAppend) {
 			t.Fatal(err)
 		}
-		if p.Committed(a.Next) {
+		if p.Committed(a.Next, a.LeaderEpoch) {
 			t.Fatal("committed below min.insync.replicas")
 		}
 		w.isolate(2, false)
 		w.isolate(3, false)
-		w.await("the commit", func() bool { return p.Committed(a.Next) })
+		w.await("the commit", func() bool { return p.Committed(a.Next, a.LeaderEpoch) })
 	})
 }
 
@@ -488,3 +488,48 @@ func TestWipedReplicaOfALogThatBeginsInsideABatch(t *testing.T) {
 }
 
 var _ metadata.Publisher = (*Manager)(nil)
+
+// TestTrap14AnotherRecordAtTheOffsetIsNoAcknowledgement: a producer's request that was held up between its append and its
+// answer, while another leader wrote its own records at these offsets, is not told that its records are committed: neither
+// while this broker follows nor when it leads again. One whose records did survive is.
+func TestTrap14AnotherRecordAtTheOffsetIsNoAcknowledgement(t *testing.T) {
+	topics := []worldTopic{{name: "orders", id: 1, numbers: 1, configs: map[string]string{"min.insync.replicas": "2"}}}
+	inWorld(t, 15, topics, func(t *testing.T, w *world) {
+		first := w.awaitLeader("orders", 1)
+		kept := first.append(t, 10)
+		w.isolate(1, true)
+		lost, err := first.Append(records(1), true, time.Now().UnixMilli())
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := w.awaitLeader("orders", 2, 3)
+		second.append(t, 20)
+		w.isolate(1, false)
+		w.equal("orders")
+		w.await("the watermark", func() bool { return first.Progress().HighWatermark >= lost.Next })
+		check := func(when string) {
+			t.Helper()
+			if first.Committed(lost.Next, lost.LeaderEpoch) {
+				t.Errorf("%s what was cut counts as committed", when)
+			}
+			if err := first.AwaitCommitted(t.Context(), lost.Next, lost.LeaderEpoch); !errors.Is(err, ErrNotLeader) {
+				t.Errorf("%s the wait for what was cut ends with %v", when, err)
+			}
+			if err := first.AwaitCommitted(t.Context(), kept.Next, kept.LeaderEpoch); err != nil {
+				t.Errorf("%s the wait for what was committed ends with %v", when, err)
+			}
+		}
+		check("while it follows")
+		for id := int32(2); id <= brokers; id++ {
+			w.isolate(id, true)
+		}
+		w.await("the others to be fenced", func() bool { return w.unfenced() == 1 })
+		for id := int32(2); id <= brokers; id++ {
+			w.isolate(id, false)
+		}
+		if first = w.awaitLeader("orders", 1, 2, 3); first.m.o.NodeID != 1 {
+			t.Fatalf("broker %d leads", first.m.o.NodeID)
+		}
+		check("while it leads again")
+	})
+}
