@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"barnabas/internal/cli/clustercmd"
+	"barnabas/internal/cli/localcmd"
 	"barnabas/internal/cli/terminal"
 )
 
@@ -72,7 +73,7 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 const rootHelp = `Barnabas is an event-streaming platform that speaks Apache Kafka's protocol.
 One program is broker, controller and command line.
 
-'barnabas serve' starts a broker. Every other command is a client of one, or of an
+'barnabas serve' starts a broker, 'barnabas local' a cluster on this machine. Every other command is a client of one, or of an
 Apache Kafka: it asks the brokers that --brokers or BARNABAS_BROKERS names, and
 127.0.0.1:9092 without either.
 
@@ -101,7 +102,7 @@ func newRoot(p *terminal.Program) *cobra.Command {
 	cluster := clustercmd.New(p)
 	cluster.AddCommand(newClusterRecover(p))
 	root.AddCommand(
-		newServe(p), newTopic(p), newProduce(p), newConsume(p), newGroup(p), newConfig(p), cluster, newLog(p), newVersion(p),
+		newServe(p), localcmd.New(p), newTopic(p), newProduce(p), newConsume(p), newGroup(p), newConfig(p), cluster, newLog(p), newVersion(p),
 	)
 	root.InitDefaultCompletionCmd()
 	return root

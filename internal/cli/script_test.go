@@ -57,12 +57,14 @@ func startNode(dir string) (*node.Node, error) {
 
 // commands are what scripts can say beside testscript's own.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"code":    exitsWith,
-	"waitfor": waitsFor,
-	"serve":   serveInScript,
-	"stop":    stopInScript,
-	"count":   countLines,
-	"get":     getPage,
+	"code":     exitsWith,
+	"waitfor":  waitsFor,
+	"serve":    serveInScript,
+	"local":    localInScript,
+	"killnode": killInScript,
+	"stop":     stopInScript,
+	"count":    countLines,
+	"get":      getPage,
 }
 
 // exitsWith runs a command and demands an exit code: code 3 barnabas topic describe absent.
@@ -182,6 +184,54 @@ func serveInScript(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv("ADMIN", m[1])
 	}
 	*ts.Value(servedKey{}).(**served) = s
+}
+
+// localInScript starts `barnabas local ARGS`, waits for the line that begins with ready, writes all lines until then to the file
+// `ready`, and sets BARNABAS_BROKERS. stop ends it.
+func localInScript(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: local ARGS...")
+	}
+	path, err := exec.LookPath("barnabas")
+	ts.Check(err)
+	s := &served{cmd: exec.Command(path, append([]string{"local"}, args...)...)}
+	s.cmd.Dir, s.cmd.Stderr = ts.MkAbs("."), &s.stderr
+	out, err := s.cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(s.cmd.Start())
+	ts.Defer(func() {
+		_ = s.cmd.Process.Kill() // which ends the nodes, too
+		_ = s.cmd.Wait()
+	})
+	s.out = bufio.NewReader(out)
+	var all strings.Builder
+	for line := ""; !strings.HasPrefix(line, "ready"); {
+		if line, err = s.out.ReadString('\n'); err != nil {
+			_ = s.cmd.Wait()
+			ts.Fatalf("no line that begins with ready: %v\n%s%s", err, all.String(), s.stderr.String())
+		}
+		all.WriteString(line)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("ready"), []byte(all.String()), 0o644))
+	_, brokers, _ := strings.Cut(strings.TrimSpace(all.String()), ", brokers ")
+	ts.Setenv("BARNABAS_BROKERS", brokers)
+	*ts.Value(servedKey{}).(**served) = s
+}
+
+// killInScript kills a node of local: killnode 2.
+func killInScript(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: killnode NODE, after local")
+	}
+	m := regexp.MustCompile(`(?m)^node ` + args[0] + ` \(pid (\d+)\) ready`).FindStringSubmatch(ts.ReadFile("ready"))
+	if m == nil {
+		ts.Fatalf("no node %s is ready", args[0])
+	}
+	pid, err := strconv.Atoi(m[1])
+	ts.Check(err)
+	node, err := os.FindProcess(pid)
+	ts.Check(err)
+	ts.Check(node.Kill())
 }
 
 // stopInScript sends a signal to the broker that was started last, demands exit code 0 (with KILL: that

@@ -381,3 +381,34 @@ func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
 }
 
 func (w *World) dice() *rand.Rand { return w.Dice("test") }
+
+// TestHealthyClusterAcknowledgesAtOnce: nothing on the way of a record waits for a timer.
+func TestHealthyClusterAcknowledgesAtOnce(t *testing.T) {
+	for seed := range Seeds(4) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			c := w.MustDial("admin", nodes[0])
+			if _, err := c.CreateTopic(w.Context(), "orders", 6, "min.insync.replicas", "2"); err != nil {
+				w.Fatalf("%v", err)
+			}
+			w.whole(nodes, 5*time.Second, "orders")
+			done := make(chan struct{})
+			var journals []*journal
+			var writing sync.WaitGroup
+			for p := range int32(6) {
+				j := w.newJournal(nodes, "orders", p, int64(1000+p))
+				journals = append(journals, j)
+				writing.Go(func() { j.write(w.Context(), done) })
+			}
+			time.Sleep(20 * time.Second)
+			close(done)
+			writing.Wait()
+			for _, j := range journals {
+				if j.longest > 60*time.Millisecond {
+					w.Errorf("partition %d: %d acknowledged, the longest took %v", j.partition, len(j.acked), j.longest)
+				}
+			}
+		})
+	}
+}

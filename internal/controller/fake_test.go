@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -31,6 +32,7 @@ type fakeLog struct {
 		entries []metadata.Committed // committed
 		refusal error
 		auto    bool
+		stall   time.Duration // what the next proposal takes
 	}
 	commits chan struct{} // serialises calls of the machine, as the quorum's one goroutine does
 }
@@ -42,6 +44,11 @@ func newFakeLog() *fakeLog {
 }
 
 func (l *fakeLog) Propose(epoch int32, records []metadata.Record) (uint64, error) {
+	l.mu.Lock()
+	stall := l.mu.stall
+	l.mu.stall = 0
+	l.mu.Unlock()
+	time.Sleep(stall)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

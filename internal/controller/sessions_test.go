@@ -1,10 +1,12 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -209,6 +211,73 @@ func TestHeartbeatsDoNotWaitForCommits(t *testing.T) {
 		synctest.Wait()
 		c.Close()
 	})
+}
+
+// TestHeartbeatsJudgeByWhatIsCommitted: what may yet be lost neither turns a broker away nor lets it go.
+func TestHeartbeatsJudgeByWhatIsCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l, all := crowd(t)
+		l.mu.Lock()
+		l.mu.auto = false
+		l.mu.Unlock()
+		all[0].h.WantShutDown = true
+		all[0].once()
+		if answer := all[0].once(); answer.MayShutDown {
+			t.Fatal("let go before its partitions are led by others")
+		}
+		var wait sync.WaitGroup
+		wait.Go(func() {
+			r := registration(3)
+			r.Incarnation, r.Fenced = metadata.UUID{1: 77}, true
+			if _, err := c.RegisterBroker(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		all[1].once()
+		l.setAuto()
+		wait.Wait()
+		if answer := all[0].once(); !answer.MayShutDown {
+			t.Fatal("not let go")
+		}
+		if _, err := c.Heartbeat(t.Context(), all[1].h); !errors.Is(err, ErrStaleBrokerEpoch) {
+			t.Fatal(err)
+		}
+		c.Close()
+	})
+}
+
+// TestControllerThatStoodStillFencesNobody: it has not heard those who spoke meanwhile.
+func TestControllerThatStoodStillFencesNobody(t *testing.T) {
+	for pause := 50 * time.Millisecond; pause < 500*time.Millisecond; pause += 50 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			c, l, all := crowd(t)
+			var wait sync.WaitGroup
+			for i, b := range all {
+				wait.Go(func() {
+					time.Sleep(time.Duration(i) * 50 * time.Millisecond)
+					beating(20*time.Second, b)
+				})
+			}
+			before := len(l.committedEntries())
+			time.Sleep(2*time.Second + pause)
+			l.mu.Lock()
+			l.mu.stall = 5 * time.Second
+			l.mu.Unlock()
+			if resp, err := c.CreateTopics(t.Context(), createRequest(1, "slow")); err != nil || resp.Topics[0].ErrorCode != 0 {
+				t.Fatalf("%+v, %v", resp, err)
+			}
+			wait.Wait()
+			for _, e := range l.committedEntries()[before:] {
+				for _, r := range e.Records {
+					if change, ok := r.(*metadata.BrokerChangeRecord); ok {
+						t.Fatalf("pause %v: %v", pause, change)
+					}
+				}
+			}
+			c.Close()
+		})
+	}
 }
 
 // TestDeadBrokersShareAnEntry: brokers that die together are fenced together, and each partition changes once.

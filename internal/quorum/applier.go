@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"fmt"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -133,8 +134,14 @@ func (q *Quorum) snapshotByTime() {
 	}
 }
 
+// fullDiskSnapshot is how long after a snapshot that found no space the next is tried.
+const fullDiskSnapshot = 10 * time.Second
+
 // startSnapshot writes a snapshot on a goroutine of its own, unless one is being written.
 func (q *Quorum) startSnapshot() bool {
+	if q.o.Now().UnixNano() < q.notBefore.Load() {
+		return false
+	}
 	select {
 	case q.snapshotting <- struct{}{}:
 	default:
@@ -144,6 +151,7 @@ func (q *Quorum) startSnapshot() bool {
 		defer func() { <-q.snapshotting }()
 		if err := q.takeSnapshot(); err != nil && q.ctx.Err() == nil {
 			if isNoSpace(err) {
+				q.notBefore.Store(q.o.Now().Add(fullDiskSnapshot).UnixNano())
 				q.log.Warn("no space for a snapshot of the metadata; the log keeps growing", "err", err)
 				return
 			}

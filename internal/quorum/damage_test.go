@@ -116,3 +116,44 @@ func TestTrap09LeaderWithRottenMetadataStops(t *testing.T) {
 		})
 	}
 }
+
+// rotSnapshot flips a bit in the middle of a node's newest snapshot.
+func (v *voter) rotSnapshot() {
+	v.w.t.Helper()
+	dir := "/meta/" + logName
+	name, err := newestSnapshot(v.disk, dir)
+	if err != nil || name == "" {
+		v.w.fatalf("node %d has no snapshot: %v", v.id, err)
+	}
+	data, err := disk.ReadFile(v.disk, dir+"/"+name, 1<<30)
+	if err == nil {
+		err = v.disk.FlipBit(dir+"/"+name, int64(len(data)/2), 1)
+	}
+	if err != nil {
+		v.w.fatalf("%v", err)
+	}
+}
+
+// A rotten snapshot keeps a voter out that starts with it; a leader that is to give one away writes another.
+func TestTrap09RottenSnapshotIsNotTaken(t *testing.T) {
+	for seed := range uint64(6) {
+		inWorld(t, seed, 3, func(w *world) {
+			w.startAll()
+			w.mustPropose(40)
+			w.settle()
+			victim := w.nodes[w.ids[seed%3]]
+			victim.stop()
+			victim.rotSnapshot()
+			victim.start()
+			if err := victim.ended(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "empty the data directories") {
+				w.fatalf("node %d with a rotten snapshot: %v", victim.id, err)
+			}
+			victim.wipe()
+			w.mustPropose(40)
+			w.leader().rotSnapshot()
+			victim.start()
+			w.mustPropose(1)
+			w.settle()
+		})
+	}
+}

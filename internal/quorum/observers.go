@@ -149,7 +149,7 @@ func (q *Quorum) feed(asker Member, has entryID, now *seen) (answer []byte, news
 	last, _ := q.st.LastIndex() // it has no error
 	term, err := q.st.Term(has.Index)
 	switch {
-	case has.Index < q.st.snapshotMeta().GetIndex() || errors.Is(err, raft.ErrCompacted):
+	case has.Index < q.st.floor().Index || errors.Is(err, raft.ErrCompacted):
 		return q.feedSnapshot(asker, h, m)
 	case errors.Is(err, raft.ErrUnavailable) || err == nil && has.Index > now.commit:
 		// It has what is not committed here. Either it is ahead, or what it has never will be.

@@ -68,6 +68,7 @@ type Quorum struct {
 
 	appliedBytes int64         // since the last snapshot was begun; the applier's
 	snapshotting chan struct{} // one slot: a snapshot is being written
+	notBefore    atomic.Int64  // when the next may be, in Unix nanoseconds
 	mu           struct {
 		sync.Mutex
 		status Status

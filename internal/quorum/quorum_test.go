@@ -24,6 +24,7 @@ type recorder struct {
 	last   int64
 	lead   metadata.Leadership
 	ready  chan metadata.Leadership
+	taken  int                      // snapshots taken over
 	saw    func(metadata.Committed) // optional, as is led
 	led    func(metadata.Leadership)
 }
@@ -55,6 +56,7 @@ func (r *recorder) Restore(s metadata.Snapshot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last = s.Offset
+	r.taken++
 	return r.loader.Restore(context.Background(), s)
 }
 
@@ -71,6 +73,12 @@ func (r *recorder) Leadership(l metadata.Leadership) {
 		default: // nobody waits for it
 		}
 	}
+}
+
+func (r *recorder) snapshots() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.taken
 }
 
 func (r *recorder) Snapshot() metadata.Snapshot { return r.loader.Image().Snapshot() }

@@ -293,3 +293,27 @@ func TestTrap10RestartedVotersKnowWhoVotes(t *testing.T) {
 		})
 	}
 }
+
+// Who is a little behind when a snapshot is written gets the entries that it lacks, and not the whole state.
+func TestNodeThatIsALittleBehindNeedsNoSnapshot(t *testing.T) {
+	for seed := range uint64(5) {
+		inWorld(t, seed, 3, func(w *world) {
+			w.snapshotBytes = 1000
+			w.add(4)
+			w.startAll()
+			w.mustPropose(40)
+			w.mustFollow()
+			restored := map[int32]int{}
+			for _, id := range w.ids {
+				restored[id] = w.nodes[id].running.machine.snapshots()
+			}
+			w.mustPropose(200)
+			w.mustFollow()
+			for _, id := range w.ids {
+				if now := w.nodes[id].running.machine.snapshots(); now != restored[id] {
+					w.fatalf("node %d, which was never away, took %d snapshots over", id, now-restored[id])
+				}
+			}
+		})
+	}
+}

@@ -184,7 +184,7 @@ func loadSnapshot(fsys disk.FS, dir string, c *batch.Checker) (*snapshotFile, er
 		err = fmt.Errorf("holds %s: %w", snapshotName(f.meta), ErrDamaged)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read snapshot %s: %w", newest, err)
+		return nil, fmt.Errorf("read snapshot %s: %w; if there are other voters, %s", newest, err, fromOthers)
 	}
 	return f, nil
 }

@@ -35,6 +35,9 @@ type storage struct {
 		// changes are the log's entries past hard.Commit that change the members, in order.
 		changes []uint64
 		snap    *pb.Snapshot // the newest one's metadata: its records stay in the file
+		// floor is the last entry before the log: that of the snapshot before the newest, so that who is a
+		// little behind when one is written does not need all of it.
+		floor entryID
 		// least is the entry that a snapshot for others must include: the last that changed the members. A
 		// node that is not in a snapshot's configuration refuses it.
 		least uint64
@@ -85,6 +88,7 @@ func openStorage(o *Options, self uint64) (s *storage, snapshot *snapshotFile, e
 		return nil, nil, err
 	}
 	s.mu.snap = &pb.Snapshot{Metadata: file.meta}
+	s.mu.floor = entryID{file.meta.GetIndex(), file.meta.GetTerm()}
 	return s, file, nil
 }
 
@@ -342,6 +346,7 @@ func (s *storage) install(file *snapshotFile, hard *pb.HardState) error {
 	s.forgetChanges(0)
 	s.mu.Lock()
 	s.mu.snap = &pb.Snapshot{Metadata: file.meta}
+	s.mu.floor = entryID{file.meta.GetIndex(), file.meta.GetTerm()}
 	s.mu.least = file.meta.GetIndex()
 	s.mu.Unlock()
 	if err := s.log.Restart(offsetOf(file.meta.GetIndex()) + 1); err != nil {
@@ -364,15 +369,24 @@ func (s *storage) snapshotIsDue() bool {
 	return s.mu.snap.GetMetadata().GetIndex() < s.mu.least
 }
 
-// compact lets a snapshot take the place of the log up to its offset.
+// compact lets a snapshot take the place of the log up to where the one before it ended.
 func (s *storage) compact(meta *pb.SnapshotMetadata) error {
 	s.mu.Lock()
-	s.mu.snap = &pb.Snapshot{Metadata: meta}
+	before := s.mu.snap.GetMetadata()
+	floor := entryID{before.GetIndex(), before.GetTerm()}
+	s.mu.snap, s.mu.floor = &pb.Snapshot{Metadata: meta}, floor
 	s.mu.Unlock()
-	if err := s.log.AdvanceStart(offsetOf(meta.GetIndex()) + 1); err != nil {
+	if err := s.log.AdvanceStart(offsetOf(floor.Index) + 1); err != nil {
 		return fmt.Errorf("cut metadata log below its snapshot: %w", err)
 	}
 	return nil
+}
+
+// floor is the last entry before the log.
+func (s *storage) floor() entryID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.floor
 }
 
 func (s *storage) snapshotMeta() *pb.SnapshotMetadata {
@@ -445,16 +459,18 @@ func (s *storage) readFrom(from, upTo int64, maxBytes int) ([]*pb.Entry, error) 
 // Term implements raft.Storage.
 func (s *storage) Term(index uint64) (uint64, error) {
 	for {
-		meta, progress := s.snapshotMeta(), s.log.Progress()
+		meta, floor, progress := s.snapshotMeta(), s.floor(), s.log.Progress()
 		switch offset := offsetOf(index); {
 		case index == meta.GetIndex():
 			return meta.GetTerm(), nil
-		case offset < progress.Start || index < meta.GetIndex():
+		case index == floor.Index:
+			return floor.Term, nil
+		case offset < progress.Start || index < floor.Index:
 			return 0, raft.ErrCompacted
 		case offset >= progress.End:
 			return 0, raft.ErrUnavailable
 		}
-		term, err := s.termOf(offsetOf(index), meta)
+		term, err := s.entryTerm(offsetOf(index))
 		if err != nil && s.snapshotMeta() != meta {
 			continue // a leader's snapshot has just taken the log's place
 		}
@@ -463,7 +479,7 @@ func (s *storage) Term(index uint64) (uint64, error) {
 }
 
 // FirstIndex implements raft.Storage.
-func (s *storage) FirstIndex() (uint64, error) { return s.snapshotMeta().GetIndex() + 1, nil }
+func (s *storage) FirstIndex() (uint64, error) { return s.floor().Index + 1, nil }
 
 // LastIndex implements raft.Storage.
 func (s *storage) LastIndex() (uint64, error) {

@@ -60,6 +60,11 @@ func (q *Quorum) transfer(to int32, m *pb.Message) error {
 	if err != nil {
 		return fmt.Errorf("read snapshot %s: %w", name, err)
 	}
+	if _, err := decodeSnapshot(q.st.checker, data); err != nil { // it has rotten since: another is written (trap 9)
+		q.log.Error("the newest snapshot of the metadata is damaged and will be written anew", "file", name, "err", err)
+		q.st.needSnapshot(meta.GetIndex() + 1)
+		return fmt.Errorf("send snapshot %s: %w", name, err)
+	}
 	last, err := proto.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode the message with snapshot %s: %w", name, err)

@@ -141,7 +141,7 @@ func (o *observed) judge() *health {
 	for _, t := range o.topics {
 		h.Partitions += len(t.Partitions)
 	}
-	h.Findings = slices.Concat(h.Findings, o.judgePartitions(h.Partitions), o.judgeQuorum(), o.judgeDirs(), o.judgeBrokers())
+	h.Findings = append(h.Findings, slices.Concat(o.judgePartitions(h.Partitions), o.judgeQuorum(), o.judgeDirs(), o.judgeBrokers())...)
 	slices.SortStableFunc(h.Findings, func(a, b finding) int { return cmp.Compare(a.rank(), b.rank()) })
 	if h.Healthy = len(h.Findings) == 0; h.Healthy {
 		h.Summary = fmt.Sprintf("healthy: %s, %s with all replicas in sync, %s led by node %d",

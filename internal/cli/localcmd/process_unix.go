@@ -1,0 +1,13 @@
+//go:build unix && !linux
+
+package localcmd
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// separate keeps a terminal's Ctrl-C away from the process, which is stopped by its supervisor.
+func separate(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+func terminate(c *exec.Cmd) error { return c.Process.Signal(syscall.SIGTERM) }
