@@ -5,11 +5,9 @@ package chaos
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,38 +25,16 @@ import (
 // TestTorture runs the yardstick's torture while the broker is killed with -9 and started again
 // five times within a minute: nothing lost, doubled, reordered, seen and gone, or given up.
 func TestTorture(t *testing.T) {
+	t.Parallel()
 	rng := seeded(t)
-	yardstick := filepath.Join(t.TempDir(), "yardstick")
-	build := exec.Command("go", "build", "-o", yardstick, ".")
-	build.Dir = filepath.Join(rig.Shared(t), "yardstick")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the yardstick: %v\n%s", err, out)
-	}
 	b := rig.Start(t)
-	cmd := exec.Command(yardstick, "torture", "-b", b.Addr, "-t", "tortured", "-p", "6", "-r", "1", "-d", "60s")
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	writing := tortureBegins(t, time.Minute, "-b", b.Addr, "-r", "1")
 	for range 5 {
 		pause(t, 8*time.Second+time.Duration(rng.Int64N(int64(2*time.Second))))
 		b.Kill()
 		b.Restart()
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("torture: %v\n%s%s", err, stdout.String(), stderr.String())
-	}
-	var figures map[string]any
-	if err := json.Unmarshal([]byte(stdout.String()), &figures); err != nil {
-		t.Fatalf("torture printed %q: %v", stdout.String(), err)
-	}
-	for _, sin := range []string{"lost", "duplicated", "reordered", "phantom", "skipped", "rewound", "ahead", "data_loss", "failed"} {
-		if n, ok := figures[sin].(float64); !ok || n != 0 {
-			t.Errorf("%s: %v", sin, figures[sin])
-		}
-	}
-	t.Log(strings.TrimSpace(stdout.String()))
+	writing.verdict()
 }
 
 // told is what a client was told: a record's place, a topic's being or not being there.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +19,17 @@ import (
 
 const patience = 3 * time.Minute // a machine that is slow and busy with others
 
-func TestMain(m *testing.M) { rig.Main(m) }
+// scratch is for what all tests build once.
+var scratch string
+
+func TestMain(m *testing.M) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "barnabas-chaos"); err != nil {
+		panic(err)
+	}
+	rig.Main(m)
+	_ = os.RemoveAll(scratch)
+}
 
 // seeded gives the run's random numbers; BARNABAS_SEED repeats a run's faults.
 func seeded(t *testing.T) *rand.Rand {
@@ -58,7 +69,7 @@ func pause(t *testing.T, d time.Duration) {
 func client(t *testing.T, addr string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(addr), kgo.MetadataMinAge(50 * time.Millisecond),
+		kgo.SeedBrokers(strings.Split(addr, ",")...), kgo.MetadataMinAge(50 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
 		// A process that is killed closes its connections, so that nothing hangs on these.
 		kgo.RequestTimeoutOverhead(patience / 2), kgo.ProduceRequestTimeout(patience / 2),

@@ -1,0 +1,306 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ours "barnabas/client"
+	"barnabas/test/compat/rig"
+)
+
+const (
+	workTopic      = "worked"
+	workPartitions = 4
+	workMembers    = 2
+	workEvery      = 4 * time.Millisecond // between two records
+	memberLivesMax = 12 * time.Second
+)
+
+// work is a producer and a consumer group on our own client, and what they were told.
+type work struct {
+	t       *testing.T
+	cluster *cluster
+	stop    context.CancelFunc // of the producer
+	leave   context.CancelFunc // of the group
+	sending sync.WaitGroup
+	reading sync.WaitGroup
+
+	mu           sync.Mutex
+	acknowledged map[int32]map[int64]string // by partition and offset
+	unplaced     map[string]bool            // acknowledged without an offset
+	delivered    map[int32]map[int64]string
+	commits      map[int32]*committed
+	members      int
+	resumed      int // times that a partition was gone on with
+	committing   int // commits that were acknowledged
+}
+
+// committed is what may be the committed offset of a partition: what was acknowledged last, or what was
+// tried since.
+type committed struct {
+	acknowledged int64
+	tried        map[int64]bool
+}
+
+func (c *committed) may(offset int64) bool { return offset == c.acknowledged || c.tried[offset] }
+
+// workBegins makes a topic of its own and starts to work on it.
+func workBegins(t *testing.T, c *cluster, seed uint64) *work {
+	t.Helper()
+	w := &work{
+		t: t, cluster: c, acknowledged: map[int32]map[int64]string{}, unplaced: map[string]bool{},
+		delivered: map[int32]map[int64]string{}, commits: map[int32]*committed{},
+	}
+	for p := range int32(workPartitions) {
+		w.acknowledged[p], w.delivered[p] = map[int64]string{}, map[int64]string{}
+		w.commits[p] = &committed{tried: map[int64]bool{}}
+	}
+	two := "2"
+	rig.Eventually(t, patience, "topic "+workTopic+" is made", func() bool {
+		_, err := admin(t, c.addresses()).CreateTopic(within(t, 10*time.Second), workPartitions, 3, map[string]*string{"min.insync.replicas": &two}, workTopic)
+		return err == nil
+	})
+	c.awaitTopic(workTopic)
+	sending, stop := context.WithCancel(t.Context())
+	reading, leave := context.WithCancel(t.Context())
+	w.stop, w.leave = stop, leave
+	w.sending.Go(func() { w.send(sending) })
+	for m := range workMembers {
+		w.reading.Go(func() { w.consume(reading, rand.New(rand.NewPCG(seed, uint64(m)))) })
+	}
+	t.Cleanup(func() {
+		stop()
+		leave()
+		w.sending.Wait()
+		w.reading.Wait()
+	})
+	return w
+}
+
+// connect makes a client that does not wait for long for a node that does not answer.
+func (w *work) connect() (*ours.Client, error) {
+	return ours.New(ours.Brokers(strings.Split(w.cluster.addresses(), ",")...), ours.RequestTimeout(2*time.Second),
+		ours.ConnectionSetupTimeout(time.Second))
+}
+
+// send writes numbers, in order for each partition.
+func (w *work) send(ctx context.Context) {
+	c, err := w.connect()
+	if err != nil {
+		w.t.Errorf("make a client: %v", err)
+		return
+	}
+	defer c.Close()
+	p, err := c.NewProducer()
+	if err != nil {
+		w.t.Errorf("make a producer: %v", err)
+		return
+	}
+	tick := time.NewTicker(workEvery)
+	defer tick.Stop()
+	for n := 0; ctx.Err() == nil; n++ {
+		value := strconv.Itoa(n)
+		r := ours.ProducerRecord{Topic: workTopic, Partition: ours.ToPartition(int32(n % workPartitions)), Value: []byte(value)}
+		// Not ctx: what is begun is to be finished.
+		if err := p.Send(context.Background(), r, func(m ours.RecordMetadata, err error) { w.sent(value, m, err) }); err != nil {
+			w.t.Errorf("send %s: %v", value, err)
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	flush, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := p.Close(flush); err != nil {
+		w.t.Errorf("close the producer: %v", err)
+	}
+}
+
+func (w *work) sent(value string, m ours.RecordMetadata, err error) {
+	if err != nil {
+		w.t.Errorf("record %s was given up: %v", value, err)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if m.Offset < 0 {
+		w.unplaced[value] = true
+		return
+	}
+	w.acknowledged[m.Partition][m.Offset] = value
+}
+
+// consume is one place in the group, which one member after another takes: some leave, some are gone
+// without a word.
+func (w *work) consume(ctx context.Context, rng *rand.Rand) {
+	for ctx.Err() == nil {
+		lives := memberLivesMax/3 + time.Duration(rng.Int64N(int64(memberLivesMax*2/3)))
+		if err := w.member(ctx, lives, rng.IntN(3) > 0, rng); err != nil {
+			w.t.Errorf("a member of the group: %v", err)
+			return
+		}
+	}
+}
+
+// member polls for a while, and commits now and then.
+func (w *work) member(ctx context.Context, lives time.Duration, leaves bool, rng *rand.Rand) error {
+	c, err := w.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	next := map[int32]int64{} // of partitions that this member has read from; only used inside Poll and around it
+	forget := func(_ context.Context, _ *ours.GroupConsumer, gone []ours.TopicPartition) {
+		for _, tp := range gone {
+			delete(next, tp.Partition)
+		}
+	}
+	g, err := c.NewGroupConsumer("workers", ours.NoAutoCommit(), ours.AutoOffsetReset(ours.Earliest), ours.SessionTimeout(6*time.Second),
+		ours.HeartbeatInterval(500*time.Millisecond), ours.OnAssigned(forget), ours.OnRevoked(forget), ours.OnLost(forget))
+	if err != nil {
+		return err
+	}
+	if err := g.Subscribe(workTopic); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.members++
+	w.mu.Unlock()
+	life, cancel := context.WithTimeout(ctx, lives)
+	defer cancel()
+	for life.Err() == nil {
+		records, err := g.Poll(life)
+		switch {
+		case life.Err() != nil:
+		case err != nil:
+			return err
+		}
+		if len(records) > 0 {
+			w.took(records, next)
+		}
+		if rng.IntN(4) == 0 {
+			w.commit(life, g, next)
+		}
+	}
+	if !leaves {
+		return nil // its connections break, and its session ends
+	}
+	leaving, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := g.Close(leaving); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		w.t.Logf("a member could not take its leave: %v", err)
+	}
+	return nil
+}
+
+// took checks where a member begins with a partition, that it skips nothing from there on, and that a
+// place always has the same record.
+func (w *work) took(records []ours.Record, next map[int32]int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range records {
+		at, going := next[r.Partition]
+		switch {
+		case !going && !w.commits[r.Partition].may(r.Offset):
+			w.t.Errorf("partition %d is gone on with at %d; committed is %d, tried %v", r.Partition, r.Offset,
+				w.commits[r.Partition].acknowledged, slices.Sorted(maps.Keys(w.commits[r.Partition].tried)))
+		case !going:
+			w.resumed++
+		case r.Offset != at:
+			w.t.Errorf("partition %d: a member read %d after %d", r.Partition, r.Offset, at-1)
+		}
+		next[r.Partition] = r.Offset + 1
+		value := string(r.Value)
+		if before, again := w.delivered[r.Partition][r.Offset]; again && before != value {
+			w.t.Errorf("partition %d, offset %d: %s, and before that %s", r.Partition, r.Offset, value, before)
+		}
+		w.delivered[r.Partition][r.Offset] = value
+	}
+}
+
+// commit commits all that this member has read.
+func (w *work) commit(ctx context.Context, g *ours.GroupConsumer, next map[int32]int64) {
+	offsets := map[ours.TopicPartition]ours.OffsetAndMetadata{}
+	w.mu.Lock()
+	for p, offset := range next {
+		offsets[ours.TopicPartition{Topic: workTopic, Partition: p}] = ours.OffsetAndMetadata{Offset: offset}
+		w.commits[p].tried[offset] = true
+	}
+	w.mu.Unlock()
+	if len(offsets) == 0 || g.CommitOffsets(ctx, offsets) != nil {
+		return // refused, or it is not known whether
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.committing++
+	for tp, o := range offsets {
+		c := w.commits[tp.Partition]
+		c.acknowledged = max(c.acknowledged, o.Offset)
+		maps.DeleteFunc(c.tried, func(tried int64, _ bool) bool { return tried <= c.acknowledged })
+	}
+}
+
+// verdict ends the work: the group reads to the end, and all that was acknowledged was delivered, once
+// and in order.
+func (w *work) verdict() {
+	w.t.Helper()
+	w.stop()
+	w.sending.Wait()
+	ends, err := admin(w.t, w.cluster.addresses()).ListEndOffsets(within(w.t, patience), workTopic)
+	if err != nil || ends.Error() != nil {
+		w.t.Fatalf("ends of %s: %v %v", workTopic, err, ends.Error())
+	}
+	rig.Eventually(w.t, patience, "the group has read all", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for p, end := range ends[workTopic] {
+			if int64(len(w.delivered[p])) < end.Offset {
+				return false
+			}
+		}
+		return true
+	})
+	w.leave()
+	w.reading.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	total := 0
+	for p, places := range w.acknowledged {
+		total += len(places)
+		for offset, value := range places {
+			if got := w.delivered[p][offset]; got != value {
+				w.t.Fatalf("partition %d, offset %d: %s was acknowledged, %q is there", p, offset, value, got)
+			}
+		}
+	}
+	for p, places := range w.delivered {
+		latest := -1
+		for _, offset := range slices.Sorted(maps.Keys(places)) {
+			n, err := strconv.Atoi(places[offset])
+			if err != nil || n <= latest {
+				w.t.Fatalf("partition %d, offset %d: %q stands after %d", p, offset, places[offset], latest)
+			}
+			latest = n
+			delete(w.unplaced, places[offset])
+		}
+	}
+	if len(w.unplaced) > 0 {
+		w.t.Errorf("acknowledged without a place, and nowhere: %v", w.unplaced)
+	}
+	if total < 100 || w.resumed < 3*workPartitions || w.committing < 10 {
+		w.t.Errorf("that proves little: %d records, %d times gone on, %d commits", total, w.resumed, w.committing)
+	}
+	w.t.Logf("%d records acknowledged; %d members, partitions gone on with %d times, %d commits", total, w.members, w.resumed, w.committing)
+}
