@@ -179,6 +179,9 @@ func takeHeartbeat(v *view, h *metadata.Heartbeat, ready bool) ([]metadata.Recor
 	case h.WantShutDown && !b.ShuttingDown && !b.Fenced:
 		change.ShuttingDown = new(true)
 		return withBrokers([]metadata.Record{change}, v.partitions().ShutDown(b.ID)), nil
+	case h.WantShutDown && mayShutDown(v.partitions(), b) && !b.Fenced:
+		// It is told that it may go: from then on it is away, like one that was not heard of, and may be given replicas again.
+		return fenceBrokers(v, []int32{b.ID}), nil
 	case b.Fenced && ready && !h.WantFence && !h.WantShutDown:
 		// First it takes part, then it may lead: in this order also where that takes several entries.
 		change.Fenced = new(false)

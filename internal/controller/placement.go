@@ -34,7 +34,7 @@ func newPlacer(image *metadata.Image, random *rand.Rand) *placer {
 	p := &placer{image: image, random: random, placed: make(map[int32]int)}
 	byName := make(map[string]*rack)
 	for _, b := range image.Brokers() {
-		if !takesReplicas(b) || b.ShuttingDown {
+		if !takesReplicas(b) || b.ShuttingDown && !b.Fenced {
 			continue
 		}
 		name := ""
