@@ -280,3 +280,24 @@ func TestOneNodeGrowsIntoThree(t *testing.T) {
 		})
 	}
 }
+
+func TestTopicsAreMadeWhileANodeIsDown(t *testing.T) {
+	for _, clean := range []bool{false, true} {
+		Run(t, 1, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			if clean {
+				if err := nodes[2].Stop(); err != nil {
+					w.Fatalf("%v", err)
+				}
+			} else {
+				nodes[2].Kill()
+			}
+			time.Sleep(30 * time.Second)
+			c := w.MustDial("client", nodes[0])
+			if _, err := c.CreateTopic(w.Context(), "after", 1); err != nil {
+				w.Errorf("stopped cleanly: %v: %v", clean, err)
+			}
+		})
+	}
+}

@@ -189,6 +189,12 @@ func (f *follower) tooFar(end int64, durable bool, p patience, now time.Time) bo
 func (l *leading) propose(id metadata.UUID, number, self int32, at commitlog.Progress, durable bool, wait patience, now time.Time,
 	registered func(id int32) (life int64, eligible bool),
 ) *metadata.ISRProposal {
+	for i := range l.followers {
+		// Followers say nothing while nothing is written, so who has everything now is noted here.
+		if f := &l.followers[i]; f.counts(durable) >= at.End {
+			f.caughtUp, f.mark.at = now, time.Time{}
+		}
+	}
 	if l.proposal != nil {
 		if l.proposal.sending || l.proposal.settled || now.Before(l.notBefore) {
 			return nil

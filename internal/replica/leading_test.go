@@ -216,3 +216,26 @@ func TestWatermarkIsNeverAboveAMember(t *testing.T) {
 		}
 	}
 }
+
+// TestIdleMembersStay: a member that has had everything for longer than replica.lag.time.max.ms, because nothing was
+// written, is not late with the record that is on its way to it.
+func TestIdleMembersStay(t *testing.T) {
+	l := lead(1, ledBy1(0, 1, 2, 3), 0, noon)
+	for _, id := range []int32{2, 3} {
+		l.report(id, int64(id)*10, 100, 100, ends(100), true, noon)
+	}
+	now := noon
+	for range 20 { // the keeper looks at everybody every half replica.lag.time.max.ms
+		now = now.Add(500 * time.Millisecond)
+		if asked := l.proposeAt(now, ends(100), anyone); asked != nil {
+			t.Fatalf("idle: %+v", asked)
+		}
+	}
+	now = now.Add(499 * time.Millisecond) // and a millisecond after the next record has been written
+	if asked := l.proposeAt(now, ends(101), anyone); asked != nil {
+		t.Fatalf("a record is on its way: %+v", asked)
+	}
+	if asked := l.proposeAt(now.Add(time.Second), ends(101), anyone); asked == nil || len(asked.ISR) != 1 {
+		t.Fatalf("late: %+v", asked)
+	}
+}
