@@ -76,6 +76,9 @@ func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Append
 	if err := l.mayLead(o.LeaderEpoch); err != nil {
 		return Appended{}, err
 	}
+	if err := l.finishCut(); err != nil {
+		return Appended{}, err
+	}
 	duplicate, err := l.checkProducer(b, o.Origin)
 	if err != nil {
 		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
@@ -128,6 +131,9 @@ func (l *Log) checkProducer(b batch.Batch, origin Origin) (*producer.Written, er
 func (l *Log) appendFollowing(b batch.Batch, cfg *Config) error {
 	if end := l.Progress().End; b.BaseOffset() < end || (b.BaseOffset() > end && !l.gaps()) {
 		return fmt.Errorf("append to %s: batch begins at %d, log ends at %d: %w", l.id, b.BaseOffset(), end, ErrOutOfRange)
+	}
+	if err := l.finishCut(); err != nil {
+		return err
 	}
 	if err := l.write(b, l.dir.now().UnixMilli(), cfg); err != nil {
 		return fmt.Errorf("append to %s: %w", l.id, err)
@@ -307,6 +313,9 @@ func (l *Log) seal(s *segment.Segment, cfg *Config) {
 
 // addSegment makes the files of a segment, and the log's directory with the first one. The slot is held.
 func (l *Log) addSegment(base int64, cfg *Config) (*segment.Segment, error) {
+	if err := l.finishCut(); err != nil { // a file of that name may be among those that are to go
+		return nil, err
+	}
 	segments := *l.segments.Load()
 	if len(segments) == 0 {
 		if err := l.makeDirectory(); err != nil {
@@ -380,6 +389,9 @@ func (l *Log) takeSnapshot(at int64) {
 }
 
 func (l *Log) writeSnapshot(at int64) error {
+	if err := l.finishCut(); err != nil {
+		return err
+	}
 	path := l.path + "/" + segment.Name(at, segment.SnapshotSuffix)
 	f, err := l.dir.fs.Open(path, disk.Create)
 	if err != nil {
