@@ -54,7 +54,10 @@ func (l *Log) AppendAt(b batch.Batch) error {
 		return err
 	}
 	cfg := l.config.Load()
-	err := l.appendFollowing(b, cfg)
+	err := fitsSegment(b, cfg)
+	if err == nil {
+		err = l.appendFollowing(b, cfg)
+	}
 	l.give()
 	if err != nil {
 		return err
@@ -89,11 +92,23 @@ func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Append
 			Start: progress.Start, LeaderEpoch: o.LeaderEpoch, Duplicate: true,
 		}, nil
 	}
+	if err := fitsSegment(b, cfg); err != nil {
+		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
+	}
 	b.Assign(progress.End, o.LeaderEpoch)
 	if err := l.write(b, o.NowMs, cfg); err != nil {
 		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
 	}
 	return Appended{First: progress.End, Next: b.NextOffset(), Start: progress.Start, LeaderEpoch: o.LeaderEpoch}, nil
+}
+
+// fitsSegment refuses a batch that no segment has room for. What is copied from a leader is not asked: there it was taken when
+// segments were larger, and has to be here too; it gets a segment of its own.
+func fitsSegment(b batch.Batch, cfg *Config) error {
+	if int64(len(b)) > int64(cfg.SegmentBytes) {
+		return fmt.Errorf("%d bytes, segment.bytes %d: %w", len(b), cfg.SegmentBytes, ErrLargerThanSegment)
+	}
+	return nil
 }
 
 // checkProducer decides whether the batch's producer may write it, and finds the batch that it repeats.
@@ -146,9 +161,6 @@ func (l *Log) appendFollowing(b batch.Batch, cfg *Config) error {
 func (l *Log) write(b batch.Batch, nowMs int64, cfg *Config) error {
 	if at, damaged := l.Damaged(); damaged {
 		return fmt.Errorf("from offset %d: %w", at, ErrCorrupt)
-	}
-	if int64(len(b)) > int64(cfg.SegmentBytes) {
-		return fmt.Errorf("%d bytes, segment.bytes %d: %w", len(b), cfg.SegmentBytes, ErrLargerThanSegment)
 	}
 	marker, err := l.parseMarker(b)
 	if err != nil {

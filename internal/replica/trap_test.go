@@ -570,8 +570,9 @@ func TestTrap09DamageOnAStandbyIsNotCutWhileItMayBeElected(t *testing.T) {
 			t.Fatalf("the flipped bit was read as %v", err)
 		}
 		_ = r.Close()
+		<-time.After(2 * time.Second)
 		w.setCut(true, [2]int32{1, controllerID}, [2]int32{controllerID, 1})
-		w.setCut(false, links...)
+		w.awaitLeader("orders", 2)
 		<-time.After(2 * time.Second)
 		w.isolate(1, false)
 		w.nodes[2].start()
@@ -605,6 +606,25 @@ func TestFailedDirectoryAsksForNothing(t *testing.T) {
 		size := p.log.Size()
 		if got := w.carried.Load() - before; got > 2*size {
 			t.Errorf("%d bytes have been sent for a log of %d that one follower can take", got, size)
+		}
+	})
+}
+
+// TestSessionThatIsOverLeavesNoTaps: a fetch that is taken while the follower begins another session leaves nothing behind
+// at the partitions.
+func TestSessionThatIsOverLeavesNoTaps(t *testing.T) {
+	inWorld(t, 16, []worldTopic{{name: "orders", id: 1, numbers: 1, on: []int32{1, 2}}}, func(t *testing.T, w *world) {
+		p := w.awaitLeader("orders", 1)
+		p.append(t, 1)
+		w.equal("orders")
+		taps := len(*p.taps.Load())
+		life, _ := p.m.registered(3)
+		over := p.m.newFeed(3, life)
+		_ = p.m.newFeed(3, life)
+		over.request = fetchRequest{asks: []ask{{slot: 1, flags: askNamed, topic: p.topicID, lastEpoch: -1}}}
+		over.take()
+		if now := len(*p.taps.Load()); now != taps {
+			t.Fatalf("%d taps, %d before", now, taps)
 		}
 	})
 }
