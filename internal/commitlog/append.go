@@ -54,7 +54,10 @@ func (l *Log) AppendAt(b batch.Batch) error {
 		return err
 	}
 	cfg := l.config.Load()
-	err := l.appendFollowing(b, cfg)
+	err := fitsSegment(b, cfg)
+	if err == nil {
+		err = l.appendFollowing(b, cfg)
+	}
 	l.give()
 	if err != nil {
 		return err
@@ -76,6 +79,9 @@ func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Append
 	if err := l.mayLead(o.LeaderEpoch); err != nil {
 		return Appended{}, err
 	}
+	if err := l.finishCut(); err != nil {
+		return Appended{}, err
+	}
 	duplicate, err := l.checkProducer(b, o.Origin)
 	if err != nil {
 		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
@@ -86,11 +92,23 @@ func (l *Log) appendLeading(b batch.Batch, o AppendOptions, cfg *Config) (Append
 			Start: progress.Start, LeaderEpoch: o.LeaderEpoch, Duplicate: true,
 		}, nil
 	}
+	if err := fitsSegment(b, cfg); err != nil {
+		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
+	}
 	b.Assign(progress.End, o.LeaderEpoch)
 	if err := l.write(b, o.NowMs, cfg); err != nil {
 		return Appended{}, fmt.Errorf("append to %s: %w", l.id, err)
 	}
 	return Appended{First: progress.End, Next: b.NextOffset(), Start: progress.Start, LeaderEpoch: o.LeaderEpoch}, nil
+}
+
+// fitsSegment refuses a batch that no segment has room for. What is copied from a leader is not asked: there it was taken when
+// segments were larger, and has to be here too; it gets a segment of its own.
+func fitsSegment(b batch.Batch, cfg *Config) error {
+	if int64(len(b)) > int64(cfg.SegmentBytes) {
+		return fmt.Errorf("%d bytes, segment.bytes %d: %w", len(b), cfg.SegmentBytes, ErrLargerThanSegment)
+	}
+	return nil
 }
 
 // checkProducer decides whether the batch's producer may write it, and finds the batch that it repeats.
@@ -129,6 +147,9 @@ func (l *Log) appendFollowing(b batch.Batch, cfg *Config) error {
 	if end := l.Progress().End; b.BaseOffset() < end || (b.BaseOffset() > end && !l.gaps()) {
 		return fmt.Errorf("append to %s: batch begins at %d, log ends at %d: %w", l.id, b.BaseOffset(), end, ErrOutOfRange)
 	}
+	if err := l.finishCut(); err != nil {
+		return err
+	}
 	if err := l.write(b, l.dir.now().UnixMilli(), cfg); err != nil {
 		return fmt.Errorf("append to %s: %w", l.id, err)
 	}
@@ -140,9 +161,6 @@ func (l *Log) appendFollowing(b batch.Batch, cfg *Config) error {
 func (l *Log) write(b batch.Batch, nowMs int64, cfg *Config) error {
 	if at, damaged := l.Damaged(); damaged {
 		return fmt.Errorf("from offset %d: %w", at, ErrCorrupt)
-	}
-	if int64(len(b)) > int64(cfg.SegmentBytes) {
-		return fmt.Errorf("%d bytes, segment.bytes %d: %w", len(b), cfg.SegmentBytes, ErrLargerThanSegment)
 	}
 	marker, err := l.parseMarker(b)
 	if err != nil {
@@ -307,6 +325,9 @@ func (l *Log) seal(s *segment.Segment, cfg *Config) {
 
 // addSegment makes the files of a segment, and the log's directory with the first one. The slot is held.
 func (l *Log) addSegment(base int64, cfg *Config) (*segment.Segment, error) {
+	if err := l.finishCut(); err != nil { // a file of that name may be among those that are to go
+		return nil, err
+	}
 	segments := *l.segments.Load()
 	if len(segments) == 0 {
 		if err := l.makeDirectory(); err != nil {
@@ -380,6 +401,9 @@ func (l *Log) takeSnapshot(at int64) {
 }
 
 func (l *Log) writeSnapshot(at int64) error {
+	if err := l.finishCut(); err != nil {
+		return err
+	}
 	path := l.path + "/" + segment.Name(at, segment.SnapshotSuffix)
 	f, err := l.dir.fs.Open(path, disk.Create)
 	if err != nil {

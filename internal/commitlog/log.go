@@ -174,11 +174,13 @@ type Log struct {
 		damage       int64 // nothing from here on is served; -1 without
 		generation   int   // counts truncations, so that a flush that began before one is not believed
 		transactions producer.Transactions
+		replaying    bool // transactions does not hold all of them
 		warm         *warm
 	}
 
 	// Guarded by slot.
 	reign          reign
+	cut            *cut // nil unless a truncation is not complete
 	epochsUnstored bool // the file lacks epochs, of which there is no record yet
 	producers      producer.Table
 	snapshotAt     int64   // offset of the newest producer snapshot, -1 without
@@ -370,6 +372,10 @@ func (l *Log) AdvanceHighWatermark(hw int64) {
 // stabilise works out the last stable offset. mu is held.
 func (l *Log) stabilise() {
 	p := &l.mu.progress
+	if l.mu.replaying { // which transactions are open is being found out: what was stable before still is
+		p.LastStable = min(p.LastStable, p.HighWatermark)
+		return
+	}
 	p.LastStable = p.HighWatermark
 	if first, ok := l.mu.transactions.FirstUnstable(); ok {
 		p.LastStable = min(first, p.HighWatermark)

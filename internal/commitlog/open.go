@@ -228,6 +228,9 @@ func (d *Dir) completeAll(logs []*Log) (full, err error) {
 
 // complete writes what a log holds in memory only.
 func (l *Log) complete() error {
+	if err := l.finishCut(); err != nil {
+		return err
+	}
 	s := l.active()
 	if s.Ready {
 		if err := s.Seal(); err != nil {

@@ -192,12 +192,15 @@ func (r *loader) loadProducers(segments []*segment.Segment, upTo int64) error {
 		}
 		l.dir.logger.Warn("producer snapshot is damaged and ignored", "file", path, "error", err)
 	}
-	l.mu.transactions = producer.Transactions{}
+	var open producer.Transactions
 	for p := range l.producers.All() {
 		if p.Transaction >= 0 {
-			l.mu.transactions.Start(producer.Transaction{Producer: p.ID, First: p.Transaction, Last: -1})
+			open.Start(producer.Transaction{Producer: p.ID, First: p.Transaction, Last: -1})
 		}
 	}
+	l.mu.Lock()
+	l.mu.transactions = open
+	l.mu.Unlock()
 	return l.replay(segments, upTo, r.buf)
 }
 
@@ -290,6 +293,7 @@ func (l *Log) reloadProducers(end int64) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.mu.replaying = false
 	l.mu.transactions.Committed(l.mu.progress.HighWatermark)
 	l.stabilise()
 	return nil

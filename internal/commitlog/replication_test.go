@@ -124,3 +124,33 @@ func TestTrap09ReplicateRefusesWhatIsNotTheLeaders(t *testing.T) {
 		_ = d.Close()
 	}
 }
+
+// TestBatchesLargerThanASegmentAreCopied: segment.bytes that was lowered since a batch was written does not keep it from
+// replicas that are made later.
+func TestBatchesLargerThanASegmentAreCopied(t *testing.T) {
+	m := disk.NewMem()
+	d := mustOpen(t, testOptions(m))
+	l := mustLog(t, d, smallConfig())
+	if err := l.Follow(1); err != nil {
+		t.Fatal(err)
+	}
+	next := int64(0)
+	for _, size := range []int{30, 5000, 5000, 30} {
+		b := records(int(next), 1, size)
+		b.Assign(next, 1)
+		end, err := l.Replicate(b, 1)
+		if err != nil || end != next+1 {
+			t.Fatalf("a batch of %d bytes: log ends at %d, %v", len(b), end, err)
+		}
+		next = end
+	}
+	flush(t, l)
+	m = m.Crash(1)
+	abandon(d)
+	d = mustOpen(t, testOptions(m))
+	l = mustLog(t, d, smallConfig())
+	if got := readAll(t, l, 1<<20); len(got) != 4 || got[1].value != string(recordValue(1, 5000)) {
+		t.Fatalf("%d records after a crash", len(got))
+	}
+	_ = d.Close()
+}

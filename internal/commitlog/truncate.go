@@ -6,6 +6,7 @@ import (
 
 	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/commitlog/segment"
+	"barnabas/internal/disk"
 )
 
 // Truncate cuts the log so that it ends at offset to, or before it if to lies inside a batch: that batch goes whole. It
@@ -29,16 +30,69 @@ func (l *Log) truncate(to int64, may func() error) error {
 	if to < p.Start {
 		return fmt.Errorf("truncate %s to %d, log starts at %d: %w", l.id, to, p.Start, ErrOutOfRange)
 	}
+	if err := l.finishCut(); err != nil {
+		return err
+	}
 	if at, damaged := l.Damaged(); to >= p.End && !(damaged && at >= to) {
 		return nil
 	}
 	if err := l.cutTo(to); err != nil {
 		return l.failed(fmt.Sprintf("truncate %s to %d", l.id, to), err)
 	}
+	return l.finishCut()
+}
+
+// cut is a truncation that readers see already, and of which the files, or the books that are made from them, may not know
+// yet. It lasts until its work is done: a full disk or want of descriptors may stop that midway, and as long as it does
+// nothing may be written, nor decided by what is known of producers. A crash before brings back the log as it was.
+type cut struct {
+	gone []*segment.Segment
+	last *segment.Segment // that stays
+	size int64            // of that
+}
+
+// finishCut completes a truncation that is under way, if there is one. The slot is held.
+func (l *Log) finishCut() error {
+	if l.cut == nil {
+		return nil
+	}
+	end := l.Progress().End
+	if err := l.finish(end); err != nil {
+		return l.failed(fmt.Sprintf("truncate %s to %d", l.id, end), err)
+	}
+	l.repaired(0, end)
+	l.cut = nil
 	return nil
 }
 
-// cutTo needs the slot.
+// finish does all that may fail, and may be done again.
+func (l *Log) finish(end int64) error {
+	if err := l.discard(l.cut.gone, l.config.Load().FileDeleteDelayMs); err != nil {
+		return err
+	}
+	if err := l.cut.last.Cut(l.cut.size, end); errors.Is(err, segment.ErrFlush) {
+		return l.dir.fail(err)
+	} else if err != nil {
+		return err
+	}
+	if err := l.dropSnapshots(end); err != nil {
+		return err
+	}
+	if l.epochsUnstored { // on a full disk the next append does it, or is refused
+		if err := l.storeEpochs(); err != nil && !errors.Is(err, ErrNoSpace) {
+			return err
+		}
+	}
+	switch err := l.dir.fs.SyncDir(l.path); {
+	case disk.IsExhausted(err): // nothing was flushed, and nothing failed to be
+		return err
+	case err != nil:
+		return l.dir.fail(fmt.Errorf("flush %s: %w", l.path, err))
+	}
+	return l.reloadProducers(end)
+}
+
+// cutTo moves the log's end for all who look at it, and leaves the rest to finishCut. It needs the slot.
 func (l *Log) cutTo(to int64) error {
 	segments := *l.segments.Load()
 	n := len(segments)
@@ -65,32 +119,17 @@ func (l *Log) cutTo(to int64) error {
 	l.mu.Lock()
 	l.mu.generation++
 	l.mu.warm = nil
+	l.mu.replaying = true
 	l.setEnd(end, spot{end, s, p.At})
 	l.mu.Unlock()
 	s.Size.Store(p.At)
 	s.Next.Store(end)
 	l.segments.Store(&kept)
-	if err := l.discard(segments[n:], l.config.Load().FileDeleteDelayMs); err != nil {
-		return err
-	}
-	if err := s.Cut(p.At, end); errors.Is(err, segment.ErrFlush) {
-		return l.dir.fail(err)
-	} else if err != nil {
-		return err
-	}
-	if err := l.dropSnapshots(end); err != nil {
-		return err
-	}
+	l.cut = &cut{gone: segments[n:], last: s, size: p.At}
 	if l.epochs.CutEnd(end) {
-		if err := l.storeEpochs(); err != nil {
-			return err
-		}
+		l.epochsUnstored = true
 	}
-	if err := l.dir.fs.SyncDir(l.path); err != nil {
-		return l.dir.fail(fmt.Errorf("flush %s: %w", l.path, err))
-	}
-	l.repaired(0, end)
-	return l.reloadProducers(end)
+	return nil
 }
 
 // setEnd moves the end back, and everything that would lie beyond it. mu is held.
@@ -169,14 +208,15 @@ func (l *Log) restart(at int64) error {
 	l.epochs.Replace(nil)
 	l.producers.Clear()
 	l.snapshotAt = -1
+	l.cut = nil
 	for _, s := range old { // at once: one of them may have the name of the new segment
 		if err := errors.Join(s.Shut(true), s.Remove()); err != nil {
-			return err
+			return l.dir.fail(fmt.Errorf("remove %s: %w", s.Path(segment.DataSuffix), err)) // half of it is there
 		}
 	}
 	l.mu.Lock()
 	l.mu.generation++
-	l.mu.warm, l.mu.damage, l.mu.transactions = nil, -1, producer.Transactions{}
+	l.mu.warm, l.mu.damage, l.mu.transactions, l.mu.replaying = nil, -1, producer.Transactions{}, false
 	l.mu.progress = Progress{at, at, at, at, at}
 	l.mu.end, l.mu.flushed, l.mu.committed = spot{}, spot{}, spot{}
 	l.mu.Unlock()

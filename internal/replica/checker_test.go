@@ -47,9 +47,13 @@ func (c *checker) begin(pause time.Duration) {
 		for n := range t.Partitions {
 			id := commitlog.TopicPartition{Topic: t.Name, Partition: int32(n)}
 			c.mu.partitions[id] = &history{acked: map[int64]string{}, ackedIn: map[int32]int64{}, read: map[int64]string{}, marks: map[int32]int64{}}
-			producer++
+			for range 2 {
+				producer++
+				me := producer
+				c.clients.Go(func() { c.produce(id, me, pause) })
+			}
 			me := producer
-			c.clients.Go(func() { c.produce(id, me, pause) })
+			c.clients.Go(func() { c.litter(id, rand.New(rand.NewPCG(c.w.seed, uint64(me)*3))) })
 			c.clients.Go(func() { c.consume(id, rand.New(rand.NewPCG(c.w.seed, uint64(me)))) })
 		}
 	}
@@ -101,7 +105,7 @@ func (c *checker) guess(dice *rand.Rand) *metadata.Image {
 func (c *checker) produce(id commitlog.TopicPartition, producer int64, pause time.Duration) {
 	dice := rand.New(rand.NewPCG(c.w.seed, uint64(producer)*7))
 	for sequence := int32(0); ; sequence++ {
-		value := fmt.Sprintf("%v/%d", id, sequence)
+		value := fmt.Sprintf("%v/%d/%d", id, producer, sequence)
 		for tries := 0; ; tries++ {
 			if !c.going(time.Duration(dice.Int64N(int64(pause))) + time.Duration(producer)) {
 				return
@@ -153,6 +157,26 @@ func (c *checker) tryProduce(id commitlog.TopicPartition, img *metadata.Image, p
 	h.acked[a.First] = value
 	h.ackedIn[epoch] = max(h.ackedIn[epoch], a.First)
 	return true
+}
+
+// litter writes now and then, in bursts, what nobody waits for, to whoever believes to lead: so there is always something
+// that one replica has and others have not. It may be lost, and may not come twice.
+func (c *checker) litter(id commitlog.TopicPartition, dice *rand.Rand) {
+	for n := 0; c.going(time.Duration(dice.IntN(60_000_000)) + 7); n++ {
+		p, _ := c.leader(id, c.guess(dice))
+		for i := range 1 + dice.IntN(4) {
+			if p == nil {
+				break
+			}
+			b := batch.NewBuilder(batch.BuilderOptions{})
+			b.Append(time.Now().UnixMilli(), []byte("k"), fmt.Appendf(nil, "%v litter %d.%d", id, n, i), nil)
+			built, err := b.Build()
+			if err != nil {
+				panic("BUG: " + err.Error())
+			}
+			_, _ = p.Append(built, false, time.Now().UnixMilli())
+		}
+	}
 }
 
 // newest is the highest leader epoch that a client of the partition has met.

@@ -163,8 +163,11 @@ func (f *feed) end() {
 }
 
 func (f *feed) untap(d *fed) {
-	if d.p != nil {
-		d.p.untap(f.watch, int(d.slot))
+	f.mu.Lock()
+	p := d.p
+	f.mu.Unlock()
+	if p != nil {
+		p.untap(f.watch, int(d.slot))
 	}
 }
 
@@ -204,6 +207,11 @@ func (f *feed) ask(a *ask) {
 			f.mu.Lock()
 			d.p = p
 			f.mu.Unlock()
+			select {
+			case <-f.ended: // by the next session, which may not have seen the tap
+				f.untap(d)
+			default:
+			}
 		}
 	}
 	d.epoch, d.end, d.verify = a.epoch, a.end, a.flags&askCorrupt != 0

@@ -165,7 +165,11 @@ func (f *fetcher) post() {
 	for _, n := range noted {
 		n.note = false
 		if n.valid {
-			msg.places = append(msg.places, flushedPlace{slot: n.slot, epoch: n.epoch, flushed: n.p.log.Progress().Flushed})
+			flushed := n.p.log.Progress().Flushed
+			if from, damaged := n.p.log.Damaged(); damaged {
+				flushed = min(flushed, from)
+			}
+			msg.places = append(msg.places, flushedPlace{slot: n.slot, epoch: n.epoch, flushed: flushed})
 		}
 	}
 	f.mu.Unlock()
@@ -363,6 +367,10 @@ func (f *fetcher) build(now time.Time) time.Duration {
 // askFor adds a partition to the request, once its log is ready to follow.
 func (f *fetcher) askFor(n *pull, now time.Time) {
 	l := n.p.log
+	if err := l.Dir().Offline(); err != nil { // it could not take what it asks for
+		f.failed(n, now, err)
+		return
+	}
 	if !n.begun {
 		if err := l.Follow(n.epoch); err != nil {
 			f.failed(n, now, err)
@@ -380,15 +388,15 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 			f.failed(n, now, err)
 			return
 		}
-		at = l.Progress()
-		a.end, a.flushed, a.lastEpoch = at.End, at.Flushed, l.LastEpoch()
-		if !repaired {
-			a.flags |= askDamaged
-			n.damaged = true
-			a.end = min(a.end, from)
-			a.flushed = min(a.flushed, a.end)
-			f.retry(n, now)
+		if repaired {
+			f.renew(n)
+			return
 		}
+		a.flags |= askDamaged
+		n.damaged = true
+		a.end = min(a.end, from)
+		a.flushed = min(a.flushed, a.end)
+		f.retry(n, now)
 	}
 	if !n.named {
 		a.flags |= askNamed
@@ -402,11 +410,27 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 	f.asked = append(f.asked, n)
 }
 
+// renew gives a partition another slot, for its log has been cut: what the leader was told of the disk under the old one, or
+// is about to be, does not hold any more.
+func (f *fetcher) renew(n *pull) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.pulls[n.p] != n {
+		return
+	}
+	f.endLocked(n)
+	f.mu.nextSlot++
+	next := &pull{p: n.p, slot: f.mu.nextSlot, epoch: n.epoch}
+	f.mu.pulls[n.p] = next
+	f.mu.come = append(f.mu.come, next)
+}
+
 // repair cuts a damaged log where the damage begins, to fetch again from there. What others count on is not given
 // up before the controller has taken this replica out of the in-sync and the eligible ones: until then
-// nobody may take it for complete.
+// nobody may take it for complete. How far that goes this replica does not know: after a start its watermark may be an
+// old one.
 func (f *fetcher) repair(n *pull, from int64) (done bool, err error) {
-	if n.p.counted() && from < n.p.log.Progress().HighWatermark {
+	if n.p.counted() {
 		return false, nil
 	}
 	f.links.m.log.Warn("a damaged log is cut and fetched again", "partition", n.p.id, "from", from)

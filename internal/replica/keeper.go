@@ -16,6 +16,8 @@ const (
 	alterPatience = 2 * time.Second
 	// maxProposals bounds what the controller is asked at a time; the rest is asked after the answer.
 	maxProposals = 2000
+	// standstill is how late a timer may be before the process counts as having stood still.
+	standstill = 200 * time.Millisecond
 )
 
 // keeper keeps the in-sync replicas of the partitions that this broker leads true: one goroutine that collects what
@@ -75,7 +77,8 @@ func (k *keeper) run() {
 		if len(resting) > 0 && again.Before(at) {
 			at = again
 		}
-		t := time.AfterFunc(time.Until(at), k.signal)
+		rests := time.Now()
+		t := time.AfterFunc(at.Sub(rests), k.signal)
 		select {
 		case <-k.wake:
 		case <-k.ctx.Done():
@@ -85,6 +88,7 @@ func (k *keeper) run() {
 			return
 		}
 		now := time.Now()
+		k.excuse(now.Sub(at), now.Sub(rests), now)
 		if !now.Before(again) {
 			for _, p := range resting {
 				k.m.keep(p)
@@ -103,6 +107,20 @@ func (k *keeper) run() {
 			}
 			resting = append(resting, more...)
 		}
+	}
+}
+
+// excuse notices that nothing has run here for a time (a suspended process, a machine without a turn): a timer is late by
+// it, and no later than the wait for it began. What followers said meanwhile has not been looked at yet, and they are not to
+// be thrown out for that, all at once.
+func (k *keeper) excuse(late, since time.Duration, now time.Time) {
+	stood := min(late, since)
+	if stood < standstill {
+		return
+	}
+	k.m.log.Warn("this process stood still; its followers are not taken to be behind for that", "for", stood)
+	for _, p := range k.m.Partitions() {
+		p.excuse(stood, now)
 	}
 }
 
@@ -145,6 +163,9 @@ func (k *keeper) ask(list []*Partition) (again []*Partition) {
 	ctx, cancel := context.WithTimeout(k.ctx, alterPatience)
 	outcomes, err := k.isrs.Alter(ctx, k.m.brokerEpoch(), proposals)
 	cancel()
+	if waited := time.Since(now); waited > alterPatience {
+		k.excuse(waited-alterPatience, waited, time.Now())
+	}
 	if err != nil || len(outcomes) != len(proposals) {
 		k.m.log.Debug("the controller has not answered a change of in-sync replicas", "partitions", len(proposals), "err", err)
 		outcomes = make([]metadata.ISROutcome, len(proposals))

@@ -35,6 +35,7 @@ type follower struct {
 	flushed int64 // everything below is on its disk; -1: not known
 	inSync  bool  // as the metadata says
 	joining bool  // proposed to be; it counts already
+	standby bool  // it may be elected without being in sync (KIP-966's ELR)
 	lost    bool  // it no longer has what it had, and has to leave
 	// caughtUp is when it last had everything that the leader had then. mark is a moment of the leader's log
 	// that it has not reached yet: when it does, it was caught up at that time.
@@ -83,7 +84,8 @@ func (l *leading) follow(p *metadata.Partition, now time.Time) {
 		f := &l.followers[i]
 		before := f.inSync
 		f.inSync, f.joining = slices.Contains(p.ISR, f.id), false
-		f.lost = f.lost && f.inSync
+		f.standby = slices.Contains(p.ELR, f.id)
+		f.lost = f.lost && f.reliedOn()
 		if f.inSync && !before {
 			f.caughtUp = now
 		}
@@ -98,6 +100,9 @@ func (l *leading) follower(id int32) *follower {
 	}
 	return nil
 }
+
+// reliedOn: it has everything that is committed, as far as others know.
+func (f *follower) reliedOn() bool { return f.inSync || f.joining || f.standby }
 
 func (f *follower) counts(durable bool) int64 {
 	if durable {
@@ -137,7 +142,7 @@ func (l *leading) report(id int32, life, end, flushed int64, at commitlog.Progre
 	end = min(end, at.End)
 	flushed = min(flushed, end)
 	f.life, f.end, f.flushed = life, end, flushed
-	if (f.inSync || f.joining) && end < at.HighWatermark && !f.lost {
+	if f.reliedOn() && end < at.HighWatermark && !f.lost {
 		f.lost = true
 		return true
 	}
@@ -320,11 +325,41 @@ func (l *leading) nearest(self int32, rack string, offset int64, at commitlog.Pr
 // what it had.
 func (l *leading) shorter(id int32, end int64, at commitlog.Progress) (isrMayChange bool) {
 	f := l.follower(id)
-	if f == nil || end >= at.HighWatermark || f.lost || !f.inSync && !f.joining {
+	if f == nil || end >= at.HighWatermark || f.lost || !f.reliedOn() {
 		return false
 	}
 	f.lost = true
 	return true
+}
+
+// broken is told that what a follower has is damaged. It cuts that away, and fetches it again, when nobody relies on it
+// any more, wherever the damage lies.
+func (l *leading) broken(id int32) (isrMayChange bool) {
+	f := l.follower(id)
+	if f == nil || f.lost || !f.reliedOn() {
+		return false
+	}
+	f.lost = true
+	return true
+}
+
+// excuse takes a time in which this process did not run out of the account of its followers: nobody looked at what
+// they had to say.
+func (l *leading) excuse(stood time.Duration, now time.Time) {
+	for i := range l.followers {
+		f := &l.followers[i]
+		f.caughtUp = earlier(f.caughtUp.Add(stood), now)
+		if !f.mark.at.IsZero() {
+			f.mark.at = earlier(f.mark.at.Add(stood), now)
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // wants reports whether there is something to propose now, or again: not how long members have been behind, which

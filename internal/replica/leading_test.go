@@ -239,3 +239,47 @@ func TestIdleMembersStay(t *testing.T) {
 		t.Fatalf("late: %+v", asked)
 	}
 }
+
+// TestStandstillIsNobodysFault: a leader that was suspended, and finds all its followers silent for as long, does not throw
+// them out for that; it does when they stay silent while it runs.
+func TestStandstillIsNobodysFault(t *testing.T) {
+	l := lead(1, ledBy1(0, 1, 2, 3), 0, noon)
+	at := ends(100)
+	for id := int32(2); id <= 3; id++ {
+		l.report(id, int64(id)*10, 90, 90, at, true, noon)
+	}
+	resumed := noon.Add(10 * time.Second)
+	l.excuse(10*time.Second, resumed)
+	if asked := l.proposeAt(resumed, at, anyone); asked != nil {
+		t.Fatalf("thrown out for the leader's own standstill: %+v", asked)
+	}
+	if late := resumed.Add(1100 * time.Millisecond); l.follower(2).caughtUp.After(resumed) || l.proposeAt(late, at, anyone) == nil {
+		t.Fatal("silent for longer than replica.lag.time.max.ms since, and still in sync")
+	}
+}
+
+// TestDamagedStandbyIsReported: a replica that may be elected without being in sync, and says that it is damaged, or is
+// shorter than what is committed, is put to the controller as lost; wherever the damage lies (KIP-966).
+func TestDamagedStandbyIsReported(t *testing.T) {
+	for name, says := range map[string]func(l *leading, at commitlog.Progress) bool{
+		"damaged": func(l *leading, _ commitlog.Progress) bool { return l.broken(2) },
+		"shorter": func(l *leading, at commitlog.Progress) bool { return l.report(2, 20, 40, 40, at, true, noon) },
+		"beyond":  func(l *leading, at commitlog.Progress) bool { return l.shorter(2, 0, at) },
+	} {
+		p := ledBy1(0, 1)
+		p.ELR = []int32{2}
+		l := lead(1, p, 0, noon)
+		at := ends(100)
+		at.HighWatermark = 50
+		if !says(l, at) || !l.wants(at, true, anyone) {
+			t.Fatalf("%s: nothing to propose", name)
+		}
+		if asked := l.proposeAt(noon, at, anyone); asked == nil || !slices.Equal(asked.Lost, []int32{2}) || len(asked.ISR) != 1 {
+			t.Fatalf("%s: %+v", name, asked)
+		}
+		l.follow(&metadata.Partition{Replicas: []int32{1, 2, 3}, ISR: []int32{1}, Leader: 1, PartitionEpoch: 1}, noon)
+		if l.wants(at, true, anyone) || l.follower(2).lost {
+			t.Fatalf("%s: proposed for ever", name)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -93,8 +94,19 @@ func (p *Partition) afterISR() {
 // retainTombstones tells compaction which tombstones and markers every replica has on its disk. The lock is held, or
 // nobody else knows r yet. What is alone keeps what the settings say.
 func (p *Partition) retainTombstones(r *leading) {
+	from := int64(math.MaxInt64)
 	if len(r.followers) > 0 {
-		p.log.RetainTombstonesFrom(r.everywhere(p.log.Progress().Flushed))
+		from = r.everywhere(p.log.Progress().Flushed)
+	}
+	p.log.RetainTombstonesFrom(from)
+}
+
+// excuse is told that this process stood still for a time.
+func (p *Partition) excuse(stood time.Duration, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r, leads := p.mu.role.(*leading); leads {
+		r.excuse(stood, now)
 	}
 }
 
@@ -130,7 +142,8 @@ func (p *Partition) fetchedLocked(broker int32, life int64, a *ask, now time.Tim
 	at := p.log.Progress()
 	verdict.highWatermark, verdict.start = at.HighWatermark, at.Start
 	if a.flags&askDamaged != 0 {
-		return verdict, r.report(broker, life, a.end, min(a.flushed, a.end), at, p.durable.Load(), now), nil
+		want = r.report(broker, life, a.end, min(a.flushed, a.end), at, p.durable.Load(), now)
+		return verdict, r.broken(broker) || want, nil
 	}
 	if a.end < at.Start || a.end > at.End && a.lastEpoch < 0 {
 		verdict.code = answerOutOfRange

@@ -533,3 +533,98 @@ func TestTrap14AnotherRecordAtTheOffsetIsNoAcknowledgement(t *testing.T) {
 		check("while it leads again")
 	})
 }
+
+// TestTrap09DamageOnAStandbyIsNotCutWhileItMayBeElected: a replica that may be elected although it is not in sync, with
+// a watermark of long ago, finds itself damaged. It keeps what it has until the controller knows: were it to
+// cut its log and then be elected, the leader that was fenced meanwhile would cut what is committed.
+func TestTrap09DamageOnAStandbyIsNotCutWhileItMayBeElected(t *testing.T) {
+	topics := []worldTopic{{name: "orders", id: 1, numbers: 1, configs: map[string]string{"min.insync.replicas": "2"}}}
+	inWorld(t, 19, topics, func(t *testing.T, w *world) {
+		p := w.awaitLeader("orders", 1)
+		for range 20 {
+			p.append(t, 1)
+		}
+		w.equal("orders")
+		before := whatIs(t, p)
+		for id := 3; id >= 2; id-- {
+			w.nodes[id-1].end(func(d *disk.Mem) *disk.Mem { return d.Kill() })
+			w.await("its fence", func() bool { return w.unfenced() == id-1 })
+		}
+		if img, _ := w.image().Partition("orders", 0); !slices.Equal(img.ISR, []int32{1}) || !slices.Equal(img.ELR, []int32{2}) {
+			t.Fatalf("%+v", img)
+		}
+		links := [][2]int32{{1, 2}, {2, 1}}
+		w.setCut(true, links...)
+		w.nodes[1].start()
+		w.await("its return", func() bool { return w.unfenced() == 2 })
+		<-time.After(time.Second)
+		if err := w.nodes[1].disk.FlipBit("/data/orders-0/00000000000000000000.log", 500, 2); err != nil {
+			t.Fatal(err)
+		}
+		standby := w.on(2, "orders")
+		r, err := standby.log.Read(0, 1<<20, standby.Progress().End, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = r.AppendTo(nil); !errors.Is(err, commitlog.ErrCorrupt) {
+			t.Fatalf("the flipped bit was read as %v", err)
+		}
+		_ = r.Close()
+		<-time.After(2 * time.Second)
+		w.setCut(true, [2]int32{1, controllerID}, [2]int32{controllerID, 1})
+		w.awaitLeader("orders", 2)
+		<-time.After(2 * time.Second)
+		w.isolate(1, false)
+		w.nodes[2].start()
+		w.equal("orders")
+		for id := int32(1); id <= brokers; id++ {
+			if after := whatIs(t, w.on(id, "orders")); !slices.Equal(before, after) {
+				t.Errorf("node %d has %d bytes of records, %d were acknowledged", id, len(after), len(before))
+			}
+		}
+	})
+}
+
+// TestFailedDirectoryAsksForNothing: a follower whose directory is offline does not have its leader send, again and
+// again, what it cannot take.
+func TestFailedDirectoryAsksForNothing(t *testing.T) {
+	topics := []worldTopic{{name: "orders", id: 1, numbers: 1, configs: map[string]string{"min.insync.replicas": "2"}}}
+	inWorld(t, 8, topics, func(t *testing.T, w *world) {
+		p := w.awaitLeader("orders", 1)
+		p.append(t, 1)
+		w.equal("orders")
+		w.nodes[2].disk.SetFault(failFlushes)
+		p.append(t, 1)
+		w.await("the directory to fail", func() bool { return w.on(3, "orders").log.Dir().Offline() != nil })
+		w.await("it to leave", func() bool { return len(p.InSync()) == 2 })
+		before := w.carried.Load()
+		const batches = 20
+		for range batches {
+			p.append(t, 100)
+		}
+		<-time.After(time.Minute)
+		size := p.log.Size()
+		if got := w.carried.Load() - before; got > 2*size {
+			t.Errorf("%d bytes have been sent for a log of %d that one follower can take", got, size)
+		}
+	})
+}
+
+// TestSessionThatIsOverLeavesNoTaps: a fetch that is taken while the follower begins another session leaves nothing behind
+// at the partitions.
+func TestSessionThatIsOverLeavesNoTaps(t *testing.T) {
+	inWorld(t, 16, []worldTopic{{name: "orders", id: 1, numbers: 1, on: []int32{1, 2}}}, func(t *testing.T, w *world) {
+		p := w.awaitLeader("orders", 1)
+		p.append(t, 1)
+		w.equal("orders")
+		taps := len(*p.taps.Load())
+		life, _ := p.m.registered(3)
+		over := p.m.newFeed(3, life)
+		_ = p.m.newFeed(3, life)
+		over.request = fetchRequest{asks: []ask{{slot: 1, flags: askNamed, topic: p.topicID, lastEpoch: -1}}}
+		over.take()
+		if now := len(*p.taps.Load()); now != taps {
+			t.Fatalf("%d taps, %d before", now, taps)
+		}
+	})
+}

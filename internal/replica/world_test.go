@@ -36,6 +36,7 @@ type world struct {
 	nodes    []*node
 	counts   map[string]int
 	garble   atomic.Int32 // so many answers with records arrive with a bit flipped
+	carried  atomic.Int64 // bytes of answers that arrived
 	check    *checker
 
 	mu struct {
@@ -463,6 +464,7 @@ func (e *nodeEnds) Call(ctx context.Context, to int32, kind Kind, body []byte) (
 	if !w.travel(ctx, to, e.n.id) {
 		return nil, e.broken(ctx)
 	}
+	w.carried.Add(int64(len(answer)))
 	if len(answer) > 120 && w.garble.Add(-1) >= 0 {
 		answer[len(answer)-5] ^= 4
 	}
