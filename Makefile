@@ -9,6 +9,7 @@ SEEDS ?= 200
 FROM ?= 0
 SIM ?= ^TestAcknowledgedOutlives
 BENCH_FLAGS ?=
+CHAOS_FLAGS ?=
 LINT_MODFILE := tools/golangci-lint/go.mod
 
 .PHONY: all build check race sim compat chaos bench lint fuzz cross clean
@@ -44,9 +45,10 @@ compat:
 	BARNABAS_COMPAT_WRITE=1 $(GO) test -tags compat -count=1 -timeout 25m ./test/compat/...
 	$(GO) test -tags compat -count=1 -timeout 120m -v ./test/suites
 
-# Processes killed, disks filled.
+# Processes killed, disks filled, nodes of clusters cut off. BARNABAS_CHAOS_LONGER=2 for twice as long;
+# CHAOS_FLAGS='-run FiveNodes -v -artifacts' for a part, and to keep the nodes' logs.
 chaos:
-	$(GO) test -tags chaos -count=1 -timeout 15m ./test/chaos/...
+	$(GO) test -tags chaos -count=1 -parallel 4 -timeout 30m $(CHAOS_FLAGS) ./test/chaos/...
 
 # Apache Kafka and ours side by side; BENCH_FLAGS='-row sync -pairs 2' for a part.
 bench: build

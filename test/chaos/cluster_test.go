@@ -50,12 +50,16 @@ type member struct {
 // for those that only ask.
 type cluster struct {
 	*links
-	t      *testing.T
-	net    network
-	nodes  []*member // by number - 1
-	flags  []string
-	began  time.Time
-	events []string
+	t     *testing.T
+	net   network
+	nodes []*member // by number - 1
+	flags []string
+	began time.Time
+
+	told struct {
+		sync.Mutex
+		events []string
+	}
 }
 
 // newCluster starts a cluster and waits until all of it is there. dirs has nodes' data directories where
@@ -109,20 +113,29 @@ func (c *cluster) end() {
 	if !c.t.Failed() {
 		return
 	}
-	c.t.Logf("what was done:\n%s", strings.Join(c.events, "\n"))
+	c.t.Logf("what was done:\n%s", c.history())
 	for _, m := range c.nodes {
 		c.t.Logf("node %d said last:\n%s", m.id, m.log.tail(40))
 	}
 }
 
-// note writes down what is done to the cluster, in the nodes' logs too.
+// note writes down what is done to the cluster, in the nodes' logs too. Any goroutine may call it.
 func (c *cluster) note(format string, args ...any) {
 	what := fmt.Sprintf(format, args...)
 	line := fmt.Sprintf("%s (at %.1f s) %s", time.Now().UTC().Format("15:04:05.000"), time.Since(c.began).Seconds(), what)
-	c.events = append(c.events, line)
+	c.told.Lock()
+	c.told.events = append(c.told.events, line)
+	c.told.Unlock()
 	for _, m := range c.nodes {
 		m.log.write("--- " + line + "\n")
 	}
+}
+
+// history is all that was noted.
+func (c *cluster) history() string {
+	c.told.Lock()
+	defer c.told.Unlock()
+	return strings.Join(c.told.events, "\n")
 }
 
 func (c *cluster) node(id int) *member { return c.nodes[id-1] }

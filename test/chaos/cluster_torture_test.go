@@ -126,8 +126,8 @@ func clusterTortured(t *testing.T, lasts time.Duration, faults func(c *cluster))
 	}
 	gap := writing.verdict()
 	c.awaitInSync(patience)
-	t.Logf("longest gap: %v", gap)
-	t.Logf("what was done:\n%s", strings.Join(c.events, "\n"))
+	t.Logf("%s: longest gap %v", t.Name(), gap)
+	t.Logf("what was done:\n%s", c.history())
 }
 
 // TestClusterTortureKill kills each node with -9 in turn and revives it, one every ten seconds, each
@@ -142,7 +142,7 @@ func TestClusterTortureKill(t *testing.T) {
 			id := (first+round)%3 + 1
 			c.note("the controller is %d", c.controller())
 			c.kill(id)
-			pause(t, time.Second+time.Duration(rng.Int64N(int64(2*time.Second))))
+			pause(t, time.Duration(rng.Int64N(int64(3*time.Second)))) // at once, too
 			c.start(id)
 			c.awaitReady(c.node(id))
 			c.awaitInSync(patience)
@@ -172,7 +172,7 @@ func eachForAWhile(t *testing.T, fault, cure func(c *cluster, id int)) {
 		for round := range rounds {
 			id := c.controller()
 			if round%2 == 1 {
-				id = c.leaderOf("tortured", int32(round)%6)
+				id = id%3 + 1 // leads a third of the partitions
 			}
 			c.note("the controller is %d, leader of tortured-0 %d", c.controller(), c.leaderOf("tortured", 0))
 			fault(c, id)
@@ -186,7 +186,7 @@ func eachForAWhile(t *testing.T, fault, cure func(c *cluster, id int)) {
 // TestClusterTortureRestart stops each node in turn, cleanly, and starts it again.
 func TestClusterTortureRestart(t *testing.T) {
 	rounds := 3 * longer(t)
-	clusterTortured(t, time.Duration(rounds)*4*time.Second+6*time.Second, func(c *cluster) {
+	clusterTortured(t, time.Duration(rounds)*3*time.Second+4*time.Second, func(c *cluster) {
 		for round := range rounds {
 			id := round%3 + 1
 			c.note("the controller is %d", c.controller())
@@ -203,7 +203,7 @@ func TestClusterTortureRestart(t *testing.T) {
 // where there is time, each node; the controller first.
 func TestClusterTortureWipe(t *testing.T) {
 	rounds := longer(t)
-	clusterTortured(t, time.Duration(rounds)*10*time.Second+6*time.Second, func(c *cluster) {
+	clusterTortured(t, time.Duration(rounds)*8*time.Second+5*time.Second, func(c *cluster) {
 		for range rounds {
 			id := c.controller()
 			c.kill(id)

@@ -7,11 +7,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
-
-	"barnabas/test/compat/rig"
 )
 
 const (
@@ -20,9 +17,9 @@ const (
 	healedWithin    = 60 * time.Second
 
 	// smallNode has a small disk.
-	smallNode  = everythingNodes
-	smallDisk  = "400m"
-	everyRound = 2 * time.Second // between the end of one fault and the next
+	smallNode     = everythingNodes
+	smallDiskSize = "400m"
+	everyRound    = 2 * time.Second // between the end of one fault and the next
 )
 
 // fault is something that is done to at most two of five nodes, and undone. Both are called with the
@@ -175,23 +172,13 @@ func (e *everything) allAtOnce() {
 	e.startAll(all)
 }
 
-// smallTmpfs makes a disk that is soon full.
-func smallTmpfs(t *testing.T, size string) (mount string) {
-	t.Helper()
-	mount = filepath.Join(t.TempDir(), "disk")
-	rig.Run(t, nil, "mkdir", "-p", mount)
-	rig.Run(t, nil, "mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", mount) // needs root
-	t.Cleanup(func() { rig.Run(t, nil, "umount", "-l", mount) })
-	return mount
-}
-
 // TestFiveNodesUnderEverything does to five nodes, a minority at a time and once to all, what a seed
 // says, under the yardstick's torture, and a producer and a group on our own client. In the end all
 // are in sync again, nothing acknowledged is lost, and the group has gone on exactly where it committed.
 func TestFiveNodesUnderEverything(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
-	mount := smallTmpfs(t, smallDisk)
+	mount := smallDisk(t, smallDiskSize)
 	e := &everything{rng: rng, mount: mount}
 	e.cluster = newCluster(t, everythingNodes, map[int]string{smallNode: filepath.Join(mount, "data")})
 	lasts := time.Duration(longer(t)) * everythingLasts
@@ -230,8 +217,8 @@ func TestFiveNodesUnderEverything(t *testing.T) {
 	t.Logf("faults: %v; all in sync %v after the last", done, took)
 	work.verdict()
 	gap := writing.verdict()
-	t.Logf("longest gap: %v", gap)
-	t.Logf("what was done:\n%s", strings.Join(e.events, "\n"))
+	t.Logf("%s: longest gap %v", t.Name(), gap)
+	t.Logf("what was done:\n%s", e.history())
 	if len(done) < len(faults)/2 {
 		t.Errorf("only these faults came: %v", fmt.Sprint(done))
 	}

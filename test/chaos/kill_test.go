@@ -281,10 +281,7 @@ func TestFullDisk(t *testing.T) {
 		t.Log("Apache Kafka halts on a full disk; ours does not")
 		return
 	}
-	mount := filepath.Join(t.TempDir(), "disk")
-	rig.Run(t, nil, "mkdir", "-p", mount)
-	rig.Run(t, nil, "mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", mount) // needs root
-	t.Cleanup(func() { rig.Run(t, nil, "umount", "-l", mount) })
+	mount := smallDisk(t, "96m")
 	b := rig.StartWith(t, rig.Options{
 		Data:     filepath.Join(mount, "data"),
 		Settings: []string{"log.retention.check.interval.ms=200", "log.segment.delete.delay.ms=0"},

@@ -4,10 +4,14 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,16 +23,47 @@ import (
 
 const patience = 3 * time.Minute // a machine that is slow and busy with others
 
-// scratch is for what all tests build once.
+// scratch is this process's own, for what all tests build once and for disks: scratchPrefix and its number.
 var scratch string
 
+const scratchPrefix = "barnabas-chaos."
+
 func TestMain(m *testing.M) {
-	var err error
-	if scratch, err = os.MkdirTemp("", "barnabas-chaos"); err != nil {
+	sweep()
+	scratch = filepath.Join(os.TempDir(), scratchPrefix+strconv.Itoa(os.Getpid()))
+	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		panic(err)
 	}
 	rig.Main(m)
 	_ = os.RemoveAll(scratch)
+}
+
+// sweep removes what runs that were killed have left: processes and networks end with them, mounts do not.
+func sweep() {
+	left, _ := filepath.Glob(filepath.Join(os.TempDir(), scratchPrefix+"*"))
+	for _, dir := range left {
+		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), scratchPrefix))
+		if err != nil || !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			continue
+		}
+		disks, _ := filepath.Glob(filepath.Join(dir, "disk*"))
+		for _, disk := range disks {
+			_ = exec.Command("umount", "-l", disk).Run() // perhaps it was not mounted yet
+		}
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// smallDisk makes a disk that is soon full, of a size as mount takes it.
+func smallDisk(t *testing.T, size string) (mount string) {
+	t.Helper()
+	mount, err := os.MkdirTemp(scratch, "disk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rig.Run(t, nil, "mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", mount) // needs root
+	t.Cleanup(func() { rig.Run(t, nil, "umount", "-l", mount) })
+	return mount
 }
 
 // seeded gives the run's random numbers; BARNABAS_SEED repeats a run's faults.
