@@ -283,7 +283,6 @@ type nemesis struct {
 	w     *World
 	nodes []*Node
 	dice  *rand.Rand
-	admin *Client
 	told  []string
 }
 

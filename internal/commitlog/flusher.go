@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"barnabas/internal/commitlog/flushcost"
+	"barnabas/internal/commitlog/gather"
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
@@ -27,7 +28,7 @@ type flusher struct {
 		dirty []*Log
 		spare []*Log // the other slice, emptied
 		next  *round // what the waiting wait for; nil without any
-		own   gathering
+		own   gather.Rounds
 	}
 
 	// Of the goroutine that runs the rounds.
@@ -71,7 +72,7 @@ func (f *flusher) schedule(l *Log) {
 	f.signal()
 }
 
-// scheduleOwn is schedule for what a coordinator has written: it waits a little for others, see gathering.
+// scheduleOwn is schedule for what a coordinator has written: it waits a little for others, see gather.Rounds.
 func (f *flusher) scheduleOwn(l *Log) {
 	if l.scheduled.Swap(true) {
 		return
@@ -79,7 +80,7 @@ func (f *flusher) scheduleOwn(l *Log) {
 	l.patient.Store(true)
 	f.mu.Lock()
 	f.mu.dirty = append(f.mu.dirty, l)
-	enough := f.mu.own.add(l, f.dir.now(), f.signal)
+	enough := f.mu.own.Add(&l.gathered, f.dir.now(), f.signal)
 	f.mu.Unlock()
 	if enough {
 		f.signal()
@@ -121,7 +122,7 @@ func (f *flusher) flush(ctx context.Context, logs ...*Log) error {
 func (f *flusher) run(ctx context.Context) {
 	defer func() {
 		f.mu.Lock()
-		f.mu.own.begin() // what still waits the directory's Close flushes
+		f.mu.own.Begin() // what still waits the directory's Close flushes
 		f.mu.Unlock()
 	}()
 	for {
@@ -142,7 +143,7 @@ func (f *flusher) round() {
 	f.mu.Lock()
 	logs, r := f.mu.dirty, f.mu.next
 	f.mu.dirty, f.mu.spare, f.mu.next = f.mu.spare[:0], nil, nil
-	f.mu.own.begin()
+	f.mu.own.Begin()
 	f.mu.Unlock()
 
 	err := f.dir.Offline()

@@ -5,11 +5,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"barnabas/internal/commitlog/gather"
 	"barnabas/internal/disk"
 )
 
 // TestCoordinatorsShareFlushRounds: what coordinators write is flushed at once while few of them write, and otherwise waits
-// for others: for half of those that wrote of late, for somebody who does not wait, or for gatherAtMost.
+// for others: for half of those that wrote of late, for somebody who does not wait, or for gather.AtMost.
 func TestCoordinatorsShareFlushRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := testOptions(disk.NewMem())
@@ -41,7 +42,7 @@ func TestCoordinatorsShareFlushRounds(t *testing.T) {
 				own(l)
 				time.Sleep(100 * time.Microsecond)
 			}
-			time.Sleep(gatherAtMost)
+			time.Sleep(gather.AtMost)
 			for _, l := range logs {
 				flushed(l, true, "after the longest wait")
 			}
@@ -57,9 +58,9 @@ func TestCoordinatorsShareFlushRounds(t *testing.T) {
 		}
 
 		busy()
-		time.Sleep(gatherWindow / 2) // another window has begun
+		time.Sleep(gather.Window / 2) // another window has begun
 		own(logs[0])
-		time.Sleep(gatherAtMost - time.Microsecond)
+		time.Sleep(gather.AtMost - time.Microsecond)
 		flushed(logs[0], false, "before the longest wait is over")
 		time.Sleep(2 * time.Microsecond)
 		flushed(logs[0], true, "after it")

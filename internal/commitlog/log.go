@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"barnabas/internal/commitlog/epoch"
+	"barnabas/internal/commitlog/gather"
 	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
@@ -151,7 +152,7 @@ type Log struct {
 
 	scheduled    atomic.Bool // waits for the flusher
 	patient      atomic.Bool // waits for others before that
-	gathered     uint64      // the flusher's: see gathering
+	gathered     gather.Mark // the flusher's
 	lazy         atomic.Bool // waits for flush.ms
 	closed       atomic.Bool
 	removed      atomic.Bool  // deleted with its topic

@@ -25,8 +25,7 @@ func (c *cluster) move(replicas []int32) *kerr.Error {
 	}}
 	records, resp := alterReassignments(c.view(), req)
 	c.apply(records...)
-	err, _ := kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode).(*kerr.Error)
-	return err
+	return kerr.TypedErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
 }
 
 func (c *cluster) wantReplicas(what, want string) {

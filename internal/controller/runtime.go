@@ -292,8 +292,10 @@ type view struct {
 }
 
 func (s *shard) view() *view {
-	return &view{image: s.image, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand,
-		alive: s.alive, complete: s.sessions.isComplete, mostReplicas: s.options.MaxReplicationFactor}
+	return &view{
+		image: s.image, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand,
+		alive: s.alive, complete: s.sessions.isComplete, mostReplicas: s.options.MaxReplicationFactor,
+	}
 }
 
 // effective is this node's configuration with the dynamic settings of the speculative image.

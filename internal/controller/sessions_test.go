@@ -102,11 +102,10 @@ func TestBehindBrokersAreFenced(t *testing.T) {
 
 // beats has a broker that another process runs registered, and beating.
 type beats struct {
-	t    *testing.T
-	c    *Controller
-	id   int32
-	h    metadata.Heartbeat
-	stop chan struct{}
+	t  *testing.T
+	c  *Controller
+	id int32
+	h  metadata.Heartbeat
 }
 
 func register(t *testing.T, c *Controller, id int32) *beats {

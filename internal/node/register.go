@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -83,7 +84,7 @@ func (n *Node) takeLeave(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.o.Config.Millis("server.shutdown.timeout.ms"))
 	defer cancel()
-	if err := b.ShutDown(ctx); err != nil && context.Cause(ctx) != context.Canceled {
+	if err := b.ShutDown(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		n.log.Warn("this broker stops while it leads partitions; others take over when they notice", "err", err)
 	}
 }

@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -64,7 +65,7 @@ func FuzzFrames(f *testing.F) {
 		}
 		if err := in.read(); err == nil {
 			t.Fatal("no end")
-		} else if len(said) == 0 && err != io.EOF {
+		} else if len(said) == 0 && !errors.Is(err, io.EOF) {
 			t.Fatalf("nothing said: %v", err)
 		}
 		in.works.Wait()

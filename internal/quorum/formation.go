@@ -208,7 +208,7 @@ func (f *formation) round(ctx context.Context) (Formation, bool, error) {
 	promises, token := f.begin()
 	answers, silent := f.askAll(ctx, token)
 	if ctx.Err() != nil {
-		return Formation{}, false, nil
+		return Formation{}, false, nil //nolint:nilerr // whoever asks sees for himself that the time is over
 	}
 	p := decide(f.self, f.o.Voters, f.o.ClusterID, answers, silent)
 	if p.err != nil {

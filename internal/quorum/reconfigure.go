@@ -225,7 +225,7 @@ func (q *Quorum) changeStep(c VoterChange, proposed *time.Time) (a changeAnswer,
 	underWay := len(s.Config.Voters[1]) > 0
 	voter, isVoter := q.voterOf(&s, c.NodeID)
 	var changes []*pb.ConfChangeSingle
-	said := membersChange{}
+	var said membersChange
 	switch c.Do {
 	case AddVoter:
 		switch {
@@ -287,7 +287,7 @@ func (q *Quorum) changeStep(c VoterChange, proposed *time.Time) (a changeAnswer,
 // behind tells why a node that is to vote is not far enough; nil: it is. With its vote counted and its log
 // short, the quorum would stand until it has caught up. Owner only.
 func (q *Quorum) behind(s *raft.Status, m Member) error {
-	has := uint64(0)
+	var has uint64
 	if p, isMember := s.Progress[m.raftID()]; isMember {
 		has = p.Match
 	} else if o := q.observers[m]; o != nil && q.o.Now().Sub(o.at) < fetchPatience {

@@ -23,8 +23,10 @@ import (
 	"barnabas/internal/peer"
 )
 
-var faultSeeds = flag.Uint64("seeds", 40, "how many seeds TestNothingCommittedIsLostByCrashesWipesAndCuts tries")
-var firstSeed = flag.Uint64("seed", 0, "the first of them")
+var (
+	faultSeeds = flag.Uint64("seeds", 40, "how many seeds TestNothingCommittedIsLostByCrashesWipesAndCuts tries")
+	firstSeed  = flag.Uint64("seed", 0, "the first of them")
+)
 
 // world is several voters on a memory network, each with a memory disk.
 type world struct {
@@ -529,8 +531,8 @@ func TestClosingLeaderHandsOver(t *testing.T) {
 			for old.running != nil && w.leader() == old {
 				time.Sleep(time.Millisecond)
 			}
-			took := w.eventually("another leads", 10*time.Second, func() bool { return w.leader() != nil && w.leader() != old })
-			if took = time.Since(began); took > 100*time.Millisecond {
+			w.eventually("another leads", 10*time.Second, func() bool { return w.leader() != nil && w.leader() != old })
+			if took := time.Since(began); took > 100*time.Millisecond {
 				w.fatalf("another leads %v after the leader began to stop", took)
 			}
 			stopping.Wait()

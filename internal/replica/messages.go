@@ -170,9 +170,6 @@ func (d *decoder) ask() (a ask) {
 	return a
 }
 
-// An answer is a head and then the parts, each followed by its records as they lie in the leader's log.
-const answerHeadBytes = 1 + 1 + 8
-
 func appendAnswerHead(dst []byte, code answerCode, session uint64) []byte {
 	dst = append(dst, messageVersion, byte(code))
 	return binary.BigEndian.AppendUint64(dst, session)

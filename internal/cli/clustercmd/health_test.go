@@ -49,10 +49,14 @@ func TestHealthSaysWhatIsWrong(t *testing.T) {
 		want  string
 	}{
 		"nothing": {func(*observed) {}, "healthy: 3 brokers, 48 partitions with all replicas in sync, 3 voters led by node 1"},
-		"too few in sync": {func(o *observed) { o.inSync([]int32{1}, 3, 7) },
-			"2 of 48 partitions have fewer in-sync replicas than min.insync.replicas: producers with acks=all are refused on orders-3, orders-7"},
-		"few in sync": {func(o *observed) { o.inSync([]int32{1, 2}, 3) },
-			"1 of 48 partitions has replicas that are not in sync: everything is served, but fewer failures can be borne on orders-3"},
+		"too few in sync": {
+			func(o *observed) { o.inSync([]int32{1}, 3, 7) },
+			"2 of 48 partitions have fewer in-sync replicas than min.insync.replicas: producers with acks=all are refused on orders-3, orders-7",
+		},
+		"few in sync": {
+			func(o *observed) { o.inSync([]int32{1, 2}, 3) },
+			"1 of 48 partitions has replicas that are not in sync: everything is served, but fewer failures can be borne on orders-3",
+		},
 		"min.insync.replicas counts as the number of replicas": {func(o *observed) {
 			o.minISR["orders"] = 9
 			o.topics[0].Partitions[0].Replicas = []int32{1}
@@ -63,20 +67,28 @@ func TestHealthSaysWhatIsWrong(t *testing.T) {
 			o.topics[0].Partitions[9].Leader = -1
 		}, "1 of 48 partitions has no leader: there are neither reads nor writes on orders-9; " +
 			"7 of 48 partitions have replicas that are not in sync: everything is served, but fewer failures can be borne on orders-0, orders-1, orders-2, orders-3, orders-4 and 2 more"},
-		"a broker away": {func(o *observed) { away(o, 3) },
+		"a broker away": {
+			func(o *observed) { away(o, 3) },
 			"broker 3 is fenced (stopped, cut off or starting) since 2026-05-01 11:58:30 (1m30s): others serve its partitions where they have replicas in sync; " +
-				"voter 3 of the quorum is not up to date since 2026-05-01 11:58:00 (2m0s): one more lost voter stops every change of topics, settings and leaders"},
-		"no quorum": {func(o *observed) {
-			o.quorum, o.quorumErr = admin.Quorum{}, errors.New("describe the quorum: no leader in time")
+				"voter 3 of the quorum is not up to date since 2026-05-01 11:58:00 (2m0s): one more lost voter stops every change of topics, settings and leaders",
 		},
-			"the metadata quorum does not answer (describe the quorum: no leader in time): records flow where leaders live, but topics, settings, groups' coordinators and leaders cannot change"},
+		"no quorum": {
+			func(o *observed) {
+				o.quorum, o.quorumErr = admin.Quorum{}, errors.New("describe the quorum: no leader in time")
+			},
+			"the metadata quorum does not answer (describe the quorum: no leader in time): records flow where leaders live, but topics, settings, groups' coordinators and leaders cannot change",
+		},
 		"positions that nobody told": {func(o *observed) {
 			o.quorum.Voters[1] = admin.QuorumReplica{Node: 2, LogEnd: -1}
 		}, "healthy: 3 brokers, 48 partitions with all replicas in sync, 3 voters led by node 1"},
-		"a disk": {func(o *observed) { o.dirs[1].Err = client.ErrKafkaStorageError },
-			"data directory /data of broker 2 has failed: its replicas are offline until the disk is replaced and the broker restarted"},
-		"a broker that hangs": {func(o *observed) { o.dirs[1] = admin.LogDir{Node: 2, Err: errors.New("no answer")} },
-			"broker 2 does not say how its data directories are (no answer): its replicas may not be served"},
+		"a disk": {
+			func(o *observed) { o.dirs[1].Err = client.ErrKafkaStorageError },
+			"data directory /data of broker 2 has failed: its replicas are offline until the disk is replaced and the broker restarted",
+		},
+		"a broker that hangs": {
+			func(o *observed) { o.dirs[1] = admin.LogDir{Node: 2, Err: errors.New("no answer")} },
+			"broker 2 does not say how its data directories are (no answer): its replicas may not be served",
+		},
 	} {
 		o := three()
 		c.wrong(o)
