@@ -285,14 +285,19 @@ type nemesis struct {
 	dice  *rand.Rand
 	admin *Client
 	told  []string
+
+	durable bool // what is acknowledged is on disk
 }
 
 // strike does one harm to one node, and undoes it after a while.
 func (m *nemesis) strike(round int) {
 	victim := m.nodes[m.dice.IntN(len(m.nodes))]
 	lasts := time.Duration(m.dice.Int64N(int64(4 * time.Second)))
-	how := m.dice.IntN(7)
-	names := [...]string{"killed", "power cut", "stopped", "disk lost", "cut off", "cut off one way", "killed twice"}
+	how := m.dice.IntN(8)
+	if how == 7 && !m.durable {
+		how = 1 // what is in page caches alone is gone with them
+	}
+	names := [...]string{"killed", "power cut", "stopped", "disk lost", "cut off", "cut off one way", "killed twice", "and all others power cut"}
 	m.told = append(m.told, fmt.Sprintf("%v: %s %s for %v", time.Since(m.w.began), victim.Name, names[how], lasts))
 	m.w.Trace("nemesis", "%s %s", names[how], victim.Name)
 	restart := true
@@ -326,6 +331,13 @@ func (m *nemesis) strike(round int) {
 		victim.MustStart()
 		time.Sleep(time.Duration(m.dice.Int64N(int64(300 * time.Millisecond))))
 		victim.Kill()
+	case 7:
+		restart = false
+		for i, n := range m.nodes {
+			n.Crash(m.w.Seed*100 + uint64(round*10+i))
+		}
+		time.Sleep(lasts)
+		m.w.StartAll(m.nodes...)
 	}
 	if restart {
 		time.Sleep(lasts)
@@ -348,6 +360,7 @@ func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
 			}()
 			c := w.MustDial("admin", nodes[0])
 			durable := w.dice().IntN(4) > 0
+			m.durable = durable
 			configs := []string{"min.insync.replicas", "2", "flush.before.ack", fmt.Sprint(durable), "segment.bytes", "1048576"}
 			if _, err := c.CreateTopic(w.Context(), "orders", 3, configs...); err != nil {
 				w.Fatalf("%v", err)
