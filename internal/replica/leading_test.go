@@ -240,6 +240,18 @@ func TestIdleMembersStay(t *testing.T) {
 	}
 }
 
+// TestReportsOfALifeThatIsOverCountForNothing: a fetch that a process sent before it was started anew arrives after the first
+// of the new one, which has lost what that had (KIP-903).
+func TestReportsOfALifeThatIsOverCountForNothing(t *testing.T) {
+	l := lead(1, ledBy1(0, 1, 2, 3), 0, noon)
+	at := ends(100)
+	l.report(2, 21, 5, 5, at, true, noon)
+	l.report(2, 20, 90, 90, at, true, noon)
+	if f := l.follower(2); f.life != 21 || f.end != 5 || f.flushed != 5 {
+		t.Fatalf("%+v", *f)
+	}
+}
+
 // TestStandstillIsNobodysFault: a leader that was suspended, and finds all its followers silent for as long, does not throw
 // them out for that; it does when they stay silent while it runs.
 func TestStandstillIsNobodysFault(t *testing.T) {

@@ -628,3 +628,64 @@ func TestSessionThatIsOverLeavesNoTaps(t *testing.T) {
 		}
 	})
 }
+
+// TestTrap05WordOfTheDiskHoldsForItsSession: what a follower said of its disk in a session that is over, in another life, or
+// under a slot that it has given up, arrives late and counts for nothing.
+func TestTrap05WordOfTheDiskHoldsForItsSession(t *testing.T) {
+	topics := []worldTopic{{name: "orders", id: 1, numbers: 1, on: []int32{1, 2}, configs: map[string]string{"min.insync.replicas": "1"}}}
+	inWorld(t, 25, topics, func(t *testing.T, w *world) {
+		p := w.awaitLeader("orders", 1)
+		p.append(t, 10)
+		w.equal("orders")
+		w.setCut(true, [2]int32{2, 1}) // from here on the test speaks for it
+		<-time.After(time.Second)
+		write(t, p, 10)
+		life, _ := p.m.registered(2)
+		begin := func(slot uint32) *feed {
+			f := p.m.newFeed(2, life)
+			f.request = fetchRequest{asks: []ask{{slot: slot, flags: askNamed, topic: p.topicID, end: 10, flushed: 10, lastEpoch: 0}}}
+			f.take()
+			return f
+		}
+		before := begin(1)
+		now := begin(1)
+		says := func(session uint64, life int64, slot uint32) int64 {
+			msg := flushedMessage{session: session, brokerEpoch: life, places: []flushedPlace{{slot: slot, flushed: 15}}}
+			if _, _, err := p.m.Serve(2, KindFlushed, msg.append(nil)); err != nil {
+				t.Fatal(err)
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.mu.role.(*leading).follower(2).flushed
+		}
+		for what, got := range map[string]int64{
+			"an older session": says(before.session, life, 1), "another life": says(now.session, life-1, 1), "another slot": says(now.session, life, 2),
+		} {
+			if got != 10 {
+				t.Errorf("%s has %d on disk", what, got)
+			}
+		}
+		now.request = fetchRequest{gone: []uint32{1}}
+		now.take()
+		if got := says(now.session, life, 1); got != 10 {
+			t.Errorf("a slot that was given up has %d on disk", got)
+		}
+		if f := begin(1); says(f.session, life, 1) != 15 {
+			t.Error("the session that is open is not believed")
+		}
+		w.setCut(false, [2]int32{2, 1})
+	})
+}
+
+// TestRefusedLogsSayNothingOfTheirDisk: until the leader has found a log to be a part of its own, what the disk has of it
+// is not told: it may be of another history, or damaged.
+func TestRefusedLogsSayNothingOfTheirDisk(t *testing.T) {
+	for name, n := range map[string]*pull{"refused": {slot: 1}, "damaged": {slot: 2, damaged: true}, "over": {slot: 2, ended: true}} {
+		f := newFetcher(nil, 1)
+		n.valid = true // as it was before
+		f.asked = []*pull{n}
+		if f.validate(map[uint32]bool{1: true}); n.valid {
+			t.Errorf("%s: believed", name)
+		}
+	}
+}
