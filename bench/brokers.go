@@ -31,6 +31,8 @@ type broker struct {
 	addr    string
 	dir     string // data
 	command func() *exec.Cmd
+	members []*broker // of a cluster that is measured as one broker; then what is below stays empty
+	copies  int       // of every partition
 
 	cmd  *exec.Cmd
 	out  *readyLine
@@ -68,7 +70,7 @@ func (r *readyLine) String() string {
 const bothHave = "group.initial.rebalance.delay.ms=0"
 
 func newOurs(o options, dir string, set ...string) *broker {
-	b := &broker{name: "ours", addr: fmt.Sprintf("127.0.0.1:%d", o.ourPort), dir: dir}
+	b := &broker{name: "ours", addr: fmt.Sprintf("127.0.0.1:%d", o.ourPort), dir: dir, copies: 1}
 	b.command = func() *exec.Cmd {
 		args := []string{"serve", "--data", dir, "--listen", b.addr}
 		for _, s := range append(set, bothHave) {
@@ -81,14 +83,10 @@ func newOurs(o options, dir string, set ...string) *broker {
 
 // newKafka formats a directory for one combined node with Apache Kafka's defaults.
 func newKafka(o options, dir string, set ...string) (*broker, error) {
-	peer := filepath.Join(o.shared, "peers", "kafka")
-	if out, err := exec.Command(peer, "install").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("install Apache Kafka: %w\n%s", err, out)
-	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	b := &broker{name: "kafka", addr: fmt.Sprintf("127.0.0.1:%d", o.kafkaPort), dir: filepath.Join(dir, "data")}
+	b := &broker{name: "kafka", addr: fmt.Sprintf("127.0.0.1:%d", o.kafkaPort), dir: filepath.Join(dir, "data"), copies: 1}
 	properties := filepath.Join(dir, "server.properties")
 	controller := fmt.Sprintf("127.0.0.1:%d", o.kafkaPort+1)
 	text := strings.Join([]string{
@@ -101,19 +99,34 @@ func newKafka(o options, dir string, set ...string) (*broker, error) {
 	if err := os.WriteFile(properties, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command(peer, "tool", "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM1Qk", "-c", properties).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("format Apache Kafka's directory: %w\n%s", err, out)
+	if err := formatKafka(o, properties); err != nil {
+		return nil, err
 	}
+	b.command = func() *exec.Cmd { return kafkaCommand(properties) }
+	return b, nil
+}
+
+// formatKafka makes a node's directory the cluster's.
+func formatKafka(o options, properties string) error {
+	peer := filepath.Join(o.shared, "peers", "kafka")
+	if out, err := exec.Command(peer, "install").CombinedOutput(); err != nil {
+		return fmt.Errorf("install Apache Kafka: %w\n%s", err, out)
+	}
+	if out, err := exec.Command(peer, "tool", "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM1Qk", "-c", properties).CombinedOutput(); err != nil {
+		return fmt.Errorf("format Apache Kafka's directory: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// kafkaCommand starts a node with the heap and collector of Apache Kafka's own start script.
+func kafkaCommand(properties string) *exec.Cmd {
 	cache := os.Getenv("PEERS_CACHE")
 	if cache == "" {
 		cache = filepath.Join(os.Getenv("HOME"), ".cache", "peers")
 	}
 	jars := filepath.Join(cache, "kafka-4.3.1", "lib", "*")
-	b.command = func() *exec.Cmd { // the heap and collector of Apache Kafka's own start script
-		return exec.Command("java", "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35",
-			"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", jars, "kafka.Kafka", properties)
-	}
-	return b, nil
+	return exec.Command("java", "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35",
+		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", jars, "kafka.Kafka", properties)
 }
 
 // launch starts the process and does not wait for it.
@@ -136,9 +149,17 @@ func (b *broker) launch() error {
 
 // start launches the process and waits until it takes part in everything.
 func (b *broker) start(ctx context.Context) error {
+	if len(b.members) > 0 {
+		return b.startTeam(ctx)
+	}
 	if err := b.launch(); err != nil {
 		return err
 	}
+	return b.serving(ctx)
+}
+
+// serving waits until a process that was launched takes part in everything.
+func (b *broker) serving(ctx context.Context) error {
 	if b.name == "ours" {
 		return b.awaitLine(ctx)
 	}
@@ -186,6 +207,9 @@ func (b *broker) until(ctx context.Context, what string, try func(context.Contex
 
 // end sends a signal and waits until the process is gone.
 func (b *broker) end(signal syscall.Signal) error {
+	if len(b.members) > 0 {
+		return b.endTeam(signal)
+	}
 	if b.cmd == nil {
 		return nil
 	}
@@ -214,7 +238,7 @@ func (b *broker) dialable(ctx context.Context) error {
 
 func (b *broker) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(b.addr), kgo.MetadataMinAge(50 * time.Millisecond),
+		kgo.SeedBrokers(strings.Split(b.addr, ",")...), kgo.MetadataMinAge(50 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }),
 	}, opts...)...)
 }
@@ -232,8 +256,12 @@ func (b *broker) makeTopic(ctx context.Context, name string, partitions int, con
 	for k, v := range configs {
 		set[k] = &v
 	}
+	if b.copies > 1 {
+		two := "2"
+		set["min.insync.replicas"] = &two
+	}
 	if err := b.until(ctx, "create "+name, func(ctx context.Context) error {
-		made, err := adm.CreateTopics(ctx, int32(partitions), 1, set, name)
+		made, err := adm.CreateTopics(ctx, int32(partitions), int16(b.copies), set, name)
 		if err != nil {
 			return err
 		}
@@ -266,8 +294,14 @@ func (b *broker) dropTopic(ctx context.Context, name string) error {
 	return err
 }
 
-// cpuSeconds is what the process has used so far: user and system, in ticks of 10 ms.
-func (b *broker) cpuSeconds() float64 {
+// cpuSeconds is what the process, or each of a cluster, has used so far: user and system, in ticks of 10 ms.
+func (b *broker) cpuSeconds() (all float64) {
+	for _, m := range b.members {
+		all += m.cpuSeconds()
+	}
+	if len(b.members) > 0 {
+		return all
+	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.cmd.Process.Pid))
 	if err != nil {
 		return 0

@@ -31,6 +31,7 @@ type row struct {
 	metrics     []metric
 	bars        []bar
 	alone       bool // no broker of the lab runs meanwhile: the row starts its own
+	team        bool // on clusters of three nodes
 	prepare     func(ctx context.Context, l *lab, v variant) error
 	run         func(ctx context.Context, l *lab, v variant, topic string) (sample, error)
 	tidyUp      func(ctx context.Context, l *lab, v variant) error
@@ -39,20 +40,52 @@ type row struct {
 // lab keeps Apache Kafka and ours running side by side, warm.
 type lab struct {
 	o            options
-	kafka, ours  *broker
+	kafka, ours  *broker // as the row wants them: one node each, or a cluster each
+	single, team pair
 	warmed       bool
 	topicsSoFar  int
 	freshFolders int
 }
 
+// pair is Apache Kafka and ours.
+type pair struct{ kafka, ours *broker }
+
 func newLab(ctx context.Context, o options) (*lab, error) {
 	l := &lab{o: o}
 	var err error
-	if l.kafka, err = newKafka(o, filepath.Join(o.dir, "kafka")); err != nil {
+	if l.single.kafka, err = newKafka(o, filepath.Join(o.dir, "kafka")); err != nil {
 		return nil, err
 	}
-	l.ours = newOurs(o, filepath.Join(o.dir, "ours"))
+	l.single.ours = newOurs(o, filepath.Join(o.dir, "ours"))
+	l.kafka, l.ours = l.single.kafka, l.single.ours
 	return l, ctx.Err()
+}
+
+// seat puts the row's pair into the lab, and ends the other.
+func (l *lab) seat(team bool) error {
+	if team && l.team.kafka == nil {
+		var err error
+		if l.team.kafka, err = newTeam(l.o, kafka, filepath.Join(l.o.dir, "kafka-team")); err != nil {
+			return err
+		}
+		if l.team.ours, err = newTeam(l.o, "ours", filepath.Join(l.o.dir, "ours-team")); err != nil {
+			return err
+		}
+	}
+	next := l.single
+	if team {
+		next = l.team
+	}
+	if next.kafka == l.kafka {
+		return nil
+	}
+	for _, b := range []*broker{l.kafka, l.ours} {
+		if err := b.end(syscall.SIGTERM); err != nil {
+			return err
+		}
+	}
+	l.kafka, l.ours, l.warmed = next.kafka, next.ours, false
+	return nil
 }
 
 func (l *lab) close() {
@@ -79,11 +112,11 @@ func (l *lab) variant(name string) variant {
 func (l *lab) running(ctx context.Context, want bool) error {
 	for _, b := range []*broker{l.kafka, l.ours} {
 		switch {
-		case want && b.cmd == nil:
+		case want && !b.isRunning():
 			if err := b.start(ctx); err != nil {
 				return err
 			}
-		case !want && b.cmd != nil:
+		case !want && b.isRunning():
 			if err := b.end(syscall.SIGTERM); err != nil {
 				return err
 			}
@@ -139,6 +172,9 @@ func (l *lab) withTopic(ctx context.Context, v variant, partitions int, use func
 
 // measure runs a row's rounds, the order of its variants turning round with each.
 func (l *lab) measure(ctx context.Context, r row) (result, error) {
+	if err := l.seat(r.team); err != nil {
+		return result{}, err
+	}
 	if err := l.running(ctx, !r.alone); err != nil {
 		return result{}, err
 	}
@@ -197,6 +233,7 @@ func rows(o options) []row {
 	all = append(all, consumeRow(124, 6_000_000), consumeRow(1024, 1_200_000), syncRow(), latencyRow(), manyPartitionsRow())
 	all = append(all, groupRows()...)
 	all = append(all, startRows(o)...)
+	all = append(all, teamRows()...)
 	return append(all, storedRows()...)
 }
 
