@@ -85,8 +85,9 @@ func checkQuorum(s *Set, refuse func(key, allowed string)) {
 	case len(voters) == 0:
 	case len(names) != len(voters) || !slices.Contains(quorumSizes, len(voters)):
 		refuse("controller.quorum.voters", "one, three or five different nodes")
-	case !own:
-		refuse("controller.quorum.voters", fmt.Sprintf("a list with this node in it (node.id %d)", s.Int("node.id")))
+	case !own && (len(voters) == 1 || len(s.ControllerListeners()) == 0):
+		refuse("controller.quorum.voters", fmt.Sprintf("a list with this node in it (node.id %d), or, for a node of a cluster of several that has no vote, "+
+			"a listener in listeners that controller.listener.names names: the other nodes reach it there", s.Int("node.id")))
 	}
 	if len(voters) > 1 && s.String("cluster.secret.file") == "" {
 		for _, v := range voters {

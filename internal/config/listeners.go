@@ -105,6 +105,9 @@ func (s *Set) AdvertisedListeners() []Endpoint {
 	return slices.DeleteFunc(s.endpoints(name), func(e Endpoint) bool { return s.isController(e.Listener) })
 }
 
+// IsControllerListener reports whether controller.listener.names names a listener.
+func (s *Set) IsControllerListener(listener string) bool { return s.isController(listener) }
+
 func (s *Set) isController(listener string) bool {
 	return slices.ContainsFunc(s.List("controller.listener.names"), func(n string) bool { return strings.EqualFold(n, listener) })
 }

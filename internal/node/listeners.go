@@ -65,7 +65,15 @@ func (b *boundNetwork) bindInternal(ctx context.Context, o *Options) (err error)
 	}
 	if v, ok := o.Config.OwnVoter(); ok {
 		b.reached = &metadata.Listener{Name: e.Listener, Host: v.Host, Port: uint16(v.Port)}
+		return nil
 	}
+	// A node without a vote is in nobody's configuration. Where its listener is every interface's, it is reached at the host
+	// that clients are told.
+	host := e.Host
+	if ip := net.ParseIP(host); (host == "" || ip != nil && ip.IsUnspecified()) && len(b.advertised) > 0 {
+		host = b.advertised[0].Host
+	}
+	b.reached = &metadata.Listener{Name: e.Listener, Host: host, Port: uint16(portOf(b.internal.Addr()))}
 	return nil
 }
 

@@ -150,7 +150,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	n.newBroker(seed)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{n.replicas, n.coordinator, settingsFollower{n}, n.router, n.broker.Load()}, Rand: n.o.Random,
+		Publishers: []metadata.Publisher{addressBook{n}, n.replicas, n.coordinator, settingsFollower{n}, n.router, n.broker.Load()}, Rand: n.o.Random,
 	})
 	n.router.Use(n.controller)
 	o := quorum.Options{

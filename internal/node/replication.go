@@ -3,6 +3,9 @@ package node
 import (
 	"context"
 	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -49,6 +52,28 @@ func (n *Node) observePeers() {
 			n.speakUp()
 		}
 	})
+}
+
+// addressBook tells the connections to other nodes where those are that the configuration does not name: brokers without a
+// vote say it when they register.
+type addressBook struct{ n *Node }
+
+// Publish implements metadata.Publisher.
+func (a addressBook) Publish(_ context.Context, d *metadata.Delta, img *metadata.Image) {
+	if a.n.peers == nil || len(d.Brokers) == 0 {
+		return
+	}
+	named := voterIDs(a.n.o.Config)
+	for _, b := range img.Brokers() {
+		if b.ID == a.n.nodeID || slices.Contains(named, b.ID) {
+			continue
+		}
+		for _, l := range b.Listeners {
+			if a.n.o.Config.IsControllerListener(l.Name) {
+				a.n.peers.SetAddress(b.ID, net.JoinHostPort(l.Host, strconv.Itoa(int(l.Port))))
+			}
+		}
+	}
 }
 
 // otherBrokers implements replica.Peers. The connections are there before the first replica is.
