@@ -16,6 +16,8 @@ const (
 	everythingLasts = 75 * time.Second // of faults, times longer
 	healedWithin    = 60 * time.Second
 
+	slowLink = 100 * time.Millisecond
+
 	// smallNode has a small disk.
 	smallNode     = everythingNodes
 	smallDiskSize = "400m"
@@ -68,6 +70,22 @@ func (e *everything) worsenAll(ids []int) {
 	}
 }
 
+// killBehind kills a node while what it has written is still on its way to the others: were anything of
+// that acknowledged, it would be lost.
+func (e *everything) killBehind(ids []int) {
+	e.note("links from %d to other nodes: delay %v", ids[0], slowLink)
+	for _, other := range e.others(ids[0], false) {
+		e.set(ids[0], other, link{delay: slowLink})
+	}
+	pause(e.t, 10*slowLink)
+	e.kill(ids[0])
+}
+
+func (e *everything) startHealed(ids []int) {
+	e.healAll()
+	e.startAll(ids)
+}
+
 // fill takes all that is left of the small disk.
 func (e *everything) fill([]int) {
 	e.note("fill the disk of %d", smallNode)
@@ -89,6 +107,7 @@ var faults = []fault{
 	{"kill", nil, (*everything).killAll, (*everything).startAll, 4 * time.Second, 2},
 	{"kill the controller", theController, (*everything).killAll, (*everything).startAll, 4 * time.Second, 2},
 	{"kill a leader", aLeader, (*everything).killAll, (*everything).startAll, 4 * time.Second, 1},
+	{"kill behind slow links", aLeader, (*everything).killBehind, (*everything).startHealed, 4 * time.Second, 1},
 	{"freeze", nil, func(e *everything, ids []int) { e.each(ids, e.freeze) }, func(e *everything, ids []int) { e.each(ids, e.thaw) }, 6 * time.Second, 2},
 	{"freeze the controller", theController, func(e *everything, ids []int) { e.each(ids, e.freeze) }, func(e *everything, ids []int) { e.each(ids, e.thaw) }, 6 * time.Second, 1},
 	{"isolate the controller", theController, func(e *everything, ids []int) { e.cutOff(ids[0], false) }, (*everything).healLinks, 6 * time.Second, 1},
