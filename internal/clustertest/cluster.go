@@ -30,6 +30,17 @@ func (w *World) Cluster(brokers int, settings ...string) []*Node {
 	return all
 }
 
+// Broker adds one more node to a cluster, brokerN, which has no vote. It does not start it.
+func (w *World) Broker(cluster []*Node, settings ...string) *Node {
+	id := len(w.nodes) + 1
+	n := w.Node(fmt.Sprintf("broker%d", id), fmt.Sprintf("node.id=%d", id), "cluster.secret.file="+secretFile,
+		"controller.quorum.voters="+cluster[0].Setting("controller.quorum.voters"),
+		"listeners=PLAINTEXT://127.0.0.1:"+Port+",CONTROLLER://:"+internalPort)
+	n.secret = cluster[0].secret
+	n.Set(settings...)
+	return n
+}
+
 // SetSecret gives a node another secret than the cluster's, from the next start on.
 func (n *Node) SetSecret(secret string) { n.secret = secret }
 

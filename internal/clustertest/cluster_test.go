@@ -301,3 +301,46 @@ func TestTopicsAreMadeWhileANodeIsDown(t *testing.T) {
 		})
 	}
 }
+
+// TestBrokerWithoutAVoteIsABroker: a fourth node joins three voters, has replicas, leads some, and is missed at once when it dies.
+func TestBrokerWithoutAVoteIsABroker(t *testing.T) {
+	for seed := range Seeds(4) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			fourth := w.Broker(nodes)
+			fourth.MustStart()
+			nodes = append(nodes, fourth)
+			c := w.MustDial("client", nodes[0])
+			p := w.quorum(c)
+			if len(p.CurrentVoters) != 3 || len(p.Observers) != 1 || p.Observers[0].ReplicaID != 4 {
+				w.Fatalf("the quorum is %+v", p)
+			}
+			if err := c.PlaceTopic(w.Context(), "orders", 2, 4, 1, 2); err != nil {
+				w.Fatalf("%v", err)
+			}
+			w.whole(nodes, 5*time.Second, "orders")
+			done := make(chan struct{})
+			var journals []*journal
+			var writing sync.WaitGroup
+			for p := range int32(2) {
+				j := w.newJournal(nodes, "orders", p, int64(1000+p))
+				journals = append(journals, j)
+				writing.Go(func() { j.write(w.Context(), done) })
+			}
+			time.Sleep(time.Second)
+			fourth.Kill()
+			time.Sleep(2 * time.Second)
+			fourth.MustStart()
+			w.whole(nodes, 10*time.Second, "orders")
+			close(done)
+			writing.Wait()
+			for _, j := range journals {
+				j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
+				if len(j.acked) < 50 || j.longest > time.Second {
+					w.Fatalf("partition %d: %d acknowledged, the longest took %v\n%s", j.partition, len(j.acked), j.longest, w.logs(nodes))
+				}
+			}
+		})
+	}
+}

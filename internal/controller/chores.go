@@ -15,6 +15,8 @@ const (
 	choreRest         = time.Second
 	// refusedRest is how long fencing waits when the quorum has refused the records.
 	refusedRest = 100 * time.Millisecond
+	// predecessorBeats is how many intervals of heartbeats the broker has to be heard that was beside the controller before.
+	predecessorBeats = 2
 	// longAgo bounds intervals, which come from the configuration, so that they can be added to a time.
 	longAgo = 365 * 24 * time.Hour
 )
@@ -38,11 +40,12 @@ func (k *clock) stop() {
 	}
 }
 
-// watchBrokers begins the chores of a controller that has become active.
-func (s *shard) watchBrokers() {
+// watchBrokers begins the chores of a controller that has become active in the place of another node's, or of nobody's (-1).
+func (s *shard) watchBrokers(before int32) {
 	now := time.Now()
 	s.sessions.timeout = max(s.options.Config.Millis("broker.session.timeout.ms"), leastSession)
 	s.sessions.begin(s.image, now)
+	s.sessions.succeed(before, predecessorBeats*s.options.Config.Millis("broker.heartbeat.interval.ms"))
 	s.clock.balance, s.clock.elections = now.Add(s.balanceInterval()), now.Add(s.electionInterval())
 	s.look(now)
 }

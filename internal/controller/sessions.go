@@ -60,6 +60,14 @@ func (t *sessions) begin(image *metadata.Image, now time.Time) {
 	}
 }
 
+// succeed shortens the fresh session of the broker beside the controller before: that a majority has elected another is a
+// sign that nobody hears it, and if it is alive it hurries to be heard.
+func (t *sessions) succeed(before int32, patience time.Duration) {
+	if s := t.brokers[before]; s != nil && !s.heard.IsZero() && patience < t.timeout {
+		s.heard = s.heard.Add(patience - t.timeout)
+	}
+}
+
 // again gives those who are alive a fresh session after this process has stood still.
 func (t *sessions) again(now time.Time) {
 	t.began = now

@@ -33,6 +33,8 @@ func TestSessions(t *testing.T) {
 		"broken on its way out":                  "0 begin, 400 heard, 450 leaving, 500 broken, 500 dead",
 		"the controller stood still":             "0 begin, 400 heard, 3000 again, 4999 alive, 5000 dead",
 		"it stood still, and is broken":          "0 begin, 400 heard, 500 broken, 3000 again, 3299 alive, 3300 dead",
+		"the controller before is silent":        "0 begin, 0 succeeds, 799 alive, 800 dead",
+		"the controller before is heard":         "0 begin, 0 succeeds, 700 heard, 2699 alive, 2700 dead",
 		"its session ends before that":           "0 begin, 1900 broken, 1999 alive, 2000 dead",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -54,6 +56,8 @@ func TestSessions(t *testing.T) {
 					s.begin(image, now)
 				case "again":
 					s.again(now)
+				case "succeeds":
+					s.succeed(2, 800*time.Millisecond)
 				case "heard":
 					s.heardOf(&metadata.Heartbeat{Broker: 2, Epoch: 7}, now, 0)
 				case "broken", "made":
