@@ -27,7 +27,7 @@ type Quorum struct {
 	ctx     context.Context // ends when the node stops, and is what every goroutine here watches
 	stop    context.CancelCauseFunc
 	running sync.WaitGroup
-	failing sync.Mutex
+	failed  atomic.Bool // Fatal has been told
 
 	inbox   chan func() // the owner's; everything that touches raft goes through it
 	appends chan write
@@ -170,13 +170,11 @@ func (q *Quorum) Close() error {
 
 // fail stops everything after an error that raft cannot go on from.
 func (q *Quorum) fail(err error) {
-	q.failing.Lock()
-	first := q.ctx.Err() == nil // the first cause counts, and closing is none
-	q.stop(err)
-	q.failing.Unlock()
-	if first {
-		q.o.Fatal(err)
+	if q.ctx.Err() != nil || q.failed.Swap(true) {
+		return // the first cause counts, and closing is none
 	}
+	q.stop(err)
+	q.o.Fatal(err)
 }
 
 // do runs f on raft's owner; false: the node has stopped.

@@ -43,10 +43,16 @@ func newChecker(w *world) *checker {
 // begin starts a producer and a reader for each partition.
 func (c *checker) begin(pause time.Duration) {
 	producer := int64(1000)
-	for t := range c.w.image().Topics() {
+	img := c.w.image()
+	for t := range img.Topics() { // before any client looks
 		for n := range t.Partitions {
 			id := commitlog.TopicPartition{Topic: t.Name, Partition: int32(n)}
 			c.mu.partitions[id] = &history{acked: map[int64]string{}, ackedIn: map[int32]int64{}, read: map[int64]string{}, marks: map[int32]int64{}}
+		}
+	}
+	for t := range img.Topics() {
+		for n := range t.Partitions {
+			id := commitlog.TopicPartition{Topic: t.Name, Partition: int32(n)}
 			for range 2 {
 				producer++
 				me := producer
