@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/metadata"
 )
 
 // leader is the node that leads the quorum, as a node sees it; nil while it knows of none.
@@ -341,6 +342,34 @@ func TestBrokerWithoutAVoteIsABroker(t *testing.T) {
 					w.Fatalf("partition %d: %d acknowledged, the longest took %v\n%s", j.partition, len(j.acked), j.longest, w.logs(nodes))
 				}
 			}
+		})
+	}
+}
+
+// TestCutOffControllerLosesItsPartitionsSoon: what the broker beside a controller leads that nobody can reach any more is
+// led by another within the time of an election and two heartbeats, not another session later.
+func TestCutOffControllerLosesItsPartitionsSoon(t *testing.T) {
+	for seed := range Seeds(6) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(3)
+			w.StartAll(nodes...)
+			c := w.MustDial("client", nodes[0])
+			if _, err := c.CreateTopic(w.Context(), "orders", 6); err != nil {
+				w.Fatalf("%v", err)
+			}
+			w.whole(nodes, 5*time.Second, "orders")
+			controller := w.leader(c, nodes)
+			others := slices.DeleteFunc(slices.Clone(nodes), func(n *Node) bool { return n == controller })
+			cut := int32(slices.Index(nodes, controller) + 1)
+			w.Net.Isolate(controller.Name)
+			took := w.Eventually("others lead", 10*time.Second, func() bool {
+				topic, _ := others[0].Broker().Image().Topic("orders")
+				return !slices.ContainsFunc(topic.Partitions, func(p *metadata.Partition) bool { return p.Leader == cut })
+			})
+			if took > 2300*time.Millisecond {
+				w.Fatalf("others lead after %v", took)
+			}
+			w.Net.Rejoin(controller.Name)
 		})
 	}
 }

@@ -104,7 +104,7 @@ type shard struct {
 	dynamic  [2]map[string]string
 
 	sessions sessions
-	leader   int32 // of the quorum, the last that was known here; -1: none was
+	other    int32 // the node that led the quorum last before this one did; -1: none is known
 	clock    clock
 }
 
@@ -115,7 +115,7 @@ type proposal struct {
 }
 
 func newShard(o *Options, loader *metadata.Loader, log Log) *shard {
-	return &shard{options: o, loader: loader, log: log, random: rand.New(readerSource{o.Rand}), settings: o.Config, leader: -1}
+	return &shard{options: o, loader: loader, log: log, random: rand.New(readerSource{o.Rand}), settings: o.Config, other: -1}
 }
 
 // readerSource draws random numbers from a reader.
@@ -135,16 +135,15 @@ func (s *shard) leadership(l metadata.Leadership) {
 		return
 	}
 	s.resign(ErrNotController)
-	before := s.leader
-	if l.Leader >= 0 {
-		s.leader = l.Leader
+	if l.Leader >= 0 && l.Leader != s.options.NodeID { // this node is told of itself before it may decide
+		s.other = l.Leader
 	}
 	if !l.Mine || s.closed {
 		return
 	}
 	s.active, s.epoch, s.image = true, l.Epoch, s.loader.Image()
 	s.show()
-	s.watchBrokers(before)
+	s.watchBrokers(s.other)
 	s.options.Logger.Info("this node is the controller", "epoch", l.Epoch, "offset", s.image.Offset())
 	if err := s.form(); err != nil {
 		// It is tried again before the next request is decided.
