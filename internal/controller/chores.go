@@ -269,6 +269,8 @@ func (s *shard) tell(h *metadata.Heartbeat, before *metadata.Broker) {
 	switch {
 	case after.ShuttingDown && !before.ShuttingDown:
 		log.Info("broker shuts down; its partitions are led by others")
+	case after.Fenced && !before.Fenced && h.WantShutDown:
+		log.Info("broker has nothing left to hand over and may stop")
 	case after.Fenced && !before.Fenced:
 		log.Warn("broker is fenced", "asked_for", h.WantFence)
 	case before.Fenced && !after.Fenced:
