@@ -321,27 +321,13 @@ func TestBrokerWithoutAVoteIsABroker(t *testing.T) {
 				w.Fatalf("%v", err)
 			}
 			w.whole(nodes, 5*time.Second, "orders")
-			done := make(chan struct{})
-			var journals []*journal
-			var writing sync.WaitGroup
-			for p := range int32(2) {
-				j := w.newJournal(nodes, "orders", p, int64(1000+p))
-				journals = append(journals, j)
-				writing.Go(func() { j.write(w.Context(), done) })
-			}
+			end := w.startWriting(nodes, "orders", 2)
 			time.Sleep(time.Second)
 			fourth.Kill()
 			time.Sleep(2 * time.Second)
 			fourth.MustStart()
 			w.whole(nodes, 10*time.Second, "orders")
-			close(done)
-			writing.Wait()
-			for _, j := range journals {
-				j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
-				if len(j.acked) < 50 || j.longest > time.Second {
-					w.Fatalf("partition %d: %d acknowledged, the longest took %v\n%s", j.partition, len(j.acked), j.longest, w.logs(nodes))
-				}
-			}
+			w.wroteOn(c, nodes, end())
 		})
 	}
 }

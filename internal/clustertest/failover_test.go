@@ -183,6 +183,34 @@ func (j *journal) check(c *Client) {
 	}
 }
 
+// startWriting has a producer write to each partition of a topic, until end is called, which returns what they know.
+func (w *World) startWriting(nodes []*Node, topic string, partitions int32) (end func() []*journal) {
+	done := make(chan struct{})
+	var journals []*journal
+	var writing sync.WaitGroup
+	for p := range partitions {
+		j := w.newJournal(nodes, topic, p, int64(1000+p))
+		journals = append(journals, j)
+		writing.Go(func() { j.write(w.Context(), done) })
+	}
+	return func() []*journal {
+		close(done)
+		writing.Wait()
+		return journals
+	}
+}
+
+// wroteOn checks what was written, and that nobody waited for a second.
+func (w *World) wroteOn(c *Client, nodes []*Node, journals []*journal) {
+	w.T.Helper()
+	for _, j := range journals {
+		j.check(w.MustDial("reader", nodes[w.leaderOf(c, j.topic, j.partition)-1]))
+		if len(j.acked) < 50 || j.longest > time.Second {
+			w.Fatalf("partition %d: %d acknowledged, the longest took %v\n%s", j.partition, len(j.acked), j.longest, w.logs(nodes))
+		}
+	}
+}
+
 // whole waits until every partition of the topics has all its replicas in sync, and all nodes know it.
 func (w *World) whole(nodes []*Node, within time.Duration, topics ...string) {
 	w.T.Helper()
@@ -233,7 +261,7 @@ func (w *World) leaderOf(c *Client, topic string, partition int32) int32 {
 	return found.Partitions[at].Leader
 }
 
-// story is what the nodes have logged, for a test that fails.
+// logs is what the nodes have logged, for a test that fails.
 func (w *World) logs(nodes []*Node) string {
 	var all strings.Builder
 	for _, n := range nodes {
@@ -252,28 +280,14 @@ func TestCopiedPartitionsOutliveTheirLeader(t *testing.T) {
 				w.Fatalf("%v", err)
 			}
 			w.whole(nodes, 5*time.Second, "orders")
-			done := make(chan struct{})
-			var journals []*journal
-			var writing sync.WaitGroup
-			for p := range int32(3) {
-				j := w.newJournal(nodes, "orders", p, int64(1000+p))
-				journals = append(journals, j)
-				writing.Go(func() { j.write(w.Context(), done) })
-			}
+			end := w.startWriting(nodes, "orders", 3)
 			time.Sleep(300 * time.Millisecond)
 			victim := nodes[1+seed%2] // not the one that is asked
 			victim.Kill()
 			time.Sleep(2 * time.Second)
 			victim.MustStart()
 			w.whole(nodes, 20*time.Second, "orders")
-			close(done)
-			writing.Wait()
-			for _, j := range journals {
-				j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
-				if len(j.acked) < 50 || j.longest > time.Second {
-					w.Fatalf("partition %d: %d acknowledged, the longest took %v\n%s", j.partition, len(j.acked), j.longest, w.logs(nodes))
-				}
-			}
+			w.wroteOn(c, nodes, end())
 		})
 	}
 }
@@ -358,29 +372,20 @@ func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
 				}
 			}()
 			c := w.MustDial("admin", nodes[0])
-			durable := w.dice().IntN(4) > 0
-			m.durable = durable
-			configs := []string{"min.insync.replicas", "2", "flush.before.ack", fmt.Sprint(durable), "segment.bytes", "1048576"}
+			m.durable = w.Dice("test").IntN(4) > 0
+			configs := []string{"min.insync.replicas", "2", "flush.before.ack", fmt.Sprint(m.durable), "segment.bytes", "1048576"}
 			if _, err := c.CreateTopic(w.Context(), "orders", 3, configs...); err != nil {
 				w.Fatalf("%v", err)
 			}
 			w.whole(nodes, 10*time.Second, "orders")
-			done := make(chan struct{})
-			var journals []*journal
-			var writing sync.WaitGroup
-			for p := range int32(3) {
-				j := w.newJournal(nodes, "orders", p, int64(1000+p))
-				journals = append(journals, j)
-				writing.Go(func() { j.write(w.Context(), done) })
-			}
+			end := w.startWriting(nodes, "orders", 3)
 			for round := range 6 {
 				time.Sleep(time.Duration(m.dice.Int64N(int64(time.Second))))
 				m.strike(round)
 				c = w.MustDial("admin", nodes[m.dice.IntN(3)])
 				w.whole(nodes, 60*time.Second, "orders")
 			}
-			close(done)
-			writing.Wait()
+			journals := end()
 			w.whole(nodes, 30*time.Second, "orders")
 			for _, j := range journals {
 				j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
@@ -391,8 +396,6 @@ func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
 		})
 	}
 }
-
-func (w *World) dice() *rand.Rand { return w.Dice("test") }
 
 // TestHealthyClusterAcknowledgesAtOnce: nothing on the way of a record waits for a timer.
 func TestHealthyClusterAcknowledgesAtOnce(t *testing.T) {
@@ -405,18 +408,9 @@ func TestHealthyClusterAcknowledgesAtOnce(t *testing.T) {
 				w.Fatalf("%v", err)
 			}
 			w.whole(nodes, 5*time.Second, "orders")
-			done := make(chan struct{})
-			var journals []*journal
-			var writing sync.WaitGroup
-			for p := range int32(6) {
-				j := w.newJournal(nodes, "orders", p, int64(1000+p))
-				journals = append(journals, j)
-				writing.Go(func() { j.write(w.Context(), done) })
-			}
+			end := w.startWriting(nodes, "orders", 6)
 			time.Sleep(20 * time.Second)
-			close(done)
-			writing.Wait()
-			for _, j := range journals {
+			for _, j := range end() {
 				if j.longest > 60*time.Millisecond {
 					w.Errorf("partition %d: %d acknowledged, the longest took %v", j.partition, len(j.acked), j.longest)
 				}

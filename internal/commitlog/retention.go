@@ -14,8 +14,8 @@ import (
 //
 // Errors: ErrOutOfRange past the end.
 func (l *Log) AdvanceStart(to int64) error {
-	if n := l.below(to); n > 0 {
-		if err := l.keepProducers((*l.segments.Load())[n].Base); err != nil {
+	if segments := *l.segments.Load(); below(segments, to) > 0 { // as of now: others may change the list meanwhile
+		if err := l.keepProducers(segments[below(segments, to)].Base); err != nil {
 			return err
 		}
 	}
@@ -30,7 +30,7 @@ func (l *Log) AdvanceStart(to int64) error {
 	}
 	l.moveStart(to)
 	l.dir.startsMoved()
-	return l.deleteSegments(l.below(to))
+	return l.deleteSegments(below(*l.segments.Load(), to))
 }
 
 // keepProducers makes a producer snapshot durable that stands at base or above and that a recovery would use: what only the
@@ -74,8 +74,7 @@ func (l *Log) moveStart(to int64) {
 }
 
 // below counts the segments that lie wholly below offset. The last one stays.
-func (l *Log) below(offset int64) int {
-	segments := *l.segments.Load()
+func below(segments []*segment.Segment, offset int64) int {
 	n := 0
 	for n < len(segments)-1 && segments[n+1].Base <= offset {
 		n++
@@ -102,6 +101,7 @@ func (l *Log) retain(nowMs int64) error {
 		if err := l.takeList(); err != nil {
 			return err
 		}
+		cfg = l.config.Load() // a retention that was made longer meanwhile holds
 		n, err = l.expired(nowMs, cfg)
 	}
 	defer l.giveList()

@@ -207,7 +207,7 @@ func (l *Log) restart(at int64) error {
 	l.segments.Store(&noSegments)
 	l.epochs.Replace(nil)
 	l.producers.Clear()
-	l.snapshotAt = -1
+	l.snapshotAt, l.snapshotSure = -1, -1
 	l.cut = nil
 	for _, s := range old { // at once: one of them may have the name of the new segment
 		if err := errors.Join(s.Shut(true), s.Remove()); err != nil {

@@ -52,9 +52,6 @@ type Options struct {
 	// reads it.
 	Rand io.Reader
 
-	// MaxReplicationFactor bounds what topics may ask for; 0: only the number of brokers does.
-	MaxReplicationFactor int
-
 	// features are those that this program supports; nil means SupportedFeatures.
 	features []Feature
 	// reanchored is told, by tests, whenever nothing is in flight.

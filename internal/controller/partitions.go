@@ -85,7 +85,6 @@ func (v *view) grow(t kmsg.CreatePartitionsRequestTopic) ([]metadata.Record, *re
 		return nil, refuse(kerr.InvalidReplicaAssignment, "%d assignments for %d new partitions", len(t.Assignment), more)
 	}
 	p := newPlacer(v.image, v.random)
-	p.most = v.mostReplicas
 	p.next = has // go on where the topic's partitions stopped
 	replicationFactor := topic.ReplicationFactor()
 	if t.Assignment == nil {

@@ -24,7 +24,6 @@ type placer struct {
 	racks  []rack
 	next   int           // partitions placed so far
 	placed map[int32]int // replicas placed so far on each broker
-	most   int           // of replicas of one partition; 0: as many as there are brokers
 }
 
 // rack holds the brokers of one rack that take new replicas.
@@ -87,16 +86,10 @@ func (p *placer) check(replicationFactor int) *refusal {
 	switch {
 	case replicationFactor > all:
 		return refuse(kerr.InvalidReplicationFactor, "replication factor %d needs as many brokers; %d can take replicas", replicationFactor, all)
-	case p.most > 0 && replicationFactor > p.most:
-		return tooManyReplicas(replicationFactor, p.most)
 	case active == 0:
 		return refuse(kerr.InvalidReplicationFactor, "no broker can lead a partition now: all are fenced")
 	}
 	return nil
-}
-
-func tooManyReplicas(replicationFactor, most int) *refusal {
-	return refuse(kerr.InvalidReplicationFactor, "replication factor %d: partitions are not copied between brokers yet, so it is at most %d", replicationFactor, most)
 }
 
 // place puts the next partition somewhere; check has passed. Partitions go round the racks, and
@@ -180,9 +173,6 @@ func (p *placer) assign(replicas []int32, want int) (placement, *refusal) {
 			return placement{}, refuse(kerr.InvalidReplicaAssignment, "all log directories of broker %d are cordoned", id)
 		}
 	}
-	if p.most > 0 && len(replicas) > p.most {
-		return placement{}, tooManyReplicas(len(replicas), p.most)
-	}
 	if want > 0 && len(replicas) != want {
 		return placement{}, refuse(kerr.InvalidReplicaAssignment, "%d replicas for one partition and %d for the others", len(replicas), want)
 	}
@@ -211,13 +201,5 @@ func (v *view) automaticReplicationFactor(configured int) int {
 	if configured > 0 {
 		return configured
 	}
-	return v.atMost(cmp.Or(min(3, len(v.image.Brokers())), 1))
-}
-
-// atMost lowers a replication factor that nobody has asked for to what there can be.
-func (v *view) atMost(replicationFactor int) int {
-	if v.mostReplicas > 0 {
-		return min(replicationFactor, v.mostReplicas)
-	}
-	return replicationFactor
+	return cmp.Or(min(3, len(v.image.Brokers())), 1)
 }

@@ -270,9 +270,12 @@ func (r *Router) decide(ctx context.Context, req kmsg.Request) (kmsg.Response, e
 		return r.local.UpdateFeatures(ctx, q)
 	case *kmsg.UnregisterBrokerRequest:
 		return r.local.UnregisterBroker(ctx, q)
-	}
-	if response, err := r.decidePartitions(ctx, req); response != nil || err != nil {
-		return response, err
+	case *kmsg.ElectLeadersRequest:
+		return r.local.ElectLeaders(ctx, q)
+	case *kmsg.AlterPartitionAssignmentsRequest:
+		return r.local.AlterPartitionReassignments(ctx, q)
+	case *kmsg.ListPartitionReassignmentsRequest:
+		return r.local.ListPartitionReassignments(ctx, q)
 	}
 	return nil, fmt.Errorf("the controller does not answer %s", kmsg.NameForKey(req.Key()))
 }

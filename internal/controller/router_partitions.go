@@ -6,19 +6,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// decidePartitions answers another node's request about leaders and reassignments; nil: it is about something else.
-func (r *Router) decidePartitions(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
-	switch q := req.(type) {
-	case *kmsg.ElectLeadersRequest:
-		return r.local.ElectLeaders(ctx, q)
-	case *kmsg.AlterPartitionAssignmentsRequest:
-		return r.local.AlterPartitionReassignments(ctx, q)
-	case *kmsg.ListPartitionReassignmentsRequest:
-		return r.local.ListPartitionReassignments(ctx, q)
-	}
-	return nil, nil
-}
-
 // ElectLeaders gives partitions their preferred leaders, or those without a leader any.
 func (r *Router) ElectLeaders(ctx context.Context, req *kmsg.ElectLeadersRequest) (*kmsg.ElectLeadersResponse, error) {
 	ctx, cancel := within(ctx, req.TimeoutMillis)

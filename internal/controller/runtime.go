@@ -291,14 +291,12 @@ type view struct {
 	alive func(*metadata.Broker) bool
 	// complete reports whether a broker has said that every log directory that it is configured with is online; nil: none has.
 	complete func(*metadata.Broker) bool
-	// mostReplicas bounds replication factors; 0: only the number of brokers does.
-	mostReplicas int
 }
 
 func (s *shard) view() *view {
 	return &view{
 		image: s.image, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand,
-		alive: s.alive, complete: s.sessions.isComplete, mostReplicas: s.options.MaxReplicationFactor,
+		alive: s.alive, complete: s.sessions.isComplete,
 	}
 }
 

@@ -173,7 +173,6 @@ func minISRWarning(t *config.Topic, replicationFactor int) string {
 // placeTopic finds brokers for all partitions of a new topic.
 func (v *view) placeTopic(t *kmsg.CreateTopicsRequestTopic) ([]placement, *refusal) {
 	p := newPlacer(v.image, v.random)
-	p.most = v.mostReplicas
 	if len(t.ReplicaAssignment) > 0 {
 		return assignTopic(p, t)
 	}
@@ -296,7 +295,7 @@ func autoCreateRequest(v *view, names []string) *kmsg.CreateTopicsRequest {
 // is only asked for from three replicas on, since of two either must be able to fail.
 func internalTopic(t *kmsg.CreateTopicsRequestTopic, v *view, prefix string, minISR int, cleanup string) {
 	t.NumPartitions = int32(v.settings.Int(prefix + "num.partitions"))
-	replicationFactor := v.atMost(max(min(v.settings.Int(prefix+"replication.factor"), len(v.image.Brokers())), 1))
+	replicationFactor := max(min(v.settings.Int(prefix+"replication.factor"), len(v.image.Brokers())), 1)
 	t.ReplicationFactor = int16(replicationFactor)
 	setConfig(t, "cleanup.policy", cleanup)
 	setConfig(t, "segment.bytes", strconv.Itoa(segmentBytes(v.settings, prefix+"segment.bytes")))
