@@ -1,0 +1,3 @@
+package sim
+
+import _ "github.com/anishathalye/porcupine" // of the check of metadata
