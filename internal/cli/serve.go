@@ -32,6 +32,8 @@ type serveFlags struct {
 	nodeID     string
 	voters     string
 	secretFile string
+	keystore   string
+	truststore string
 	data       []string
 	listen     string
 	advertise  string
@@ -63,7 +65,8 @@ func newServe(p *terminal.Program) *cobra.Command {
 		Example: `  barnabas serve
   barnabas serve --data /var/lib/barnabas --admin 127.0.0.1:9644
   barnabas serve --config server.properties --set log.retention.hours=48
-  barnabas serve --node-id 1 --voters 1@a:9093,2@b:9093,3@c:9093 --secret-file secret --insecure`,
+  barnabas serve --node-id 1 --voters 1@a:9093,2@b:9093,3@c:9093 --secret-file secret --insecure
+  barnabas serve --node-id 1 --voters 1@a:9093,2@b:9093,3@c:9093 --keystore a.pem --truststore ca.pem --insecure`,
 		Args: terminal.Exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), p, f) },
 	}
@@ -71,7 +74,9 @@ func newServe(p *terminal.Program) *cobra.Command {
 	flags.StringVar(&f.configFile, "config", "", "a properties `FILE`, as Kafka's server.properties")
 	flags.StringVar(&f.nodeID, "node-id", "", "this node's `NUMBER` in the cluster (key node.id; default 1)")
 	flags.StringVar(&f.voters, "voters", "", "form a cluster with these nodes, `ID@HOST:PORT,...`, one of them this one, the same list on each (key controller.quorum.voters; default this node alone)")
-	flags.StringVar(&f.secretFile, "secret-file", "", "the `FILE` with the secret that the cluster's nodes share; needed as soon as they are on several machines (key cluster.secret.file)")
+	flags.StringVar(&f.secretFile, "secret-file", "", "the `FILE` with the secret that the cluster's nodes share; this or --keystore is needed as soon as they are on several machines (key cluster.secret.file)")
+	flags.StringVar(&f.keystore, "keystore", "", "let the cluster's nodes speak TLS and know each other by certificates: the `FILE` with this node's private key and certificate, in PEM (key ssl.keystore.location)")
+	flags.StringVar(&f.truststore, "truststore", "", "the `FILE` with the certificate of the authority that has signed those of the nodes, in PEM (key ssl.truststore.location)")
 	flags.StringArrayVar(&f.data, "data", nil, "keep data in `DIR`; repeat for several disks (key log.dirs; default ./barnabas-data)")
 	flags.StringVar(&f.listen, "listen", "", "serve clients on `HOST:PORT` (key listeners; default 127.0.0.1:9092, and :9092 in a cluster of several machines)")
 	flags.StringVar(&f.advertise, "advertise", "", "tell clients to connect to `HOST:PORT` (key advertised.listeners; default as --listen, and this node's host in --voters in a cluster of several machines)")
@@ -98,6 +103,12 @@ func (f serveFlags) settings() ([]config.Setting, error) {
 	add("node.id", f.nodeID, "--node-id")
 	add("controller.quorum.voters", f.voters, "--voters")
 	add("cluster.secret.file", f.secretFile, "--secret-file")
+	for _, store := range []struct{ kind, file string }{{"keystore", f.keystore}, {"truststore", f.truststore}} {
+		if store.file != "" {
+			add("ssl."+store.kind+".location", store.file, "--"+store.kind)
+			add("ssl."+store.kind+".type", "PEM", "--"+store.kind)
+		}
+	}
 	add("log.dirs", strings.Join(f.data, ","), "--data")
 	if f.listen != "" {
 		add("listeners", "PLAINTEXT://"+f.listen, "--listen")
@@ -129,12 +140,30 @@ func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
 		}
 		src.File, src.FileName = string(text), f.configFile
 	}
+	src.Flags = append(f.secure(src), src.Flags...)
 	src.Flags = append(f.reach(src), src.Flags...)
 	set, warnings, err := config.Load(src)
 	if err != nil {
 		return nil, warnings, terminal.Hinted{Err: terminal.UsageError{Err: err}, Hint: f.advice()}
 	}
 	return set, warnings, nil
+}
+
+// secure lets the internal listener speak TLS where --keystore is given and nothing says which protocols listeners
+// speak.
+func (f serveFlags) secure(src config.Sources) []config.Setting {
+	const protocols = "listener.security.protocol.map"
+	if f.keystore == "" {
+		return nil
+	}
+	// Only the listener's name counts here. Without voters there is nothing to keep safe yet, which would be refused.
+	src.Flags = append(slices.Clone(src.Flags), config.Setting{Key: "controller.quorum.voters"})
+	base, _, err := config.Load(src)
+	if err != nil || base.IsSet(protocols) {
+		return nil // what is wrong is said when all is loaded
+	}
+	key, _ := config.Lookup(config.Broker, protocols)
+	return []config.Setting{{Key: protocols, Value: key.Default + "," + base.List("controller.listener.names")[0] + ":SSL", Origin: "--keystore"}}
 }
 
 // reach gives a node of a cluster that is spread over machines the addresses that go without saying: it

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"barnabas/internal/certs"
 	"barnabas/internal/config"
 	"barnabas/internal/disk"
 	"barnabas/internal/peer"
@@ -36,10 +37,14 @@ func (n *Node) joinCluster(ctx context.Context) error {
 	}
 	listener := n.bound.internal
 	n.bound.internal = nil // Peers closes it
-	n.peers, err = peer.Open(ctx, peer.Options{
+	o := peer.Options{
 		Network: n.o.Network, Listener: listener, Self: peer.Node{ID: n.nodeID, Directory: n.dirs.meta.ID()},
 		ClusterID: n.dirs.clusterID, Secret: secret, Logger: n.log, Random: n.o.Random,
-	})
+	}
+	if n.certs != nil {
+		o.Certificates = n.certs
+	}
+	n.peers, err = peer.Open(ctx, o)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -66,6 +71,30 @@ func (n *Node) joinCluster(ctx context.Context) error {
 	}
 	n.peers.SetClusterID(n.formed.ClusterID)
 	return nil
+}
+
+// openCertificates reads those of the internal listener, where it has any.
+func (n *Node) openCertificates() error {
+	settings, err := n.o.Config.InternalTLS()
+	if err != nil || settings == nil {
+		return err
+	}
+	n.certs, err = certs.Open(certs.Options{FS: n.o.FS, Settings: *settings, Host: n.bound.reached.Host, Now: n.o.Now, Logger: n.log})
+	return err
+}
+
+// applyCertificates puts settings of TLS into force that were changed while the node runs.
+func (n *Node) applyCertificates(now *config.Set) {
+	if n.certs == nil {
+		return
+	}
+	settings, err := now.InternalTLS()
+	if err == nil && settings != nil {
+		err = n.certs.Use(*settings)
+	}
+	if err != nil {
+		n.log.Warn("settings of TLS cannot be used; the old ones go on", "err", err)
+	}
 }
 
 // awaitMetadata waits, on a node whose disk was empty, until it has the cluster's metadata. Only then do

@@ -249,7 +249,7 @@ func (w *world) introduce() *tape {
 	w.t.Helper()
 	c := &tape{Conn: w.dial("node1", addrOf(2))}
 	self := introduction{node: Node{ID: 1}, wants: 2, cluster: "one"}
-	if _, err := greet(c, []byte("a secret"), self, time.Now().Add(time.Minute)); err != nil {
+	if _, err := greet(c, nil, []byte("a secret"), self, time.Now().Add(time.Minute)); err != nil {
 		w.t.Fatalf("seed %d: %v", w.seed, err)
 	}
 	return c
@@ -280,10 +280,10 @@ func TestAHandshakeCannotBePlayedAgain(t *testing.T) {
 // does not get in with that.
 func TestAProofCannotBeSentBack(t *testing.T) {
 	hello, challenge := []byte("hello"), []byte("challenge")
-	if bytes.Equal(prove([]byte("s"), dialler, hello, challenge), prove([]byte("s"), listener, hello, challenge)) {
+	if bytes.Equal(prove([]byte("s"), nil, dialler, hello, challenge), prove([]byte("s"), nil, listener, hello, challenge)) {
 		t.Fatal("both ends prove themselves with the same bytes")
 	}
-	if bytes.Equal(prove([]byte("s"), dialler, []byte("ab"), []byte("c")), prove([]byte("s"), dialler, []byte("a"), []byte("bc"))) {
+	if bytes.Equal(prove([]byte("s"), nil, dialler, []byte("ab"), []byte("c")), prove([]byte("s"), nil, dialler, []byte("a"), []byte("bc"))) {
 		t.Fatal("the proof does not say where the introduction ends")
 	}
 }

@@ -324,7 +324,7 @@ func (p *Peers) dismiss(in *inbound) {
 
 // warnRefused reports once what somebody has to look after: the other end is there, and will not have us.
 func (p *Peers) warnRefused(l *link, addr string, err error) {
-	for _, lasting := range []error{ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrHandshake} {
+	for _, lasting := range []error{ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrOneSided, ErrUntrusted, ErrDistrusted, ErrTLS, ErrHandshake} {
 		if !errors.Is(err, lasting) {
 			continue
 		}
