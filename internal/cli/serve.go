@@ -149,11 +149,11 @@ func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
 	return set, warnings, nil
 }
 
-// secure lets the internal listener speak TLS where --keystore is given and nothing says which protocols listeners
+// secure lets the internal listener speak TLS where --keystore or --truststore is given and nothing says which protocols listeners
 // speak.
 func (f serveFlags) secure(src config.Sources) []config.Setting {
 	const protocols = "listener.security.protocol.map"
-	if f.keystore == "" {
+	if f.keystore == "" && f.truststore == "" {
 		return nil
 	}
 	// Only the listener's name counts here. Without voters there is nothing to keep safe yet, which would be refused.

@@ -119,9 +119,15 @@ func (r *tlsReader) stores(t *TLS, listener string) {
 	case t.TruststoreFile != "" && t.Trusted != "":
 		r.refuse("ssl.truststore.location", "only one of it and ssl.truststore.certificates")
 	}
-	for _, of := range []struct{ key, convert string }{{"ssl.keystore.type", keystoreToPEM}, {"ssl.truststore.type", truststoreToPEM}} {
-		if kind, name := r.text(of.key); !strings.EqualFold(kind, "PEM") {
-			r.refuse(name, "PEM: Java's formats are not read here. To convert: "+of.convert)
+	for _, of := range []struct {
+		key, convert string
+		given        bool
+	}{
+		{"ssl.keystore.type", keystoreToPEM, t.KeystoreFile+t.Key+t.Chain != ""},
+		{"ssl.truststore.type", truststoreToPEM, t.TruststoreFile+t.Trusted != ""},
+	} {
+		if kind, name := r.text(of.key); of.given && !strings.EqualFold(kind, "PEM") {
+			r.refuse(name, "PEM, which is not the default: Java's formats are not read here. To convert: "+of.convert)
 		}
 	}
 }

@@ -183,6 +183,32 @@ func TestWhoIsNotTrustedIsRefused(t *testing.T) {
 	}
 }
 
+// Who is refused can read why, although he has said more than was looked at: he is not told of a reset alone.
+func TestARefusalIsReadToItsEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.node(1, nil)
+		w.node(2, with(t, settingsOf(certtest.NewAuthority("ca"), certtest.Node{Hosts: []string{"node2"}})))
+		hello := (&introduction{node: Node{ID: 3}, wants: 2}).encode()
+		for addr, said := range map[string][]byte{
+			addrOf(2): append([]byte{0, byte(len(hello))}, hello...), addrOf(1): {0x16, 3, 1, 2, 0, 1},
+		} {
+			c := w.dial("node3", addr)
+			for _, part := range [][]byte{said, make([]byte, 3000)} {
+				if _, err := c.Write(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if told, err := io.ReadAll(c); err != nil || len(told) == 0 || !bytes.Contains(told, []byte{refusedClear}) {
+				t.Errorf("%s: told %x, %v", addr, told, err)
+			}
+			_ = c.Close()
+		}
+	})
+}
+
 // Without a certificate nobody gets as far as to be read: what he would have said is not looked at.
 func TestWithoutACertificateNothingIsDecoded(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
@@ -307,7 +333,9 @@ func TestRefusalsAreReadOverTCP(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			defer cancel()
 			for c.want != nil && !errors.Is(a.Trouble(2), c.want) && ctx.Err() == nil {
-				_, _ = a.Call(ctx, 2, kindEcho, []byte("x"))
+				short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+				_, _ = a.Call(short, 2, kindEcho, []byte("x"))
+				cancel()
 			}
 			if c.want == nil {
 				if got, err := a.Call(ctx, 2, kindEcho, bytes.Repeat([]byte("x"), 1<<20)); err != nil || len(got) != 1<<20 {
