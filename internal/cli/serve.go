@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -144,7 +145,7 @@ func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
 	src.Flags = append(f.reach(src), src.Flags...)
 	set, warnings, err := config.Load(src)
 	if err != nil {
-		return nil, warnings, terminal.Hinted{Err: terminal.UsageError{Err: err}, Hint: f.advice()}
+		return nil, warnings, terminal.Hinted{Err: terminal.UsageError{Err: err}, Hint: f.advice(err)}
 	}
 	return set, warnings, nil
 }
@@ -191,17 +192,22 @@ func (f serveFlags) reach(src config.Sources) (implied []config.Setting) {
 	return append(implied, config.Setting{Key: listeners, Value: "PLAINTEXT://:" + port, Origin: "--voters"})
 }
 
-// advice says all that --listen on every interface needs, so that a user is not led there in steps.
-func (f serveFlags) advice() string {
+// advice says all that --listen on every interface, or voters on other machines, need, so that a user is not led there
+// in steps.
+func (f serveFlags) advice(refusal error) string {
+	var needs []string
 	host, _, err := net.SplitHostPort(f.listen)
-	if ip := net.ParseIP(host); err != nil || f.advertise != "" || ip == nil || !ip.IsUnspecified() {
-		return ""
+	everywhere := err == nil && net.ParseIP(host) != nil && net.ParseIP(host).IsUnspecified()
+	if everywhere && f.advertise == "" {
+		needs = append(needs, "give --advertise HOST:PORT, by which clients reach this machine")
 	}
-	advice := "give --advertise HOST:PORT, by which clients reach this machine"
-	if !f.insecure {
-		advice += fmt.Sprintf("\nand --insecure, since %v", node.ErrInsecure)
+	if strings.Contains(refusal.Error(), "cluster.secret.file = ") {
+		needs = append(needs, "make a secret once, for all nodes: head -c 32 /dev/urandom | base64 > secret")
 	}
-	return advice
+	if !f.insecure && len(needs) > 0 {
+		needs = append(needs, fmt.Sprintf("--insecure, since %v", node.ErrInsecure))
+	}
+	return strings.Join(needs, "\nand ")
 }
 
 func serve(ctx context.Context, p *terminal.Program, f serveFlags) error {
@@ -217,6 +223,9 @@ func serve(ctx context.Context, p *terminal.Program, f serveFlags) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, w := range exposed(set) {
+		logger.Warn(w)
 	}
 	// Where a container limits memory, the collector works harder before the kernel kills.
 	memory, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler)))
@@ -247,6 +256,23 @@ func serve(ctx context.Context, p *terminal.Program, f serveFlags) error {
 		logger.Error("stopping after a failure", "err", n.Failure())
 	}
 	return errors.Join(asServeFailure(n.Failure()), n.Close(context.WithoutCancel(ctx)))
+}
+
+// exposed names the files that every user of this machine may read and only this node should.
+func exposed(set *config.Set) (warnings []string) {
+	files := []string{set.String("cluster.secret.file")}
+	if t, err := set.InternalTLS(); err == nil && t != nil {
+		files = append(files, t.KeystoreFile)
+	}
+	for _, file := range files {
+		if file == "" {
+			continue
+		}
+		if info, err := os.Stat(file); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 {
+			warnings = append(warnings, fmt.Sprintf("every user of this machine can read %s, and who has it passes for a node of the cluster: chmod 600 %s", file, file))
+		}
+	}
+	return warnings
 }
 
 // asServeFailure gives errors their exit code and their advice. A failed disk has a code of its own:

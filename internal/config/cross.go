@@ -97,6 +97,13 @@ func checkQuorum(s *Set, refuse func(key, allowed string)) {
 			}
 		}
 	}
+	if internal, ok := s.InternalListener(); ok && len(s.ControllerListeners()) == 0 {
+		for _, l := range s.Listeners() {
+			if l.Port != 0 && l.Port == internal.Port && (l.Host == internal.Host || l.Host == "" || internal.Host == "") {
+				refuse("listeners", fmt.Sprintf("ports that the cluster's nodes do not use among themselves; %d is this node's in controller.quorum.voters", l.Port))
+			}
+		}
+	}
 	if len(s.ControllerListeners()) > 1 {
 		refuse("listeners", "at most one listener that controller.listener.names names")
 	}

@@ -39,6 +39,7 @@ type Node struct {
 	incarnation metadata.UUID
 	replicas    *replica.Manager
 	dirs        *dirs
+	secret      []byte       // of the cluster; nil: without one
 	certs       *certs.Store // of the internal listener; nil: it speaks in the clear
 	peers       *peer.Peers  // nil: this node is its quorum alone
 	formed      quorum.Formation
@@ -93,7 +94,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if n.bound, err = bind(ctx, n.o); err != nil {
 		return err
 	}
-	if err = n.openCertificates(); err != nil {
+	if err = n.openCredentials(); err != nil {
 		return err
 	}
 	if err = n.startAdmin(ctx); err != nil {

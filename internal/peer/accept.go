@@ -136,10 +136,13 @@ func (p *Peers) warnStranger(from net.Addr, err error) {
 
 // reason is what a refusal is remembered by: not its words, in which a stranger may write what it likes.
 func reason(err error) string {
-	for _, of := range []error{ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrOneSided, ErrUntrusted, ErrDistrusted, ErrTLS, ErrHandshake, errCrowded} {
+	for _, of := range lastingErrors {
 		if errors.Is(err, of) {
 			return of.Error()
 		}
+	}
+	if errors.Is(err, errCrowded) {
+		return errCrowded.Error()
 	}
 	return ""
 }

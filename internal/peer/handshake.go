@@ -168,17 +168,28 @@ func greet(c net.Conn, on channel, secret []byte, self introduction, deadline ti
 	case err != nil:
 		return agreed{}, fmt.Errorf("wait for the other node's verdict: %w", err)
 	case len(verdict) == 1 && refusals[verdict[0]] != nil:
-		return agreed{}, fmt.Errorf("refused: %w", refusals[verdict[0]])
+		return agreed{}, fmt.Errorf("refused: %w", self.refused(refusals[verdict[0]], &other))
 	case len(verdict) != 1+proofBytes || verdict[0] != accepted:
 		return agreed{}, fmt.Errorf("%w: this is no verdict", ErrHandshake)
 	case !hmac.Equal(verdict[1:], prove(secret, on, listener, hello, challenge)):
 		return agreed{}, ErrWrongSecret
 	case other.node.ID != self.wants:
-		return agreed{}, fmt.Errorf("%w: node %d", ErrWrongNode, other.node.ID)
+		return agreed{}, self.refused(ErrWrongNode, &other)
 	case !sameCluster(self.cluster, other.cluster):
-		return agreed{}, fmt.Errorf("%w: %s here, %s there", ErrWrongCluster, self.cluster, other.cluster)
+		return agreed{}, self.refused(ErrWrongCluster, &other)
 	}
 	return agreed{other.node, self.cluster != "" && other.cluster != ""}, c.SetDeadline(time.Time{})
+}
+
+// refused says of which nodes and clusters a refusal speaks. i is the dialler's.
+func (i *introduction) refused(why error, listener *introduction) error {
+	switch {
+	case errors.Is(why, ErrWrongNode):
+		return fmt.Errorf("%w: node %d, and node %d is looked for there: is controller.quorum.voters the same on all nodes?", why, listener.node.ID, i.wants)
+	case errors.Is(why, ErrWrongCluster):
+		return fmt.Errorf("%w: node %d to %s, node %d to %s", why, i.node.ID, i.cluster, listener.node.ID, listener.cluster)
+	}
+	return why
 }
 
 // receive is the listener's half. The dialler is told why it is refused where it can do something
@@ -225,7 +236,7 @@ func receive(c net.Conn, on channel, secret []byte, self introduction, local boo
 		return agreed{}, fmt.Errorf("send the verdict: %w", err)
 	}
 	if verdict[0] != accepted {
-		return agreed{}, fmt.Errorf("node %d: %w", other.node.ID, refusals[verdict[0]])
+		return agreed{}, fmt.Errorf("node %d: %w", other.node.ID, other.refused(refusals[verdict[0]], &self))
 	}
 	return agreed{other.node, self.cluster != "" && other.cluster != ""}, c.SetDeadline(time.Time{})
 }

@@ -174,16 +174,17 @@ func TestWhoDoesNotBelongIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		dialler, listener func(*Options)
 		want              error
+		says              []string
 	}{
-		"another secret":  {func(o *Options) { o.Secret = []byte("guess") }, nil, ErrWrongSecret},
-		"no secret":       {nil, func(o *Options) { o.Secret = nil }, ErrWrongSecret},
-		"another cluster": {func(o *Options) { o.ClusterID = "two" }, nil, ErrWrongCluster},
-		"another node":    {nil, func(o *Options) { o.Self.ID = 3 }, ErrWrongNode},
+		"another secret":  {func(o *Options) { o.Secret = []byte("guess") }, nil, ErrWrongSecret, nil},
+		"no secret":       {nil, func(o *Options) { o.Secret = nil }, ErrWrongSecret, nil},
+		"another cluster": {func(o *Options) { o.ClusterID = "two" }, nil, ErrWrongCluster, []string{"node 1 to two, node 2 to one"}},
+		"another node":    {nil, func(o *Options) { o.Self.ID = 3 }, ErrWrongNode, []string{"node 3, and node 2 is looked for there", "controller.quorum.voters"}},
 		"a remote dialler without a secret": {
 			func(o *Options) { o.Secret, o.Loopback = nil, func(net.Addr) bool { return true } },
-			func(o *Options) { o.Secret = nil }, ErrNotLoopback,
+			func(o *Options) { o.Secret = nil }, ErrNotLoopback, nil,
 		},
-		"a remote listener without a secret": {func(o *Options) { o.Secret = nil }, func(o *Options) { o.Secret = nil }, ErrNotLoopback},
+		"a remote listener without a secret": {func(o *Options) { o.Secret = nil }, func(o *Options) { o.Secret = nil }, ErrNotLoopback, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -197,6 +198,11 @@ func TestWhoDoesNotBelongIsRefused(t *testing.T) {
 				_, err := w.call(a, 2, kindEcho, "x", 5*time.Second)
 				if !errors.Is(err, c.want) || called {
 					t.Fatalf("called %v, error %v, want %v", called, err, c.want)
+				}
+				for _, words := range c.says {
+					if !strings.Contains(err.Error(), words) {
+						t.Errorf("%v does not say %q", err, words)
+					}
 				}
 			})
 		})

@@ -190,6 +190,12 @@ func (o *observed) judgePartitions(all int) (found []finding) {
 	return found
 }
 
+// isAway tells whether a voter is not up to date. One of which nothing is known is not accused.
+func isAway(quorum *admin.Quorum, v *admin.QuorumReplica, now time.Time) bool {
+	unknown := v.LastCaughtUp.IsZero() && v.LogEnd < 0 && v.LastFetch.IsZero()
+	return v.Node != quorum.Leader && !unknown && now.Sub(v.LastCaughtUp) >= voterPatience
+}
+
 func (o *observed) judgeQuorum() (found []finding) {
 	if o.quorumErr != nil || o.quorum.Leader < 0 {
 		why := "no leader"
@@ -203,8 +209,9 @@ func (o *observed) judgeQuorum() (found []finding) {
 	}
 	var away []int32
 	var since *time.Time
-	for _, v := range o.quorum.Voters {
-		if v.Node == o.quorum.Leader || v.LastCaughtUp.IsZero() && v.LogEnd < 0 && v.LastFetch.IsZero() || o.now.Sub(v.LastCaughtUp) < voterPatience {
+	for i := range o.quorum.Voters {
+		v := &o.quorum.Voters[i]
+		if !isAway(&o.quorum, v, o.now) {
 			continue
 		}
 		away = append(away, v.Node)
