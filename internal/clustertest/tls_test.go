@@ -14,10 +14,21 @@ import (
 func TestClusterWithCertificatesOutlivesItsNodes(t *testing.T) {
 	Run(t, 1, func(w *World) {
 		nodes := w.Cluster(3)
-		w.Certify(certtest.NewAuthority("ca"), nodes...)
+		ca := certtest.NewAuthority("ca")
+		w.Certify(ca, nodes...)
 		w.StartAll(nodes...)
+		voteless := w.Broker(nodes)
+		w.Certify(ca, voteless)
+		voteless.MustStart()
 		c := w.MustDial("client", nodes[0])
-		w.mustCreate(c, "t", 1)
+		if err := c.PlaceTopic(w.Context(), "t", 1, 1, 2, 3); err != nil {
+			w.Fatalf("create t: %v", err)
+		}
+		if err := c.PlaceTopic(w.Context(), "copied", 1, 1, 4); err != nil {
+			w.Fatalf("create copied: %v", err)
+		}
+		w.mustProduce(c, "copied", 0, strings.Repeat("x", 300_000))
+		w.whole(append(nodes, voteless), time.Minute, "copied")
 		w.whole(nodes, time.Minute, "t")
 		for i := range 3 {
 			leader := w.leaderOf(c, "t", 0)
