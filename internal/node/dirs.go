@@ -33,6 +33,25 @@ func (d *dirs) all() []*commitlog.Dir {
 	return append(slices.Clone(d.data), d.meta)
 }
 
+// cleanEpoch is the broker epoch in which all data directories were left by one clean stop; commitlog.NoEpoch: they were not.
+// That of the metadata log alone has no replicas, and does not count.
+func (d *dirs) cleanEpoch() int64 {
+	epoch := d.data[0].CleanEpoch()
+	for _, dir := range d.data {
+		if dir.CleanEpoch() != epoch {
+			return commitlog.NoEpoch
+		}
+	}
+	return epoch
+}
+
+// setBrokerEpoch says under which registration the directories were written, for the marks of a clean stop.
+func (d *dirs) setBrokerEpoch(epoch int64) {
+	for _, dir := range d.all() {
+		dir.SetBrokerEpoch(epoch)
+	}
+}
+
 func (d *dirs) close() error {
 	var errs []error
 	for _, dir := range slices.Backward(d.all()) {

@@ -367,6 +367,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if b := n.broker.Load(); b != nil {
 		b.Close()
+		if epoch := b.Epoch(); epoch > 0 {
+			n.dirs.setBrokerEpoch(epoch)
+		}
 	}
 	if n.controller != nil {
 		n.controller.Close()
