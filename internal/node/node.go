@@ -50,6 +50,7 @@ type Node struct {
 	admin       *server.Admin
 
 	broker atomic.Pointer[lifecycle.Broker] // this process as the controller knows it
+	places *lifecycle.Places                // in which directories its replicas lie
 	lost   atomic.Int64                     // data directories that have failed
 
 	ready   chan struct{}          // closed when clients are served
@@ -150,9 +151,10 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	n.newBroker(seed)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{addressBook{n}, n.replicas, n.coordinator, settingsFollower{n}, n.router, n.broker.Load()}, Rand: n.o.Random,
+		Publishers: []metadata.Publisher{addressBook{n}, n.replicas, n.coordinator, settingsFollower{n}, n.router, placesFollower{n}, n.broker.Load()}, Rand: n.o.Random,
 	})
 	n.router.Use(n.controller)
+	n.newPlaces(seed)
 	o := quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
 		Machine: watched{n.controller, n.router, n.leads, n.peers != nil, n.speakUp}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
@@ -370,6 +372,9 @@ func (n *Node) Close(ctx context.Context) error {
 		if epoch := b.Epoch(); epoch > 0 {
 			n.dirs.setBrokerEpoch(epoch)
 		}
+	}
+	if n.places != nil {
+		n.places.Close()
 	}
 	if n.controller != nil {
 		n.controller.Close()
