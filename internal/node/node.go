@@ -50,6 +50,7 @@ type Node struct {
 	admin       *server.Admin
 
 	broker atomic.Pointer[lifecycle.Broker] // this process as the controller knows it
+	dice   *jitter                          // spreads what this node does of its own
 	places *lifecycle.Places                // in which directories its replicas lie
 	lost   atomic.Int64                     // data directories that have failed
 
@@ -154,7 +155,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 		Publishers: []metadata.Publisher{addressBook{n}, n.replicas, n.coordinator, settingsFollower{n}, n.router, placesFollower{n}, n.broker.Load()}, Rand: n.o.Random,
 	})
 	n.router.Use(n.controller)
-	n.newPlaces(seed)
+	n.newPlaces()
 	o := quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
 		Machine: watched{n.controller, n.router, n.leads, n.peers != nil, n.speakUp}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,

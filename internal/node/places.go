@@ -10,13 +10,12 @@ import (
 )
 
 // newPlaces keeps the controller told in which directories this broker's replicas lie.
-func (n *Node) newPlaces(seed uint64) {
-	dice := newJitter(seed, n.nodeID)
+func (n *Node) newPlaces() {
 	n.places = lifecycle.NewPlaces(lifecycle.PlacesOptions{
 		Assign: func(ctx context.Context, epoch int64, places []metadata.ReplicaDirectory) error {
 			return n.router.AssignDirectories(ctx, epoch, places)
 		},
-		Epoch: n.broker.Load().Epoch, Misplaced: n.misplaced, Jitter: dice.below, Logger: n.log,
+		Epoch: n.broker.Load().Epoch, Misplaced: n.misplaced, Jitter: n.dice.below, Logger: n.log,
 	})
 }
 

@@ -347,7 +347,7 @@ func (q *Quorum) handOver() {
 func (q *Quorum) startHandOver(s *raft.Status) bool {
 	best := raft.None
 	for id, p := range s.Progress {
-		if id == q.self || p.IsLearner || !p.RecentActive {
+		if id == q.self || p.IsLearner || !p.RecentActive || q.down[q.leaderNode(id)] {
 			continue
 		}
 		if best == raft.None || p.Match > s.Progress[best].Match || p.Match == s.Progress[best].Match && id < best {

@@ -133,8 +133,10 @@ const standFor = 3
 // stands itself. Those whose connection holds refuse, so a hiccup of one line changes nothing.
 func (q *Quorum) connected(node int32, up bool) {
 	if up {
+		delete(q.down, node)
 		return
 	}
+	q.down[node] = true
 	for id, at := range q.routes {
 		if at != node {
 			continue
