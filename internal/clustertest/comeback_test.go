@@ -1,14 +1,19 @@
 package clustertest
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/metadata"
+	"barnabas/internal/netx"
 )
 
 // TestBrokerIsEligibleAfterACleanStopOnly: of a topic that is not durable a broker has, after a crash, perhaps not all that was
@@ -86,4 +91,63 @@ func (w *World) mustAlter(c *Client, topic, key, value string) {
 	if err := c.Alter(w.Context(), kmsg.ConfigResourceTypeTopic, topic, key, &value); err != nil {
 		w.Fatalf("set %s of %s: %v", key, topic, err)
 	}
+}
+
+// dials counts a host's attempts to reach an address.
+type dials struct {
+	netx.Network
+	to    string
+	count atomic.Int64
+}
+
+func (d *dials) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	if addr == d.to {
+		d.count.Add(1)
+	}
+	return d.Network.Dial(ctx, addr)
+}
+
+// TestUnregisteredBrokerIsNotDialled: a broker that is gone is looked for as long as it is registered, and no longer; it may come back.
+func TestUnregisteredBrokerIsNotDialled(t *testing.T) {
+	Run(t, 1, func(w *World) {
+		nodes := w.Cluster(3)
+		network := &dials{Network: w.Net.Host(nodes[0].Name), to: "broker4:" + internalPort}
+		set, err := nodes[0].Config()
+		if err != nil {
+			w.Fatalf("%v", err)
+		}
+		var starting sync.WaitGroup
+		starting.Go(func() {
+			if err := nodes[0].StartOn(w.Context(), network, set); err != nil {
+				w.Errorf("%v", err)
+			}
+		})
+		w.StartAll(nodes[1:]...)
+		starting.Wait()
+		fourth := w.Broker(nodes)
+		fourth.MustStart()
+		fourth.Kill()
+		before := network.count.Load()
+		time.Sleep(10 * time.Second)
+		if network.count.Load()-before < 5 {
+			w.Fatalf("a broker that is missed was looked for %d times", network.count.Load()-before)
+		}
+		c := w.MustDial("client", nodes[1])
+		q := kmsg.NewPtrUnregisterBrokerRequest()
+		q.BrokerID = 4
+		if res, err := Call[*kmsg.UnregisterBrokerResponse](w.Context(), c, q); err != nil || res.ErrorCode != 0 {
+			w.Fatalf("unregister: %+v, %v", res, err)
+		}
+		time.Sleep(time.Second)
+		before = network.count.Load()
+		time.Sleep(time.Minute)
+		if now := network.count.Load(); now != before {
+			w.Fatalf("a broker that is no more was looked for %d times", now-before)
+		}
+		fourth.MustStart()
+		if err := c.PlaceTopic(w.Context(), "orders", 2, 4, 1); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(append(nodes, fourth), 5*time.Second, "orders")
+	})
 }

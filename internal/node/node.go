@@ -45,6 +45,7 @@ type Node struct {
 	coordinator *coordinator.Coordinator
 	leads       chan struct{} // has a value once the quorum has a leader
 	quorum      *quorum.Quorum
+	member      atomic.Bool // quorum is set
 	bound       *boundNetwork
 	server      atomic.Pointer[server.Server]
 	admin       *server.Admin
@@ -152,7 +153,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	n.newBroker(seed)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{addressBook{n}, n.replicas, n.coordinator, settingsFollower{n}, n.router, placesFollower{n}, n.broker.Load()}, Rand: n.o.Random,
+		Publishers: []metadata.Publisher{&addressBook{n, map[int32]bool{}}, n.replicas, n.coordinator, settingsFollower{n}, n.router, placesFollower{n}, n.broker.Load()}, Rand: n.o.Random,
 	})
 	n.router.Use(n.controller)
 	n.newPlaces()
@@ -169,6 +170,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	if n.quorum, err = quorum.Open(ctx, o); err != nil {
 		return err
 	}
+	n.member.Store(true)
 	n.controller.Start(n.quorum)
 	n.serveReplicas()
 	n.observePeers()
