@@ -182,7 +182,9 @@ func (n *Node) newRouter(seed uint64) *controller.Router {
 	if n.peers == nil {
 		return controller.NewRouter(n.nodeID, nil, seed)
 	}
-	return controller.NewRouter(n.nodeID, n.peers, seed)
+	r := controller.NewRouter(n.nodeID, n.peers, seed)
+	r.LimitMemory(n.o.Config.Int64("request.memory.internal.bytes"))
+	return r
 }
 
 // metadataReserveBytes is kept on the disk for the metadata log alone, so that a disk filled by

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	}
 	p := &Peers{
 		o: o, log: o.Logger,
-		memory: semaphore.NewWeighted(maxFrameMemory),
+		memory: semaphore.NewWeighted(max(cmp.Or(o.FrameMemory, maxFrameMemory), maxFrameBytes)),
 	}
 	var seed [32]byte
 	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {
