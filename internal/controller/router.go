@@ -191,8 +191,10 @@ func (r *Router) askWhile(ctx context.Context, changed <-chan struct{}, leader i
 	return done || errors.As(err, &refused), err
 }
 
-// ask takes a request of Kafka's to the controller.
-func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, req Q, local func(context.Context, Q) (R, error)) (R, error) {
+// ask takes a request of Kafka's to the controller, for which there are so many milliseconds.
+func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, millis int32, req Q, local func(context.Context, Q) (R, error)) (R, error) {
+	ctx, cancel := within(ctx, millis)
+	defer cancel()
 	var response R
 	err := r.route(ctx, func() (err error) {
 		response, err = local(ctx, req)
@@ -325,55 +327,6 @@ func (r *Router) decide(ctx context.Context, req kmsg.Request) (kmsg.Response, e
 
 func (r *Router) head() []byte {
 	return binary.BigEndian.AppendUint64([]byte{askedController}, uint64(r.local.Image().Offset()))
-}
-
-// CreateTopics makes topics.
-func (r *Router) CreateTopics(ctx context.Context, req *kmsg.CreateTopicsRequest) (*kmsg.CreateTopicsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.CreateTopics)
-}
-
-// DeleteTopics deletes topics with their configs.
-func (r *Router) DeleteTopics(ctx context.Context, req *kmsg.DeleteTopicsRequest) (*kmsg.DeleteTopicsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.DeleteTopics)
-}
-
-// CreatePartitions adds partitions to topics.
-func (r *Router) CreatePartitions(ctx context.Context, req *kmsg.CreatePartitionsRequest) (*kmsg.CreatePartitionsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.CreatePartitions)
-}
-
-// AlterConfigs replaces all configs that resources have set.
-func (r *Router) AlterConfigs(ctx context.Context, req *kmsg.AlterConfigsRequest) (*kmsg.AlterConfigsResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
-	defer cancel()
-	return ask(ctx, r, req, r.local.AlterConfigs)
-}
-
-// IncrementalAlterConfigs changes single configs of resources.
-func (r *Router) IncrementalAlterConfigs(ctx context.Context, req *kmsg.IncrementalAlterConfigsRequest) (*kmsg.IncrementalAlterConfigsResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
-	defer cancel()
-	return ask(ctx, r, req, r.local.IncrementalAlterConfigs)
-}
-
-// UpdateFeatures sets finalised levels of features.
-func (r *Router) UpdateFeatures(ctx context.Context, req *kmsg.UpdateFeaturesRequest) (*kmsg.UpdateFeaturesResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.UpdateFeatures)
-}
-
-// UnregisterBroker removes a broker for good.
-func (r *Router) UnregisterBroker(ctx context.Context, req *kmsg.UnregisterBrokerRequest) (*kmsg.UnregisterBrokerResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
-	defer cancel()
-	return ask(ctx, r, req, r.local.UnregisterBroker)
 }
 
 // AutoCreateTopics makes topics because somebody uses them.
