@@ -154,16 +154,21 @@ func (d *dirs) setClusterID() error {
 	return nil
 }
 
-// partitionLogs counts the logs that were found, but for the metadata's own.
-func (d *dirs) partitionLogs() (n int) {
+// partitionLogs counts the logs that were found, but for the metadata's own, and those among them that are
+// of a topic which the metadata has.
+func (d *dirs) partitionLogs(image *metadata.Image) (all, known int) {
 	for _, dir := range d.data {
 		for _, found := range dir.Found() {
-			if found.Topic != metadataTopic {
-				n++
+			if found.Topic == metadataTopic {
+				continue
+			}
+			all++
+			if _, has := image.TopicByID(found.TopicID); has {
+				known++
 			}
 		}
 	}
-	return n
+	return all, known
 }
 
 // metadataElsewhere finds a metadata log in a directory that is not the one it is expected in.

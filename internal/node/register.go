@@ -158,12 +158,14 @@ func (n *Node) directories() (online, cordoned []metadata.UUID) {
 }
 
 // guardData refuses to go on where partitions stand on disk of which the metadata has never heard:
-// they would count as deleted. It is called with the metadata complete and this node not yet in it.
+// they would count as deleted. It is called with the metadata complete and this node not yet in it. A
+// broker that was unregistered is not in it either, and comes back to topics that are.
 func (n *Node) guardData() error {
-	if _, registered := n.controller.Image().Broker(n.nodeID); registered {
+	image := n.controller.Image()
+	if _, registered := image.Broker(n.nodeID); registered {
 		return nil
 	}
-	if logs := n.dirs.partitionLogs(); logs > 0 {
+	if logs, known := n.dirs.partitionLogs(image); logs > 0 && known == 0 {
 		return fmt.Errorf("the data directories hold %d partitions of cluster %s, but the metadata log in %s knows nothing of them: "+
 			"give the directory that it was in (key metadata.log.dir; by default the first of log.dirs)",
 			logs, n.dirs.clusterID, n.dirs.meta.Path())
