@@ -185,9 +185,10 @@ func (l *link) connect() (*wire.Client, error) {
 	stop := context.AfterFunc(l.ctx, func() { _ = conn.Close() })
 	defer stop()
 	self := l.p.introduction(l.to)
-	with, err := l.greet(conn, self)
+	raw := conn
+	conn, with, err := l.greet(raw, addr, self)
 	if err != nil {
-		_ = conn.Close()
+		_ = raw.Close()
 		l.p.warnRefused(l, addr, err)
 		return nil, fmt.Errorf("connect to node %d at %s: %w", l.to, addr, err)
 	}
@@ -206,11 +207,25 @@ func (l *link) connect() (*wire.Client, error) {
 	return client, nil
 }
 
-func (l *link) greet(conn net.Conn, self introduction) (agreed, error) {
-	if len(l.p.o.Secret) == 0 && !l.p.o.Loopback(conn.RemoteAddr()) {
-		return agreed{}, ErrNotLoopback
+func (l *link) greet(raw net.Conn, addr string, self introduction) (net.Conn, agreed, error) {
+	o := &l.p.o
+	if !o.open() && !o.Loopback(raw.RemoteAddr()) {
+		return nil, agreed{}, ErrNotLoopback
 	}
-	return greet(conn, l.p.o.Secret, self, time.Now().Add(handshakeTimeout))
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, agreed{}, err
+	}
+	deadline := time.Now().Add(handshakeTimeout)
+	conn, on, err := o.secure(raw, host, true, deadline)
+	if err != nil {
+		return nil, agreed{}, err
+	}
+	with, err := greet(conn, on, o.Secret, self, deadline)
+	if err != nil && on != nil {
+		err = ofTLS(err) // a listener looks at a certificate when the dialler believes that all is done
+	}
+	return conn, with, err
 }
 
 func (l *link) set(client *wire.Client, with agreed) {

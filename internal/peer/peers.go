@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -347,7 +348,7 @@ func (p *Peers) dismiss(in *inbound) {
 
 // warnRefused reports once what somebody has to look after: the other end is there, and will not have us.
 func (p *Peers) warnRefused(l *link, addr string, err error) {
-	for _, lasting := range []error{ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrHandshake} {
+	for _, lasting := range lastingErrors {
 		if !errors.Is(err, lasting) {
 			continue
 		}
@@ -360,4 +361,14 @@ func (p *Peers) warnRefused(l *link, addr string, err error) {
 		}
 		return
 	}
+}
+
+// lastingErrors are those that pass only when somebody looks after them.
+var lastingErrors = []error{
+	ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrOneSided, ErrUntrusted, ErrDistrusted, ErrTLS, ErrHandshake,
+}
+
+// IsRefusal tells whether one of two nodes will not have the other: trying again does not help.
+func IsRefusal(err error) bool {
+	return slices.ContainsFunc(lastingErrors, func(lasting error) bool { return errors.Is(err, lasting) })
 }
