@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -178,6 +179,9 @@ func (l *lab) measure(ctx context.Context, r row) (result, error) {
 	if err := l.running(ctx, !r.alone); err != nil {
 		return result{}, err
 	}
+	if only := strings.Split(l.o.variants, ","); l.o.variants != "" {
+		r.variants = slices.DeleteFunc(slices.Clone(r.variants), func(name string) bool { return !slices.Contains(only, name) })
+	}
 	res := result{row: r}
 	for _, name := range r.variants {
 		if r.prepare != nil {
@@ -234,6 +238,7 @@ func rows(o options) []row {
 	all = append(all, groupRows()...)
 	all = append(all, startRows(o)...)
 	all = append(all, teamRows()...)
+	all = append(all, scaleRow(3000, kafka, durable), scaleRow(10_000, kafka, durable), catchUpRow())
 	return append(all, storedRows()...)
 }
 
