@@ -66,8 +66,8 @@ func (l *link) post(kind Kind, body []byte) bool {
 	return fits
 }
 
-// call sends a request once there is a connection.
-func (l *link) call(ctx context.Context, kind Kind, body []byte) ([]byte, error) {
+// call sends a request once there is a connection. memory is where the answer goes.
+func (l *link) call(ctx context.Context, kind Kind, body []byte, memory func(n int) []byte) ([]byte, error) {
 	for {
 		l.mu.Lock()
 		client, changed := l.mu.client, l.mu.changed
@@ -82,7 +82,7 @@ func (l *link) call(ctx context.Context, kind Kind, body []byte) ([]byte, error)
 			}
 			continue
 		}
-		answer, err := client.Call(ctx, KindKey+int16(kind), 0, func(dst []byte) []byte { return append(dst, body...) })
+		answer, err := client.CallInto(ctx, KindKey+int16(kind), 0, func(dst []byte) []byte { return append(dst, body...) }, memory)
 		if err != nil {
 			return nil, fmt.Errorf("ask node %d: %w", l.to, err)
 		}

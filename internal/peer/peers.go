@@ -225,7 +225,17 @@ func (p *Peers) Call(ctx context.Context, to int32, kind Kind, body []byte) ([]b
 	if err != nil {
 		return nil, err
 	}
-	return l.call(ctx, kind, body)
+	return l.call(ctx, kind, body, func(n int) []byte { return make([]byte, n) })
+}
+
+// CallInto is Call for an answer that, with a few bytes before it, goes where memory(n) says. When CallInto fails the
+// answer may come yet: memory may still be called, by another goroutine, and what it returned written to.
+func (p *Peers) CallInto(ctx context.Context, to int32, kind Kind, body []byte, memory func(n int) []byte) ([]byte, error) {
+	l, err := p.linkFor(to, kind)
+	if err != nil {
+		return nil, err
+	}
+	return l.call(ctx, kind, body, memory)
 }
 
 // Post hands over a one-way message and does not wait: false says that it is lost already, for there is
