@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 
+	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
 	"barnabas/client/internal/errcode"
 )
@@ -40,15 +41,15 @@ var (
 	// waiting when it was.
 	ErrClosed = cluster.ErrClosed
 
-	// ErrBufferFull answers Send when buffer.memory was still exhausted after max.block.ms.
-	ErrBufferFull = errors.New("buffer.memory is exhausted")
+	// ErrBufferFull answers Send when buffer.memory was exhausted, see WhenBufferFull.
+	ErrBufferFull = accumulator.ErrBufferFull
 
 	// ErrDeliveryTimeout answers a record that was not acknowledged within delivery.timeout.ms.
 	// It may nevertheless have been written: nobody can tell.
 	ErrDeliveryTimeout = errors.New("not acknowledged within delivery.timeout.ms")
 
 	// ErrRecordTooLarge answers a record larger than max.request.size or buffer.memory.
-	ErrRecordTooLarge = errors.New("record is larger than max.request.size or buffer.memory allows")
+	ErrRecordTooLarge = accumulator.ErrRecordTooLarge
 
 	// ErrNoSuchPartition answers a record that names a partition which its topic does not have.
 	ErrNoSuchPartition = errors.New("the topic has no such partition")
