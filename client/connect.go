@@ -206,11 +206,13 @@ func (p *Producer) leader(topic string, partition int32) (node int32, known bool
 	return part.Leader, reachable
 }
 
-// goRun starts a goroutine that Close waits for, unless closing has begun.
-func (p *Producer) goRun(f func()) {
+// goRun starts a goroutine that Close waits for; false where closing has begun.
+func (p *Producer) goRun(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.mu.closed {
-		p.wg.Go(f)
+	if p.mu.closed {
+		return false
 	}
+	p.wg.Go(f)
+	return true
 }

@@ -11,6 +11,15 @@
 //	err = g.Subscribe("orders")
 //	records, err := g.Poll(ctx)
 //
+// A Producer with TransactionalID writes to several partitions, and commits what it has read, all
+// or nothing:
+//
+//	err := p.InitTransactions(ctx)
+//	err = p.Begin()
+//	err = p.Send(ctx, …)
+//	err = p.SendOffsets(ctx, offsets, g.Membership())
+//	err = p.Commit(ctx)
+//
 // A Consumer reads the partitions that it is told to; a GroupConsumer shares topics with the other
 // members of a group.
 //
@@ -24,6 +33,7 @@
 //	cluster       which brokers there are, how they are reached, who leads what
 //	partitioner   which partition a record goes to
 //	accumulator   which batch of a partition is sent next, under which number, and how often
+//	transaction   what a transactional producer may do, and how its transaction ends
 //	fetchsession  what a Fetch request need not say again
 //	assignor      who of a group reads which partition
 //	membership    what a member of a group does next

@@ -6,6 +6,7 @@ import (
 	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
 	"barnabas/client/internal/errcode"
+	"barnabas/client/internal/transaction"
 )
 
 // Error is one of Kafka's error codes as a Go error. Brokers answer with codes; whatever this
@@ -82,6 +83,17 @@ var (
 
 	// ErrTooManyCommits answers CommitAsync while as many commits wait as the consumer keeps.
 	ErrTooManyCommits = errors.New("too many commits are waiting")
+
+	// ErrNotTransactional answers a call about transactions of a producer without TransactionalID.
+	ErrNotTransactional = errors.New("the producer has no transactional.id")
+
+	// ErrTransactionState answers a call that does not fit what a transactional producer is doing:
+	// Send outside of a transaction, Begin within one, anything before InitTransactions.
+	ErrTransactionState = transaction.ErrState
+
+	// ErrTransactionAborted answers what belongs to a transaction that has failed and can only be
+	// aborted, or that was aborted.
+	ErrTransactionAborted = transaction.ErrAborted
 
 	// ErrConcurrentPoll answers a Poll while another one of the same consumer is under way.
 	ErrConcurrentPoll = errors.New("another Poll of this consumer is under way")

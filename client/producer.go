@@ -9,6 +9,7 @@ import (
 
 	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/transaction"
 	"barnabas/internal/batch"
 )
 
@@ -32,6 +33,7 @@ type Producer struct {
 	memory    *accumulator.Memory
 	acc       *accumulator.Accumulator[callback]
 	identity  *identity
+	txn       *transactions // nil without TransactionalID
 	callbacks *callbacks
 	headers   sync.Pool // of *[]batch.Header, for records on their way into a batch
 
@@ -85,6 +87,9 @@ func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 	p.topics.byName.Store(&map[string]*producerTopic{})
 	p.identity = newIdentity(p)
 	p.callbacks = newCallbacks(p)
+	if cfg.transactionalID != "" {
+		p.txn = newTransactions(p, cfg.transactionalID)
+	}
 	p.acc = accumulator.New(cfg.accumulator(c), p.hooks())
 	context.AfterFunc(p.ctx, p.acc.Refuse)
 	p.wg.Go(p.callbacks.run)
@@ -96,15 +101,20 @@ func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 
 // hooks ties the accumulator to the other steps.
 func (p *Producer) hooks() accumulator.Hooks[callback] {
-	return accumulator.Hooks[callback]{
+	h := accumulator.Hooks[callback]{
 		Route:         p.route,
-		Identity:      func(_ *queue, notThis int64) (int64, int16, bool) { return p.identity.current(notThis) },
+		Identity:      p.identity.current,
 		AwaitIdentity: p.identity.park,
 		Ended:         p.callbacks.add,
 		Failed:        func(error) {},
 		AfterFailed:   func() {},
 		Closing:       func() bool { return p.ctx.Err() != nil },
 	}
+	if p.txn != nil {
+		h.Identity, h.AwaitIdentity = p.txn.identity, p.txn.park
+		h.Failed, h.AfterFailed = p.txn.batchFailed, p.txn.drop
+	}
+	return h
 }
 
 // Send hands a record over and returns; done, which may be nil, is called once with what became of
@@ -114,7 +124,8 @@ func (p *Producer) hooks() accumulator.Hooks[callback] {
 // for the first time and for memory (see MaxBlock).
 //
 // An error means that the record was not taken, and done is not called: ErrBufferFull,
-// ErrRecordTooLarge, ErrNoSuchPartition, ErrClosed, ctx's, or why the topic cannot be written to
+// ErrRecordTooLarge, ErrNoSuchPartition, ErrClosed, ctx's, with TransactionalID ErrTransactionState
+// outside of a transaction and ErrTransactionAborted in one that can only be aborted, or why the topic cannot be written to
 // (ErrUnknownTopicOrPartition, ErrInvalidTopic, ErrTopicAuthorizationFailed).
 func (p *Producer) Send(ctx context.Context, r ProducerRecord, done func(RecordMetadata, error)) error {
 	err := p.send(ctx, &r, done)
@@ -150,6 +161,11 @@ func (p *Producer) send(ctx context.Context, r *ProducerRecord, done func(Record
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	if p.txn != nil {
+		if err := p.txn.with((*transaction.Machine).MayAdd); err != nil {
+			return err
+		}
+	}
 	now := time.Now()
 	deadline := now.Add(p.cfg.maxBlock)
 	bytes := recordBytes(r)
@@ -177,6 +193,11 @@ func (p *Producer) send(ctx context.Context, r *ProducerRecord, done func(Record
 	}
 	t.partitioner.appended(chosen, bytes, result == accumulator.Full, partitions, t)
 	return nil
+}
+
+func (p *Producer) allQueues() (all []*queue) {
+	p.eachQueue(func(q *queue) { all = append(all, q) })
+	return all
 }
 
 // eachQueue visits all queues, in no order that means anything.
@@ -216,7 +237,7 @@ func (p *Producer) Flush(ctx context.Context) error {
 
 // Close takes no more records, waits until what was sent is acknowledged or ctx ends, and then
 // gives up the rest, whose callbacks run with ErrClosed before Close returns. It returns ctx's
-// error where something had to be given up. Kafka: close(timeout).
+// error where something had to be given up. A transaction that is open it aborts. Kafka: close(timeout).
 func (p *Producer) Close(ctx context.Context) error {
 	p.mu.Lock()
 	first := !p.mu.closing
@@ -224,6 +245,10 @@ func (p *Producer) Close(ctx context.Context) error {
 	p.mu.Unlock()
 	if !first {
 		return nil
+	}
+	if p.txn != nil {
+		p.txn.close(ctx)
+		p.txn.links.Close()
 	}
 	p.acc.Refuse()
 	close(p.closed)

@@ -63,24 +63,26 @@ func ParseCodec(name string) (Codec, error) {
 type ProducerOption func(*producerConfig) error
 
 type producerConfig struct {
-	acks            Acks
-	codec           batch.Codec
-	levels          batch.Levels
-	linger          time.Duration
-	batchBytes      int
-	requestBytes    int
-	bufferBytes     int64
-	maxBlock        time.Duration
-	deliveryTimeout time.Duration
-	inFlight        int
-	idempotent      bool
-	idempotenceSet  bool
-	partitioner     Partitioner
-	spread          Spread
-	adaptive        bool
-	ignoreKeys      bool
-	availability    time.Duration // 0: brokers count as available however slow they are
-	whenFull        BufferFullPolicy
+	acks               Acks
+	codec              batch.Codec
+	levels             batch.Levels
+	linger             time.Duration
+	batchBytes         int
+	requestBytes       int
+	bufferBytes        int64
+	maxBlock           time.Duration
+	deliveryTimeout    time.Duration
+	inFlight           int
+	idempotent         bool
+	idempotenceSet     bool
+	partitioner        Partitioner
+	spread             Spread
+	adaptive           bool
+	ignoreKeys         bool
+	availability       time.Duration // 0: brokers count as available however slow they are
+	whenFull           BufferFullPolicy
+	transactionalID    string
+	transactionTimeout time.Duration
 }
 
 const (
@@ -95,23 +97,25 @@ const (
 
 func defaultProducerConfig() producerConfig {
 	return producerConfig{
-		acks:            AcksAll,
-		linger:          5 * time.Millisecond,
-		batchBytes:      defaultBatchBytes,
-		requestBytes:    defaultRequestBytes,
-		bufferBytes:     defaultBufferBytes,
-		maxBlock:        time.Minute,
-		deliveryTimeout: 2 * time.Minute,
-		inFlight:        maxIdempotentInFlight,
-		idempotent:      true,
-		adaptive:        true,
+		acks:               AcksAll,
+		linger:             5 * time.Millisecond,
+		batchBytes:         defaultBatchBytes,
+		requestBytes:       defaultRequestBytes,
+		bufferBytes:        defaultBufferBytes,
+		maxBlock:           time.Minute,
+		deliveryTimeout:    2 * time.Minute,
+		inFlight:           maxIdempotentInFlight,
+		idempotent:         true,
+		adaptive:           true,
+		transactionTimeout: time.Minute,
 	}
 }
 
 func (p *producerConfig) accumulator(c *Client) accumulator.Config {
 	return accumulator.Config{
 		BatchBytes: p.batchBytes, Linger: p.linger, DeliveryTimeout: p.deliveryTimeout, Idempotent: p.idempotent,
-		Codec: p.codec, Levels: p.levels, Log: c.log,
+		Transactional: p.transactionalID != "",
+		Codec:         p.codec, Levels: p.levels, Log: c.log,
 		Backoff: func(failures int) time.Duration { return c.cfg.RetryBackoff.After(failures, c.random) },
 	}
 }
@@ -124,6 +128,9 @@ func (p *producerConfig) check(c *config) error {
 				maxIdempotentInFlight)
 		}
 		p.idempotent = false
+	}
+	if p.transactionalID != "" && !p.idempotent {
+		return errors.New("transactional.id needs enable.idempotence, and what that needs")
 	}
 	if least := p.linger + c.RequestTimeout; p.deliveryTimeout < least {
 		return fmt.Errorf("delivery.timeout.ms (%v) must be at least linger.ms + request.timeout.ms (%v)",
@@ -312,6 +319,32 @@ func WhenBufferFull(policy BufferFullPolicy) ProducerOption {
 			return fmt.Errorf("buffer full: there is no policy %d", policy)
 		}
 		p.whenFull = policy
+		return nil
+	}
+}
+
+// TransactionalID makes a producer whose records belong to transactions, see InitTransactions. One
+// producer at a time uses an id: whoever initialises it later fences the one before. Kafka:
+// transactional.id.
+func TransactionalID(id string) ProducerOption {
+	return func(p *producerConfig) error {
+		if id == "" {
+			return errors.New("transactional.id is empty")
+		}
+		p.transactionalID = id
+		return nil
+	}
+}
+
+// TransactionTimeout is after how long the coordinator aborts a transaction that is still open, and
+// fences its producer. Default 1 minute, at most what the brokers allow
+// (transaction.max.timeout.ms, 15 minutes). Kafka: transaction.timeout.ms.
+func TransactionTimeout(d time.Duration) ProducerOption {
+	return func(p *producerConfig) error {
+		if d < time.Millisecond || d.Milliseconds() > math.MaxInt32 {
+			return fmt.Errorf("transaction.timeout.ms: %v is not between 1 ms and %d ms", d, math.MaxInt32)
+		}
+		p.transactionTimeout = d
 		return nil
 	}
 }

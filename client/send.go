@@ -81,7 +81,10 @@ func (s *sender) collect() []*producerBatch {
 func (s *sender) launch(conn *cluster.Connection, f *flight) {
 	req := s.request(f)
 	limit := int16(-1)
-	if f.ids[0] == [16]byte{} {
+	if s.p.txn != nil {
+		limit = s.p.txn.produceLimit()
+	}
+	if limit < 0 && f.ids[0] == [16]byte{} {
 		limit = firstProduceWithTopicIDs - 1
 	}
 	if s.p.cfg.acks == AcksNone {
@@ -103,6 +106,9 @@ func (s *sender) launch(conn *cluster.Connection, f *flight) {
 func (s *sender) request(f *flight) *kmsg.ProduceRequest {
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks = int16(s.p.cfg.acks)
+	if s.p.txn != nil {
+		req.TransactionID = kmsg.StringPtr(s.p.txn.id)
+	}
 	req.TimeoutMillis = int32(s.p.c.cfg.RequestTimeout.Milliseconds())
 	meta := s.p.c.meta.Snapshot()
 	ids := true // topic ids in all or in none: one request has one version
@@ -152,7 +158,7 @@ func newIdentity(p *Producer) *identity {
 }
 
 // current gives an id other than notThis, which the caller has found useless (-1: any will do).
-func (i *identity) current(notThis int64) (id int64, epoch int16, ok bool) {
+func (i *identity) current(_ *queue, notThis int64) (id int64, epoch int16, ok bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.mu.id == notThis {
