@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -124,6 +125,7 @@ func allOrNothing(t *testing.T, f *fakeCluster, level int16, seed uint64) {
 	if err := p.Close(t.Context()); err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
+	synctest.Wait()
 	for n, tp := range tps {
 		got, open := f.committed(tp)
 		if !slices.Equal(got, want[n]) || open > 0 {
