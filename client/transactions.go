@@ -131,7 +131,7 @@ func (p *Producer) Abort(ctx context.Context) error {
 
 // SendOffsets adds a group's commit to the transaction: the positions count from Commit on, so what
 // was read and what was written because of it belong together. of is GroupConsumer.Membership of
-// the consumer that read, which is to have AutoCommit switched off; with it a member that the group
+// the consumer that read, which is to have NoAutoCommit; with it a member that the group
 // has put out cannot commit any more. A Membership with Group alone is not checked.
 // Kafka: sendOffsetsToTransaction.
 //

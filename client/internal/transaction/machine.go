@@ -197,7 +197,9 @@ func (m *Machine) BatchFailed(err error) bool {
 		m.fatal = err
 		return true
 	}
-	m.unknown = m.unknown || errors.Is(err, errcode.InvalidProducerIDMapping)
+	if errors.Is(err, errcode.InvalidProducerIDMapping) {
+		m.unknown, m.raise = true, true
+	}
 	if m.failure != nil {
 		return false
 	}
