@@ -23,7 +23,7 @@ type sender struct {
 	mu struct { // never held while waiting
 		sync.Mutex
 		ready    []*queue  // marked as scheduled
-		since    time.Time // ready is not empty and nothing has been taken from it
+		since    time.Time // of the last answer, or of the end of the last idleness
 		notUntil time.Time // the broker throttles us (KIP-219)
 	}
 }
@@ -40,7 +40,7 @@ func newSender(p *Producer, node int32) *sender {
 // enlist takes in a queue that has something to send.
 func (s *sender) enlist(q *queue) {
 	s.mu.Lock()
-	if len(s.mu.ready) == 0 {
+	if len(s.mu.ready) == 0 && len(s.slots) == 0 {
 		s.mu.since = time.Now()
 	}
 	s.mu.ready = append(s.mu.ready, q)
@@ -178,7 +178,7 @@ func (p *Producer) route(q *queue) {
 	s.enlist(q)
 }
 
-// stalled tells whether a broker has taken nothing for longer than
+// stalled tells whether a broker has neither taken nor answered anything for longer than
 // partitioner.availability.timeout.ms, although there was something.
 func (p *Producer) stalled(node int32, now time.Time) bool {
 	limit := p.cfg.availability
@@ -193,7 +193,7 @@ func (p *Producer) stalled(node int32, now time.Time) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.mu.ready) > 0 && now.Sub(s.mu.since) > limit
+	return len(s.mu.ready)+len(s.slots) > 0 && now.Sub(s.mu.since) > limit
 }
 
 func (p *Producer) leader(topic string, partition int32) (node int32, known bool) {

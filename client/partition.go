@@ -118,8 +118,8 @@ func (t *topicPartitioner) appended(c choice, bytes int64, full bool, partitions
 // Random is a partitioner.View's.
 func (t *producerTopic) Random() uint32 { return t.producer.c.random.Uint32() }
 
-// Loads gives the partitions that can be written to, leaving out those of a broker that has taken
-// nothing for longer than partitioner.availability.timeout.ms.
+// Loads gives the partitions that can be written to, leaving out those of a broker that has
+// stalled for longer than partitioner.availability.timeout.ms.
 func (t *producerTopic) Loads() []partitioner.Load {
 	p := t.producer
 	s := p.c.meta.Snapshot()

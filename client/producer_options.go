@@ -283,7 +283,7 @@ func AdaptivePartitioning(on bool) ProducerOption {
 }
 
 // PartitionAvailabilityTimeout lets SpreadSticky and SpreadUniformly pass over the partitions of a
-// broker that has taken nothing for that long, although there was something to send. Default 0,
+// broker that has neither taken nor answered anything for that long, although there was something. Default 0,
 // which passes over none. Kafka: partitioner.availability.timeout.ms.
 func PartitionAvailabilityTimeout(d time.Duration) ProducerOption {
 	return func(p *producerConfig) error {

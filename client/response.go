@@ -23,15 +23,23 @@ func (s *sender) receive() {
 	for f := range s.flights {
 		resp, err := f.call.Wait(s.p.ctx)
 		answer, _ := resp.(*kmsg.ProduceResponse)
-		if answer != nil && answer.ThrottleMillis > 0 {
-			s.mu.Lock()
-			s.mu.notUntil = time.Now().Add(time.Duration(answer.ThrottleMillis) * time.Millisecond)
-			s.mu.Unlock()
+		if answer != nil {
+			s.answered(time.Now(), time.Duration(answer.ThrottleMillis)*time.Millisecond)
 		}
 		s.settle(f, answer, err)
 		// Only now: with a sixth request on its way while the failure of the first has not been
 		// looked at, the leader would no longer recognise the first when it comes again.
 		<-s.slots
+	}
+}
+
+// answered takes in that the broker works, and how long it wants to be left alone.
+func (s *sender) answered(now time.Time, throttle time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.since = now
+	if throttle > 0 {
+		s.mu.notUntil = now.Add(throttle)
 	}
 }
 

@@ -68,7 +68,6 @@ func (s *sender) collect() []*producerBatch {
 	}
 	s.mu.Lock()
 	s.mu.ready = append(append(todo, s.mu.ready...), again...)
-	s.mu.since = now
 	s.mu.Unlock()
 	for _, q := range elsewhere {
 		s.p.route(q)
