@@ -23,7 +23,7 @@ func (r *Router) AlterPartitionReassignments(ctx context.Context, req *kmsg.Alte
 // ListPartitionReassignments lists what is being moved, as the controller knows it: whoever has just moved something by
 // another broker finds it in the list.
 func (r *Router) ListPartitionReassignments(ctx context.Context, req *kmsg.ListPartitionReassignmentsRequest) (*kmsg.ListPartitionReassignmentsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
+	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut) // nothing is changed: as in Kafka, the request's own bound is not looked at
 	defer cancel()
 	return ask(ctx, r, req, r.local.ListPartitionReassignments)
 }
