@@ -37,6 +37,7 @@ func (n *Node) joinCluster(ctx context.Context) error {
 	o := peer.Options{
 		Network: n.o.Network, Listener: listener, Self: peer.Node{ID: n.nodeID, Directory: n.dirs.meta.ID()},
 		ClusterID: n.dirs.clusterID, Secret: n.secret, Logger: n.log, Random: n.o.Random,
+		FrameMemory: n.o.Config.Int64("request.memory.internal.bytes"),
 	}
 	if n.certs != nil {
 		o.Certificates = n.certs

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	}
 	p := &Peers{
 		o: o, log: o.Logger,
-		memory: semaphore.NewWeighted(maxFrameMemory),
+		memory: semaphore.NewWeighted(max(cmp.Or(o.FrameMemory, maxFrameMemory), maxFrameBytes)),
 	}
 	var seed [32]byte
 	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {
@@ -141,6 +142,27 @@ func (p *Peers) SetAddress(node int32, addr string) {
 	}
 }
 
+// Forget ends the connections from here to a node, which are not made again before SetAddress: it is no part of the cluster any
+// more. Observers are told that it is away. It does not wait.
+func (p *Peers) Forget(node int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, to := range []line{{node, false}, {node, true}} {
+		if l := p.mu.links[to]; l != nil {
+			delete(p.mu.links, to)
+			l.forgotten = true
+			l.stop()
+		}
+	}
+	delete(p.mu.warned, node)
+	if p.mu.up[node] && !p.mu.closed {
+		for _, o := range p.mu.observers {
+			o.add(change{node, false})
+		}
+	}
+	delete(p.mu.up, node)
+}
+
 func (l *link) move(addr string) {
 	l.mu.Lock()
 	client := l.mu.client
@@ -175,6 +197,7 @@ func (p *Peers) line(to line, addr string) *link {
 		return nil
 	}
 	l = &link{p: p, to: to.to, data: to.data, wake: make(chan struct{}, 1)}
+	l.ctx, l.stop = context.WithCancel(p.ctx)
 	l.random = rand.New(rand.NewPCG(p.mu.random.Uint64(), uint64(to.to)))
 	l.mu.addr = addr
 	l.mu.changed = make(chan struct{})
@@ -202,7 +225,17 @@ func (p *Peers) Call(ctx context.Context, to int32, kind Kind, body []byte) ([]b
 	if err != nil {
 		return nil, err
 	}
-	return l.call(ctx, kind, body)
+	return l.call(ctx, kind, body, func(n int) []byte { return make([]byte, n) })
+}
+
+// CallInto is Call for an answer that, with a few bytes before it, goes where memory(n) says. When CallInto fails the
+// answer may come yet: memory may still be called, by another goroutine, and what it returned written to.
+func (p *Peers) CallInto(ctx context.Context, to int32, kind Kind, body []byte, memory func(n int) []byte) ([]byte, error) {
+	l, err := p.linkFor(to, kind)
+	if err != nil {
+		return nil, err
+	}
+	return l.call(ctx, kind, body, memory)
 }
 
 // Post hands over a one-way message and does not wait: false says that it is lost already, for there is
