@@ -217,10 +217,10 @@ func TestRoomInTheOpenBatch(t *testing.T) {
 	if !b.q.HasRoom(100) || b.q.HasRoom(200) {
 		t.Error("a batch of some 170 bytes of 300 has room for 100 and not for 200")
 	}
-	if got := b.q.Append(&Record[string]{Value: make([]byte, 135)}, time.Now()); got != Full {
-		t.Errorf("the record that fills the batch: %d", got)
+	if got := b.q.Append(&Record[string]{Value: make([]byte, 400)}, time.Now()); got != Full {
+		t.Errorf("a record larger than a batch: %d", got)
 	}
-	if b.q.HasRoom(1) || b.q.Backlog() != 1 {
+	if b.q.HasRoom(1) || b.q.Backlog() != 2 {
 		t.Errorf("a full batch has room, or a backlog of %d", b.q.Backlog())
 	}
 	b.acc.Refuse()
