@@ -114,6 +114,10 @@ func orderWhateverHappens(t *testing.T, seed uint64) {
 	answer := func(quiet bool) {
 		f := flying[0]
 		flying = flying[1:]
+		if !quiet && rng.IntN(6) == 0 {
+			b.q.Resolve(f, Lost(errcode.LeaderNotAvailable), time.Now()) // not written
+			return
+		}
 		err := at.take(t, f.Bytes())
 		o := Outcome{BaseOffset: -1, AppendTimeMs: -1, Err: err}
 		if err == nil && !quiet && rng.IntN(5) == 0 {
