@@ -48,6 +48,7 @@ type fetcher struct {
 	bySlot   map[uint32]*pull
 	due      []*pull // to be asked for
 	later    []*pull // refused, to be asked for at their time
+	held     []*pull // put off by the throttle, first come first served
 	asked    []*pull // in the fetch under way
 	failures int     // exchanges without an answer, in a row
 	request  fetchRequest
@@ -64,6 +65,7 @@ type pull struct {
 	begun    bool // the log knows that it follows in this epoch
 	named    bool // the leader knows the slot
 	queued   bool // in due
+	held     bool // in the fetcher's held
 	corrupt  bool // what came last was
 	damaged  bool // the log was when it was asked for
 	failures int
@@ -247,7 +249,7 @@ func (f *fetcher) inOrder() []*pull {
 }
 
 func (f *fetcher) enqueue(n *pull) {
-	if !n.queued {
+	if !n.queued && !n.held {
 		n.queued = true
 		f.due = append(f.due, n)
 	}
@@ -275,6 +277,9 @@ func (f *fetcher) collect(now time.Time) {
 			f.due = slices.DeleteFunc(f.due, is)
 		}
 		f.later = slices.DeleteFunc(f.later, is)
+		if n.held {
+			f.held = slices.DeleteFunc(f.held, is)
+		}
 		if n.named {
 			f.request.gone = append(f.request.gone, slot)
 		}
@@ -349,12 +354,21 @@ func (f *fetcher) build(now time.Time) time.Duration {
 	r.asks, f.asked = r.asks[:0], f.asked[:0]
 	n := 0
 	for ; n < len(f.due) && len(r.asks) < maxAsks; n++ {
-		f.due[n].queued = false
-		f.askFor(f.due[n], now)
+		next := f.due[n]
+		next.queued = false
+		if next.p.mayHoldItself() {
+			next.held = true
+			f.held = append(f.held, next)
+			continue
+		}
+		f.askFor(next, now)
 	}
 	f.due = slices.Delete(f.due, 0, n)
 	if len(f.due) > 0 {
 		wait = 0
+	}
+	if len(f.held) > 0 {
+		wait = min(wait, f.putOff(now))
 	}
 	for _, p := range f.later {
 		wait = min(wait, p.retryAt.Sub(now))
@@ -530,6 +544,9 @@ func (f *fetcher) apply(n *pull, told *part, now time.Time) {
 func (f *fetcher) append(n *pull, told *part) error {
 	if len(told.records) > 0 {
 		f.enqueue(n)
+		if n.p.throttledFollower.Load() {
+			f.links.m.taking.spend(time.Now(), len(told.records), !n.p.inSyncHere())
+		}
 		_, err := n.p.log.Replicate(told.records, n.epoch)
 		if errors.Is(err, commitlog.ErrOutOfRange) && f.beginBefore(n, told.records) {
 			_, err = n.p.log.Replicate(told.records, n.epoch)

@@ -28,6 +28,8 @@ type Partition struct {
 	// taps hear of every append: the brokers that follow this partition. Nil where there are none, so that a partition
 	// without followers pays nothing for them. Replaced under mu, never changed.
 	taps atomic.Pointer[[]tap]
+	// throttledLeader and throttledFollower: this replica is in the topic's lists of throttled ones.
+	throttledLeader, throttledFollower atomic.Bool
 	// listed: the keeper of in-sync replicas has this partition on its list.
 	listed atomic.Bool
 
@@ -55,6 +57,7 @@ type following struct {
 	from          *fetcher // nil where this broker has no links to others
 	// counted: others rely on what this replica has; it is in sync or eligible to lead.
 	counted bool
+	inSync  bool
 }
 
 // absent: the partition was deleted, or has no leader.

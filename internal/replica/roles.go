@@ -22,13 +22,16 @@ func (p *Partition) assume(self int32, state *metadata.Partition, links *links) 
 		return nil
 	}
 	counted := slices.Contains(state.ISR, self) || slices.Contains(state.ELR, self)
-	next := &following{leader: state.Leader, epoch: state.LeaderEpoch, counted: counted}
+	next := &following{leader: state.Leader, epoch: state.LeaderEpoch, counted: counted, inSync: slices.Contains(state.ISR, self)}
 	if links != nil {
 		next.from = links.fetcher(state.Leader)
 	}
 	p.leave(next)
 	if next.from != nil {
 		next.from.add(p, next.epoch)
+		if next.inSync && p.throttledFollower.Load() { // what was put off is wanted at once
+			next.from.askAgain(p)
+		}
 	}
 	return nil
 }
