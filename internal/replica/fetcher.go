@@ -49,6 +49,7 @@ type fetcher struct {
 	due      []*pull // to be asked for
 	later    []*pull // refused, to be asked for at their time
 	held     []*pull // put off by the throttle, first come first served
+	full     map[*commitlog.Dir]*fullDisk
 	asked    []*pull // in the fetch under way
 	failures int     // exchanges without an answer, in a row
 	request  fetchRequest
@@ -66,6 +67,9 @@ type pull struct {
 	named    bool // the leader knows the slot
 	queued   bool // in due
 	held     bool // in the fetcher's held
+	rests    bool // in later
+	full     bool // its disk had no room for what came last,
+	waits    bool // and it waits until another partition finds some
 	corrupt  bool // what came last was
 	damaged  bool // the log was when it was asked for
 	failures int
@@ -79,7 +83,7 @@ type pull struct {
 }
 
 func newFetcher(l *links, leader int32) *fetcher {
-	f := &fetcher{links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{}}
+	f := &fetcher{links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{}, full: map[*commitlog.Dir]*fullDisk{}}
 	f.mu.pulls = map[*Partition]*pull{}
 	return f
 }
@@ -235,6 +239,9 @@ func (f *fetcher) begin() {
 		n.named = false
 		f.enqueue(n)
 	}
+	for _, n := range f.later {
+		n.rests = false
+	}
 	f.later = f.later[:0]
 }
 
@@ -249,7 +256,7 @@ func (f *fetcher) inOrder() []*pull {
 }
 
 func (f *fetcher) enqueue(n *pull) {
-	if !n.queued && !n.held {
+	if !n.queued && !n.held && !n.waits {
 		n.queued = true
 		f.due = append(f.due, n)
 	}
@@ -280,6 +287,7 @@ func (f *fetcher) collect(now time.Time) {
 		if n.held {
 			f.held = slices.DeleteFunc(f.held, is)
 		}
+		f.pass(n)
 		if n.named {
 			f.request.gone = append(f.request.gone, slot)
 		}
@@ -288,6 +296,7 @@ func (f *fetcher) collect(now time.Time) {
 		if now.Before(n.retryAt) {
 			return false
 		}
+		n.rests = false
 		f.enqueue(n)
 		return true
 	})
@@ -534,6 +543,13 @@ func (f *fetcher) apply(n *pull, told *part, now time.Time) {
 	switch {
 	case err == nil:
 		n.failures = 0
+		switch {
+		case !n.full || n.waits || n.rests: // it was not asked for
+		case len(told.records) > 0:
+			f.room(n, now)
+		default:
+			f.pass(n)
+		}
 	case errors.Is(err, commitlog.ErrEpochOver): // the metadata was quicker
 	default:
 		f.failed(n, now, err)
@@ -601,6 +617,10 @@ func (f *fetcher) failed(n *pull, now time.Time, err error) {
 	if errors.Is(err, commitlog.ErrEpochOver) || errors.Is(err, commitlog.ErrClosed) {
 		return
 	}
+	if errors.Is(err, commitlog.ErrNoSpace) {
+		f.noRoom(n, now, err)
+		return
+	}
 	if n.failures == 0 {
 		f.links.m.log.Warn("a partition cannot be followed for now", "partition", n.p.id, "leader", f.leader, "epoch", n.epoch, "err", err)
 	}
@@ -609,12 +629,21 @@ func (f *fetcher) failed(n *pull, now time.Time, err error) {
 
 // retry asks for a partition again after a while.
 func (f *fetcher) retry(n *pull, now time.Time) {
+	f.unqueue(n)
+	f.restUntil(n, now.Add(backoff(&n.failures)))
+}
+
+func (f *fetcher) unqueue(n *pull) {
 	if n.queued {
 		f.due = slices.DeleteFunc(f.due, func(o *pull) bool { return o == n })
 		n.queued = false
 	}
-	n.retryAt = now.Add(backoff(&n.failures))
-	if !slices.Contains(f.later, n) {
+}
+
+func (f *fetcher) restUntil(n *pull, at time.Time) {
+	n.retryAt = at
+	if !n.rests {
+		n.rests = true
 		f.later = append(f.later, n)
 	}
 }
