@@ -21,12 +21,14 @@ const (
 	quorumLost     = "quorum without a leader"
 	belowMinISR    = "partitions below min.insync.replicas"
 	dirFailed      = "data directories failed"
+	dirFull        = "data directories full"
 	brokerAway     = "brokers away"
 	voterAway      = "voters behind"
 	underRepaired  = "partitions with replicas out of sync"
 	silentBroker   = "brokers that do not answer"
 	mostNamed      = 5                // items that a finding names
 	voterPatience  = 10 * time.Second // a voter that was not caught up for so long counts as lost
+	fullBelow      = 16 << 20         // bytes; with less a log cannot even get its next segment
 	minISR         = "min.insync.replicas"
 	severityBroken = "broken"  // somebody is refused now
 	severityAtRisk = "at risk" // nobody is, but the next failure may change that
@@ -157,7 +159,7 @@ func (o *observed) judge() *health {
 }
 
 func (f *finding) rank() int {
-	return slices.Index([]string{noLeader, quorumLost, belowMinISR, dirFailed, brokerAway, voterAway, silentBroker, underRepaired}, f.Kind)
+	return slices.Index([]string{noLeader, quorumLost, belowMinISR, dirFailed, dirFull, brokerAway, voterAway, silentBroker, underRepaired}, f.Kind)
 }
 
 // judgePartitions counts each partition once, as the worst that it is.
@@ -240,6 +242,13 @@ func nodes(what string, ids []int32, of string) string {
 func (o *observed) judgeDirs() (found []finding) {
 	for _, d := range o.dirs {
 		if d.Err == nil {
+			if d.UsableBytes >= 0 && d.TotalBytes > 0 && d.UsableBytes < fullBelow {
+				found = append(found, finding{
+					Kind: dirFull, Severity: severityBroken, Nodes: []int32{d.Node},
+					What:  fmt.Sprintf("the disk of data directory %s of broker %d is full (%s left)", d.Path, d.Node, terminal.HumanBytes(d.UsableBytes)),
+					Means: "what its partitions lead takes no records, and what they follow falls behind; both go on by themselves once there is room",
+				})
+			}
 			continue
 		}
 		f := finding{Kind: dirFailed, Severity: severityAtRisk, Nodes: []int32{d.Node}}
