@@ -403,7 +403,7 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 	}
 	a := ask{slot: n.slot, epoch: n.epoch, lastEpoch: l.LastEpoch()}
 	at := l.Progress()
-	a.end, a.flushed = at.End, at.Flushed
+	a.start, a.end, a.flushed = at.Start, at.End, at.Flushed
 	n.damaged = false
 	if from, damaged := l.Damaged(); damaged {
 		repaired, err := f.repair(n, from)
@@ -418,7 +418,7 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 		a.flags |= askDamaged
 		n.damaged = true
 		a.end = min(a.end, from)
-		a.flushed = min(a.flushed, a.end)
+		a.start, a.flushed = min(a.start, a.end), min(a.flushed, a.end)
 		f.retry(n, now)
 	}
 	if !n.named {
@@ -571,6 +571,9 @@ func (f *fetcher) append(n *pull, told *part) error {
 		if err != nil {
 			return fmt.Errorf("copy %v from broker %d: %w", n.p.id, f.leader, err)
 		}
+	}
+	if told.start > n.p.log.Progress().Start {
+		f.enqueue(n) // somebody may wait to hear that it is here too
 	}
 	return n.p.followed(n.epoch, told)
 }

@@ -106,6 +106,12 @@ func (m *Manager) registered(id int32) (life int64, eligible bool) {
 	return 0, false
 }
 
+// takesPart tells whether a broker is registered and not fenced.
+func (m *Manager) takesPart(id int32) bool {
+	b, ok := m.image.Load().Broker(id)
+	return ok && !b.Fenced
+}
+
 // brokerEpoch is this broker's own.
 func (m *Manager) brokerEpoch() int64 {
 	epoch, _ := m.registered(m.o.NodeID)
@@ -236,6 +242,7 @@ func (m *Manager) apply(ctx context.Context, d *metadata.Delta, img *metadata.Im
 	if len(d.Brokers) > 0 && m.keeper != nil { // one of them may be eligible now
 		for _, p := range m.Partitions() {
 			m.keep(p)
+			p.lookAtDeletes()
 		}
 	}
 }

@@ -37,6 +37,7 @@ type Partition struct {
 		sync.Mutex
 		role    role
 		waiters waiters        // producers that wait for the watermark
+		deletes waiters        // who waits until records are deleted everywhere
 		watches map[*Watch]int // readers that wait for records, with their key for this partition
 	}
 }
@@ -331,6 +332,9 @@ func (p *Partition) become(next role) {
 	if !led || !leads || before.epoch != after.epoch || p.tooFew(after) {
 		let = p.mu.waiters.takeAll()
 	}
+	if !led || !leads || before.epoch != after.epoch {
+		let = append(let, p.mu.deletes.takeAll()...)
+	}
 	p.notifyWatchesLocked()
 	p.mu.Unlock()
 	for _, w := range let {
@@ -341,7 +345,7 @@ func (p *Partition) become(next role) {
 // release lets everybody go without a change of role: the directory has failed.
 func (p *Partition) release() {
 	p.mu.Lock()
-	let := p.mu.waiters.takeAll()
+	let := append(p.mu.waiters.takeAll(), p.mu.deletes.takeAll()...)
 	p.notifyWatchesLocked()
 	p.mu.Unlock()
 	for _, w := range let {

@@ -85,6 +85,7 @@ func (p *Partition) lead(self int32, state *metadata.Partition) error {
 // afterISR does what new in-sync replicas allow: the watermark may move, and others may join.
 func (p *Partition) afterISR() {
 	p.advance()
+	p.lookAtDeletes()
 	p.mu.Lock()
 	r, leads := p.mu.role.(*leading)
 	want := leads && r.wants(p.log.Progress(), p.durable.Load(), p.m.registered)
@@ -161,8 +162,9 @@ func (p *Partition) fetchedLocked(broker int32, life int64, a *ask, now time.Tim
 		}
 	}
 	want = r.report(broker, life, a.end, a.flushed, at, p.durable.Load(), now)
+	r.starts(broker, life, a.start)
 	p.retainTombstones(r)
-	return verdict, want, p.advanceLocked()
+	return verdict, want, append(p.advanceLocked(), p.deletedLocked(r)...)
 }
 
 // flushedAt takes word of a follower's disk.
