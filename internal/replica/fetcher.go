@@ -34,7 +34,8 @@ type fetcher struct {
 		pulls    map[*Partition]*pull
 		come     []*pull  // since the last fetch was built
 		gone     []uint32 // slots, likewise
-		noted    []*pull  // whose disk has come further
+		back     []returned
+		noted    []*pull // whose disk has come further
 		nextSlot uint32
 		session  uint64
 		life     int64 // broker epoch that it was begun with
@@ -68,6 +69,8 @@ type pull struct {
 	queued   bool // in due
 	held     bool // in the fetcher's held
 	rests    bool // in later
+	away     bool // its log is being dealt with aside; what the leader told meanwhile is in missed
+	missed   *part
 	full     bool // its disk had no room for what came last,
 	waits    bool // and it waits until another partition finds some
 	corrupt  bool // what came last was
@@ -256,7 +259,7 @@ func (f *fetcher) inOrder() []*pull {
 }
 
 func (f *fetcher) enqueue(n *pull) {
-	if !n.queued && !n.held && !n.waits {
+	if !n.queued && !n.held && !n.waits && !n.away {
 		n.queued = true
 		f.due = append(f.due, n)
 	}
@@ -265,14 +268,15 @@ func (f *fetcher) enqueue(n *pull) {
 // collect takes over what has come and gone, and what is due again.
 func (f *fetcher) collect(now time.Time) {
 	f.mu.Lock()
-	come, gone := f.mu.come, f.mu.gone
-	f.mu.come, f.mu.gone = nil, nil
+	come, gone, back := f.mu.come, f.mu.gone, f.mu.back
+	f.mu.come, f.mu.gone, f.mu.back = nil, nil, nil
 	come = slices.DeleteFunc(come, func(n *pull) bool { return n.ended })
 	f.mu.Unlock()
 	for _, n := range come {
 		f.bySlot[n.slot] = n
 		f.enqueue(n)
 	}
+	f.resume(back, now)
 	for _, slot := range gone {
 		n := f.bySlot[slot]
 		delete(f.bySlot, slot)
@@ -338,7 +342,7 @@ func (f *fetcher) exchange(ctx context.Context) error {
 func (f *fetcher) waiting(is bool) {
 	f.mu.Lock()
 	f.mu.waiting = is
-	again := is && len(f.mu.come) > 0
+	again := is && len(f.mu.come)+len(f.mu.back) > 0
 	f.mu.nudge = again
 	f.mu.Unlock()
 	if again { // it came since the fetch was built
@@ -406,13 +410,8 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 	a.start, a.end, a.flushed = at.Start, at.End, at.Flushed
 	n.damaged = false
 	if from, damaged := l.Damaged(); damaged {
-		repaired, err := f.repair(n, from)
-		if err != nil {
-			f.failed(n, now, err)
-			return
-		}
-		if repaired {
-			f.renew(n)
+		if !n.p.counted() {
+			f.aside(n, func() error { return f.repair(n, from) }, func() { f.renew(n) })
 			return
 		}
 		a.flags |= askDamaged
@@ -452,15 +451,15 @@ func (f *fetcher) renew(n *pull) {
 // up before the controller has taken this replica out of the in-sync and the eligible ones: until then
 // nobody may take it for complete. How far that goes this replica does not know: after a start its watermark may be an
 // old one.
-func (f *fetcher) repair(n *pull, from int64) (done bool, err error) {
-	if n.p.counted() {
-		return false, nil
+func (f *fetcher) repair(n *pull, from int64) error {
+	if n.p.counted() { // since it was looked at
+		return nil
 	}
 	f.links.m.log.Warn("a damaged log is cut and fetched again", "partition", n.p.id, "from", from)
 	if from <= n.p.log.Progress().Start {
-		return true, n.p.log.RestartFollowing(n.p.log.Progress().Start, n.epoch)
+		return n.p.log.RestartFollowing(n.p.log.Progress().Start, n.epoch)
 	}
-	return true, n.p.log.TruncateFollowing(from, n.epoch)
+	return n.p.log.TruncateFollowing(from, n.epoch)
 }
 
 // counted: others rely on what this replica has.
@@ -530,13 +529,18 @@ func (f *fetcher) validate(bad map[uint32]bool) {
 func (f *fetcher) apply(n *pull, told *part, now time.Time) {
 	var err error
 	switch {
+	case n.away:
+		if told.code == answerOK && told.flags == 0 {
+			n.missed = told.withoutRecords()
+		}
+		return
 	case told.code == answerOutOfRange:
-		err = f.startAgain(n, told)
+		f.startAgain(n, told)
 	case told.code != answerOK:
 		f.retry(n, now)
 		return
 	case told.flags&partDiverged != 0:
-		err = f.truncate(n, told)
+		f.truncate(n, told)
 	default:
 		err = f.append(n, told)
 	}
@@ -573,9 +577,20 @@ func (f *fetcher) append(n *pull, told *part) error {
 		}
 	}
 	if told.start > n.p.log.Progress().Start {
-		f.enqueue(n) // somebody may wait to hear that it is here too
+		told = told.withoutRecords()
+		f.aside(n, func() error { return n.p.followed(n.epoch, told) }, func() {
+			f.enqueue(n) // somebody may wait to hear that it is here too
+		})
+		return nil
 	}
 	return n.p.followed(n.epoch, told)
+}
+
+// withoutRecords is what can be kept: the records are in the memory of the answer.
+func (p *part) withoutRecords() *part {
+	kept := *p
+	kept.records = nil
+	return &kept
 }
 
 // beginBefore lets an empty log begin with the batch that was fetched, if its beginning lies inside of that: so it is
@@ -590,17 +605,17 @@ func (f *fetcher) beginBefore(n *pull, records []byte) bool {
 }
 
 // startAgain empties a log that has nothing to go on from.
-func (f *fetcher) startAgain(n *pull, told *part) error {
+func (f *fetcher) startAgain(n *pull, told *part) {
 	f.links.m.log.Warn("a log does not reach its leader's and is fetched whole", "partition", n.p.id, "end", n.p.log.Progress().End, "leader_start", told.start)
-	f.enqueue(n)
-	return n.p.log.RestartFollowing(told.start, n.epoch)
+	start := told.start
+	f.aside(n, func() error { return n.p.log.RestartFollowing(start, n.epoch) }, func() { f.enqueue(n) })
 }
 
 // truncate cuts the log back to where it and its leader's are of one history. The leader says where its last epoch
 // that is not above ours ended; what we have of later epochs it has not, and what we have of that
 // one beyond that end neither (KIP-101). Where we do not have that epoch at all, it is asked again from
 // there (KIP-279).
-func (f *fetcher) truncate(n *pull, told *part) error {
+func (f *fetcher) truncate(n *pull, told *part) {
 	l := n.p.log
 	at := l.Progress()
 	to := min(told.divergedEnd, at.End)
@@ -608,11 +623,13 @@ func (f *fetcher) truncate(n *pull, told *part) error {
 		to = min(to, end)
 	}
 	f.links.m.log.Info("a log leaves its leader's and is cut", "partition", n.p.id, "end", at.End, "to", to, "high_watermark", at.HighWatermark)
-	f.enqueue(n)
-	if to < at.Start {
-		return l.RestartFollowing(told.start, n.epoch)
-	}
-	return l.TruncateFollowing(to, n.epoch)
+	start := told.start
+	f.aside(n, func() error {
+		if to < at.Start {
+			return l.RestartFollowing(start, n.epoch)
+		}
+		return l.TruncateFollowing(to, n.epoch)
+	}, func() { f.enqueue(n) })
 }
 
 // failed notes that a partition cannot be followed now.
