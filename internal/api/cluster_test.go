@@ -152,7 +152,7 @@ func TestAlterPartitionReassignments(t *testing.T) {
 		s.otherBroker(3, true)
 		listed := func(topics ...kmsg.ListPartitionReassignmentsRequestTopic) (all string) {
 			q := kmsg.NewPtrListPartitionReassignmentsRequest()
-			q.TimeoutMillis, q.Topics = 5000, topics
+			q.TimeoutMillis, q.Topics = 0, topics // kafka-go sends none, and Kafka does not look at it
 			for _, t := range ask[*kmsg.ListPartitionReassignmentsResponse](s, q).Topics {
 				for _, p := range t.Partitions {
 					all += fmt.Sprintf("%s-%d %v +%v -%v;", t.Topic, p.Partition, p.Replicas, p.AddingReplicas, p.RemovingReplicas)

@@ -198,7 +198,7 @@ func (c *Controller) AlterPartitionReassignments(ctx context.Context, req *kmsg.
 
 // ListPartitionReassignments lists what is being moved.
 func (c *Controller) ListPartitionReassignments(ctx context.Context, req *kmsg.ListPartitionReassignmentsRequest) (*kmsg.ListPartitionReassignmentsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
+	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut) // nothing is changed: as in Kafka, the request's own bound is not looked at
 	defer cancel()
 	resp, err := submit(ctx, c, false, func(v *view) ([]metadata.Record, *kmsg.ListPartitionReassignmentsResponse) {
 		return nil, listReassignments(v.image, req)

@@ -39,6 +39,7 @@ func (n *Node) joinCluster(ctx context.Context) error {
 	n.peers, err = peer.Open(ctx, peer.Options{
 		Network: n.o.Network, Listener: listener, Self: peer.Node{ID: n.nodeID, Directory: n.dirs.meta.ID()},
 		ClusterID: n.dirs.clusterID, Secret: secret, Logger: n.log, Random: n.o.Random,
+		FrameMemory: n.o.Config.Int64("request.memory.internal.bytes"),
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())

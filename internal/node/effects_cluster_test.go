@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,7 @@ var clusterEffects = map[string]effect{
 	"follower.replication.throttled.rate":     {see: copiesThrottled, cases: []string{"100000", "late", "9223372036854775807", "soon"}},
 	"replication.quota.window.size.seconds":   {see: copiesAtOnce, cases: []string{"1", "late", "60", "soon"}},
 	"replication.quota.window.num":            {see: copiesWhatWasLeft, cases: []string{"1", "late", "11", "late", "100", "soon"}},
+	"request.memory.internal.bytes":           {see: passedOn, cases: []string{"1", "one by one", "134217728", "together"}},
 	"auto.leader.rebalance.enable":            {see: ledAgain, cases: []string{"true", "by the preferred", "false", "by the other"}},
 	"leader.imbalance.check.interval.seconds": {see: ledAgain, cases: []string{"60", "by the preferred", "3600", "by the other"}},
 }
@@ -387,4 +389,31 @@ func ledAgain(p *probe) string {
 	p.inSync(2, time.Minute)
 	time.Sleep(2 * time.Minute)
 	return yes(p.described()[0].Leader == 2, "by the preferred", "by the other")
+}
+
+// passedOn is how the controller takes four requests that another node passes on to it while each of its decisions takes half a
+// second to be written.
+func passedOn(p *probe) string {
+	p.startCluster()
+	other := p.nodes[p.controller()%3]
+	for _, n := range p.nodes {
+		n.Fault(func(op disk.Op) error {
+			if op.Kind == disk.OpSync && strings.Contains(op.Path, "__cluster_metadata") {
+				time.Sleep(500 * time.Millisecond)
+			}
+			return nil
+		})
+	}
+	began := time.Now()
+	var asking sync.WaitGroup
+	for i := range 4 {
+		c := p.MustDial(fmt.Sprint("client", i), other)
+		asking.Go(func() {
+			if err := c.PlaceTopic(p.Context(), fmt.Sprint("t", i), 1, 1); err != nil {
+				p.Errorf("create topic %d: %v", i, err)
+			}
+		})
+	}
+	asking.Wait()
+	return yes(time.Since(began) > 2*time.Second, "one by one", "together")
 }

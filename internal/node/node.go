@@ -45,11 +45,14 @@ type Node struct {
 	coordinator *coordinator.Coordinator
 	leads       chan struct{} // has a value once the quorum has a leader
 	quorum      *quorum.Quorum
+	member      atomic.Bool // quorum is set
 	bound       *boundNetwork
 	server      atomic.Pointer[server.Server]
 	admin       *server.Admin
 
 	broker atomic.Pointer[lifecycle.Broker] // this process as the controller knows it
+	dice   *jitter                          // spreads what this node does of its own
+	places *lifecycle.Places                // in which directories its replicas lie
 	lost   atomic.Int64                     // data directories that have failed
 
 	ready   chan struct{}          // closed when clients are served
@@ -150,9 +153,10 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	n.newBroker(seed)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{addressBook{n}, n.replicas, n.coordinator, settingsFollower{n}, n.router, n.broker.Load()}, Rand: n.o.Random,
+		Publishers: []metadata.Publisher{&addressBook{n, map[int32]bool{}}, n.replicas, n.coordinator, settingsFollower{n}, n.router, placesFollower{n}, n.broker.Load()}, Rand: n.o.Random,
 	})
 	n.router.Use(n.controller)
+	n.newPlaces()
 	o := quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
 		Machine: watched{n.controller, n.router, n.leads, n.peers != nil, n.speakUp}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
@@ -166,6 +170,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	if n.quorum, err = quorum.Open(ctx, o); err != nil {
 		return err
 	}
+	n.member.Store(true)
 	n.controller.Start(n.quorum)
 	n.serveReplicas()
 	n.observePeers()
@@ -177,7 +182,9 @@ func (n *Node) newRouter(seed uint64) *controller.Router {
 	if n.peers == nil {
 		return controller.NewRouter(n.nodeID, nil, seed)
 	}
-	return controller.NewRouter(n.nodeID, n.peers, seed)
+	r := controller.NewRouter(n.nodeID, n.peers, seed)
+	r.LimitMemory(n.o.Config.Int64("request.memory.internal.bytes"))
+	return r
 }
 
 // metadataReserveBytes is kept on the disk for the metadata log alone, so that a disk filled by
@@ -367,6 +374,12 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if b := n.broker.Load(); b != nil {
 		b.Close()
+		if epoch := b.Epoch(); epoch > 0 {
+			n.dirs.setBrokerEpoch(epoch)
+		}
+	}
+	if n.places != nil {
+		n.places.Close()
 	}
 	if n.controller != nil {
 		n.controller.Close()

@@ -61,7 +61,7 @@ func (e *RemoteError) Error() string { return "the other node: " + e.Message }
 // Limits of one node's part.
 const (
 	maxFrameBytes     = 16 << 20 // of a frame on an authenticated connection; a longer one closes it
-	maxFrameMemory    = 64 << 20 // bytes of frames above keepFrameBytes being handled, over all connections; who would exceed it waits
+	maxFrameMemory    = 64 << 20 // Options.FrameMemory where it is 0
 	maxHandshakeBytes = 1 << 10  // of a frame before that; a longer one closes the connection
 	maxUnanswered     = 256      // requests of one connection at work; past it nothing more is read from it
 	maxInFlight       = 256      // requests sent on one connection and not answered; past it Call waits
@@ -92,8 +92,11 @@ type Options struct {
 	Secret []byte
 	// Loopback says whether an address is this machine's. nil: the IP addresses that are.
 	Loopback func(net.Addr) bool
-	Logger   *slog.Logger
-	Random   io.Reader // read once, in Open
+	// FrameMemory bounds the bytes of large frames (above 64 KiB) that are being read or handled, over all connections; who would
+	// exceed it waits. 0: 64 MiB. Less than the longest frame, 16 MiB, is that.
+	FrameMemory int64
+	Logger      *slog.Logger
+	Random      io.Reader // read once, in Open
 }
 
 func isLoopback(a net.Addr) bool {

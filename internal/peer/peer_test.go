@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -532,4 +533,46 @@ func TestOverRealConnections(t *testing.T) {
 	if err != nil || string(got) != "1:x" {
 		t.Fatalf("%q, %v", got, err)
 	}
+}
+
+// TestLargeFramesWaitForMemory: while as many bytes are handled as may be, further large frames are not read, small ones are, and
+// one that is larger than all that was allowed goes through alone.
+func TestLargeFramesWaitForMemory(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		served := w.node(1, func(o *Options) { o.FrameMemory = 1 })
+		var at, most atomic.Int64
+		release := make(chan struct{})
+		served.Handle(kindNote, Receive(func(_ Node, body []byte) error { // on the reader, so it holds the frame
+			if len(body) > keepFrameBytes {
+				most.Store(max(most.Load(), at.Add(1)))
+				<-release
+				at.Add(-1)
+			}
+			return nil
+		}))
+		var asking sync.WaitGroup
+		for id := range int32(3) {
+			p := w.node(2+id, nil)
+			p.SetAddress(1, addrOf(1))
+			w.mustEcho(p, 2+id, 1)
+			asking.Go(func() {
+				if !p.Post(1, kindNote, make([]byte, maxPostedBytes-100)) {
+					t.Error("it is not sent")
+				}
+			})
+		}
+		asking.Wait()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		small := w.node(9, nil)
+		small.SetAddress(1, addrOf(1))
+		w.mustEcho(small, 9, 1)
+		for range 3 {
+			release <- struct{}{}
+		}
+		synctest.Wait()
+		if most.Load() != 1 || at.Load() != 0 {
+			t.Fatalf("%d large frames were handled at a time, %d are left", most.Load(), at.Load())
+		}
+	})
 }

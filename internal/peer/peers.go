@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	}
 	p := &Peers{
 		o: o, log: o.Logger,
-		memory: semaphore.NewWeighted(maxFrameMemory),
+		memory: semaphore.NewWeighted(max(cmp.Or(o.FrameMemory, maxFrameMemory), maxFrameBytes)),
 	}
 	var seed [32]byte
 	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {
@@ -140,6 +141,27 @@ func (p *Peers) SetAddress(node int32, addr string) {
 	}
 }
 
+// Forget ends the connections from here to a node, which are not made again before SetAddress: it is no part of the cluster any
+// more. Observers are told that it is away. It does not wait.
+func (p *Peers) Forget(node int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, to := range []line{{node, false}, {node, true}} {
+		if l := p.mu.links[to]; l != nil {
+			delete(p.mu.links, to)
+			l.forgotten = true
+			l.stop()
+		}
+	}
+	delete(p.mu.warned, node)
+	if p.mu.up[node] && !p.mu.closed {
+		for _, o := range p.mu.observers {
+			o.add(change{node, false})
+		}
+	}
+	delete(p.mu.up, node)
+}
+
 func (l *link) move(addr string) {
 	l.mu.Lock()
 	client := l.mu.client
@@ -174,6 +196,7 @@ func (p *Peers) line(to line, addr string) *link {
 		return nil
 	}
 	l = &link{p: p, to: to.to, data: to.data, wake: make(chan struct{}, 1)}
+	l.ctx, l.stop = context.WithCancel(p.ctx)
 	l.random = rand.New(rand.NewPCG(p.mu.random.Uint64(), uint64(to.to)))
 	l.mu.addr = addr
 	l.mu.changed = make(chan struct{})
