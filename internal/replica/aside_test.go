@@ -43,7 +43,7 @@ func TestLogThatIsCutHoldsUpNoOther(t *testing.T) {
 					n.mu.Lock()
 					busy[name] = true
 					n.mu.Unlock()
-					time.Sleep(slow)
+					<-time.After(slow)
 				}
 			}
 			return n.fault(op)
@@ -99,7 +99,7 @@ func TestLogGoesAwayWhileItIsCut(t *testing.T) {
 			n := w.nodes[0]
 			n.disk.SetFault(func(op disk.Op) error {
 				if op.Kind == disk.OpTruncate {
-					time.Sleep(3 * time.Second)
+					<-time.After(3 * time.Second)
 				}
 				return n.fault(op)
 			})
