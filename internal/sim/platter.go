@@ -1,0 +1,100 @@
+package sim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"barnabas/internal/batch"
+	"barnabas/internal/clustertest"
+	"barnabas/internal/disk"
+)
+
+const mostSegment = 1 << 20 // bytes of a segment file of a world, with room to spare
+
+// segments are the segment files of the topics that stay on a node's disk.
+func (m *nemesis) segments(n *clustertest.Node) (files []string) {
+	for _, dir := range m.r.plan.dirs {
+		for _, t := range m.r.plan.steady {
+			for p := range t.partitions {
+				at := path.Join(dir, fmt.Sprintf("%s-%d", t.name, p))
+				found, err := n.Disk().List(at)
+				if err != nil {
+					continue
+				}
+				for _, e := range found {
+					if strings.HasSuffix(e.Name, ".log") && e.Size > 0 {
+						files = append(files, path.Join(at, e.Name))
+					}
+				}
+			}
+		}
+	}
+	return files
+}
+
+// flipBit flips one bit of one segment, wherever in it.
+func (m *nemesis) flipBit() (string, bool) {
+	id := m.victim(m.mayLose)
+	if id == 0 {
+		return "", false
+	}
+	n := m.r.node(id)
+	files := m.segments(n)
+	if len(files) == 0 {
+		return "", false
+	}
+	file := files[m.dice.IntN(len(files))]
+	e, err := n.Disk().Stat(file)
+	if err != nil || e.Size == 0 {
+		return "", false
+	}
+	off := m.dice.Int64N(e.Size)
+	if err := n.Disk().FlipBit(file, off, uint8(m.dice.IntN(8))); err != nil {
+		return "", false
+	}
+	m.wounded, m.flipped[id] = id, true
+	return fmt.Sprintf("%d, %s at %d", id, file, off), true
+}
+
+// unreadable says which segment of a node holds a batch that is not what was written, "" if none.
+func (m *nemesis) unreadable(n *clustertest.Node) string {
+	for _, file := range m.segments(n) {
+		data, err := disk.ReadFile(n.Disk(), file, mostSegment)
+		if err != nil {
+			return fmt.Sprintf("%s: %v", file, err)
+		}
+		for rest := data; len(rest) > 0; {
+			var b batch.Batch
+			b, rest, err = batch.Next(rest)
+			if errors.Is(err, batch.ErrIncomplete) && len(bytes.Trim(rest, "\x00")) == 0 {
+				break
+			}
+			if err == nil {
+				err = b.CheckCRC()
+			}
+			if err != nil {
+				return fmt.Sprintf("%s: %v", file, err)
+			}
+		}
+	}
+	return ""
+}
+
+// anyMarked reports whether a data directory of a node has failed, as a mark in another says.
+func (m *nemesis) anyMarked(n *clustertest.Node) bool {
+	for _, dir := range m.r.plan.dirs {
+		found, err := n.Disk().List(dir)
+		if err != nil {
+			return true
+		}
+		for _, e := range found {
+			if strings.HasPrefix(e.Name, "failed-directory-") {
+				return true
+			}
+		}
+	}
+	return false
+}
