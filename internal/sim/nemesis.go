@@ -18,16 +18,16 @@ import (
 // nothing acknowledged is lost while one in-sync replica lives. All of it runs in the world's first goroutine.
 type nemesis struct {
 	*guest
-	wounded int32             // who may have lost records in this round; 0: nobody
-	busy    map[int32]bool    // whose disk or process somebody is at already
-	flipped map[int32]bool    // whose disk has a bit flipped
-	failed  map[int32]bool    // whose disk has failed
-	events  []event           // of this round, in no order
-	asking  sync.WaitGroup    // changes of the voters under way
-	changed map[int32]bool    // whose vote was taken
-	latency map[[2]int32]bool // links that are slow
-	rounds  int
-	story   []string
+	wounded   int32             // who may have lost records in this round; 0: nobody
+	busy      map[int32]bool    // whose disk or process somebody is at already
+	flipped   map[int32]bool    // whose disk has a bit flipped
+	failed    map[int32]bool    // whose disk has failed
+	events    []event           // of this round, in no order
+	asking    sync.WaitGroup    // changes of the voters under way
+	unsettled time.Time         // until then a voter may be taken out
+	latency   map[[2]int32]bool // links that are slow
+	rounds    int
+	story     []string
 }
 
 type event struct {
@@ -86,7 +86,7 @@ const (
 
 func (r *Run) nemesis() *nemesis {
 	return &nemesis{
-		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, failed: map[int32]bool{}, changed: map[int32]bool{},
+		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, failed: map[int32]bool{},
 		latency: map[[2]int32]bool{},
 	}
 }
@@ -173,7 +173,7 @@ func (m *nemesis) victim(fit func(id int32) bool) int32 {
 func (m *nemesis) mayWound(id int32) bool { return m.wounded == 0 || m.wounded == id }
 
 // mayLose is mayWound for a disk with a vote on it: of the voters, too, one at a time may forget.
-func (m *nemesis) mayLose(id int32) bool { return m.mayWound(id) && len(m.changed) == 0 }
+func (m *nemesis) mayLose(id int32) bool { return m.mayWound(id) && time.Now().After(m.unsettled) }
 
 // mayDie reports whether a node may end without a word. It keeps what is on its disk, but who has died so cannot say
 // whether that is all, where records are acknowledged before they are flushed.
@@ -219,7 +219,6 @@ func (m *nemesis) heal() {
 	for i := range m.r.nodes[:m.r.joined] {
 		m.repair(int32(i + 1))
 	}
-	m.giveVotes()
 }
 
 // settle waits until a node that is starting has started, or begins a start.
@@ -283,6 +282,7 @@ func (m *nemesis) whole(when string) {
 		if wrong == "" {
 			return
 		}
+		m.giveVotes()
 		if time.Now().After(until) {
 			m.r.Fatalf("%s the cluster is not well within %v: %s\n%s", when, healPatience, wrong, m.logs())
 		}

@@ -163,6 +163,7 @@ func (r *Run) live() {
 	var writers, others sync.WaitGroup
 	r.admit(world, visit, &writers, &others)
 	m := r.nemesis()
+	defer m.close()
 	for {
 		m.round()
 		if n, kinds := r.faults(); time.Since(r.began) >= leastTime && n >= leastFaults && kinds >= leastKinds {
@@ -177,7 +178,6 @@ func (r *Run) live() {
 	}
 	m.whole("in the end")
 	r.readAll()
-	m.close()
 	r.enough()
 }
 
@@ -211,13 +211,11 @@ func (r *Run) prepare() {
 	if err != nil {
 		r.Fatalf("dial: %v", err)
 	}
+	defer func() { _ = c.Close() }() // all has been answered
 	for _, t := range r.plan.steady {
 		if _, err := c.CreateTopic(r.Context(), t.name, int(t.partitions), t.configs...); err != nil {
 			r.Fatalf("create %s: %v", t.name, err)
 		}
-	}
-	if err := c.Close(); err != nil {
-		r.Fatalf("close: %v", err)
 	}
 }
 
