@@ -22,7 +22,7 @@ func runSeed(t *testing.T, seed uint64) (r *Run, hash uint64, lived time.Duratio
 		r = newRun(w)
 		defer func() {
 			if t.Failed() {
-				t.Logf("seed %d: %v", seed, r.plan)
+				t.Logf("seed %d: %v\n%s", seed, r.plan, r.story())
 			}
 		}()
 		r.live()
@@ -35,6 +35,14 @@ func TestSimulatedClusters(t *testing.T) {
 	for seed := range clustertest.Seeds(usualSeeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r, hash, lived := runSeed(t, seed)
+			verdict := Check(r.history)
+			for _, v := range append(r.Complaints(), verdict.Violations...) {
+				t.Errorf("seed %d: %v", seed, v)
+			}
+			if t.Failed() {
+				t.Logf("seed %d: %v\n%s", seed, r.plan, r.story())
+			}
+			t.Logf("%v, undecided %d", verdict.Examined, verdict.Undecided)
 			t.Logf("%x, %v, %d acknowledged, %v", hash, lived, r.history.Acknowledged(), r.Counts())
 		})
 	}
