@@ -44,7 +44,7 @@ func (c *checking) lost(p *partition) {
 	}
 	slices.Sort(nodes)
 	for _, s := range p.batches {
-		if s.acked == nil || p.mortal {
+		if s.acked == nil || p.mortal || !c.h.finished {
 			continue
 		}
 		if len(nodes) == 0 {

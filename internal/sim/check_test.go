@@ -78,6 +78,7 @@ func runCases(t *testing.T, cases []checkerCase) {
 		t.Run(c.name, func(t *testing.T) {
 			s := story{NewHistory()}
 			c.tell(s)
+			s.Finish()
 			v := Check(s.History)
 			var found []string
 			for _, x := range v.Violations {

@@ -26,6 +26,7 @@ type History struct {
 	changes  []*Change
 	sights   []*Sight
 	trims    []*Trim
+	finished bool
 }
 
 // Moment orders everything that clients have seen: of two events the one with the lower number came first, also
@@ -352,6 +353,14 @@ func (h *History) Trim(t Trim) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.trims = append(h.trims, &t)
+}
+
+// Finish says that everything has been read that there was in the end. Of a history that breaks off before that nobody can say
+// what is lost.
+func (h *History) Finish() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.finished = true
 }
 
 // Acknowledged counts the records that have been.

@@ -197,6 +197,7 @@ func (r *Run) live() {
 	}
 	m.whole("in the end")
 	r.readAll()
+	r.history.Finish()
 	r.enough()
 }
 

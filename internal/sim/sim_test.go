@@ -18,6 +18,7 @@ func runSeed(t *testing.T, seed uint64) (r *Run, hash uint64, lived time.Duratio
 	t.Helper()
 	runtime.GC()
 	cryptotest.SetGlobalRandom(t, seed) // raft draws its election timeouts there
+	defer func() { judge(t, seed, r) }()
 	hash = clustertest.Run(t, seed, func(w *clustertest.World) {
 		r = newRun(w)
 		defer func() {
