@@ -74,6 +74,9 @@ const (
 	diskReplaced = "disk replaced"
 )
 
+// otherCounts are all of these.
+var otherCounts = []string{damagedRead, followerRead, groupCommit, topicChange, healedItself, diskReplaced}
+
 const (
 	mostFaults     = 3 // of a round
 	shortestFault  = 150 * time.Millisecond
