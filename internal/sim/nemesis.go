@@ -22,6 +22,7 @@ type nemesis struct {
 	busy      map[int32]bool    // whose disk or process somebody is at already
 	flipped   map[int32]bool    // whose disk has a bit flipped
 	failed    map[int32]bool    // whose disk has failed
+	dark      map[int32]bool    // whose peers have not heard that its power was cut
 	events    []event           // of this round, in no order
 	asking    sync.WaitGroup    // changes of the voters under way
 	unsettled time.Time         // until then a voter may be taken out
@@ -89,7 +90,7 @@ const (
 
 func (r *Run) newNemesis() *nemesis {
 	return &nemesis{
-		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, failed: map[int32]bool{},
+		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, dark: map[int32]bool{}, failed: map[int32]bool{},
 		latency: map[[2]int32]bool{},
 	}
 }
@@ -199,6 +200,10 @@ func (m *nemesis) begin(id int32) {
 	n := m.r.node(id)
 	if m.up(n) || n.IsStarting() {
 		return
+	}
+	if m.dark[id] {
+		delete(m.dark, id)
+		m.r.Net.Rejoin(n.Name)
 	}
 	if _, err := n.Begin(m.r.Context()); err != nil {
 		m.r.Fatalf("start %s: %v", n.Name, err)
