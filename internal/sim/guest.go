@@ -72,7 +72,7 @@ func (g *guest) close() {
 }
 
 // anyone draws a node.
-func (g *guest) anyone() int32 { return int32(1 + g.dice.IntN(g.r.size())) }
+func (g *guest) anyone() int32 { return int32(1 + g.dice.IntN(len(g.r.there()))) }
 
 // leader finds who leads a partition, by asking anyone.
 func (g *guest) leader(ctx context.Context, p Place) (leads, error) {

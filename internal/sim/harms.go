@@ -35,8 +35,8 @@ var harms = map[string]func(*nemesis) (what string, done bool){
 
 // link draws two nodes.
 func (m *nemesis) link() (from, to int32) {
-	from = int32(1 + m.dice.IntN(m.r.joined))
-	to = int32(1 + m.dice.IntN(m.r.joined-1))
+	from = int32(1 + m.dice.IntN(len(m.r.there())))
+	to = int32(1 + m.dice.IntN(len(m.r.there())-1))
 	if to >= from {
 		to++
 	}
@@ -90,7 +90,7 @@ func (m *nemesis) slow(from, to int32, latency time.Duration) {
 }
 
 func (m *nemesis) cutOff() (string, bool) {
-	id := int32(1 + m.dice.IntN(m.r.joined))
+	id := int32(1 + m.dice.IntN(len(m.r.there())))
 	return m.isolate(id), true
 }
 
@@ -153,7 +153,7 @@ func (m *nemesis) cutAllPower() (string, bool) {
 	if m.r.plan.cached {
 		return "", false
 	}
-	for i, n := range m.r.nodes[:m.r.joined] {
+	for i, n := range m.r.there() {
 		id := int32(i + 1)
 		if n.Broker() == nil && !n.IsStarting() {
 			continue // it is down, and somebody will start it
@@ -247,7 +247,7 @@ func (m *nemesis) failReads() (string, bool) {
 
 // jumpClock sets a node's wall clock, forwards or backwards, and now and then right again.
 func (m *nemesis) jumpClock() (string, bool) {
-	id := int32(1 + m.dice.IntN(m.r.joined))
+	id := int32(1 + m.dice.IntN(len(m.r.there())))
 	ahead := time.Duration(m.dice.Int64N(int64(2*clockJumpMost))) - clockJumpMost
 	if m.dice.IntN(4) == 0 {
 		ahead = 0
@@ -309,11 +309,10 @@ func (m *nemesis) hurtController() (string, bool) {
 
 // joinBroker starts a node that was not there yet.
 func (m *nemesis) joinBroker() (string, bool) {
-	if m.r.joined == m.r.size() {
+	if len(m.r.there()) == len(m.r.nodes) {
 		return "", false
 	}
-	m.r.joined++
-	id := int32(m.r.joined)
+	id := m.r.joined.Add(1)
 	m.begin(id)
 	return fmt.Sprint(id), true
 }

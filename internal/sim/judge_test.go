@@ -12,7 +12,7 @@ func judge(t *testing.T, seed uint64, r *Run) {
 		return
 	}
 	v := Check(r.history)
-	for _, x := range v.Violations {
+	for _, x := range append(r.Complaints(), v.Violations...) {
 		t.Errorf("seed %d: %s%v", seed, verdictMark, x)
 	}
 	if v.Undecided > 0 {

@@ -74,6 +74,9 @@ const (
 	diskReplaced = "disk replaced"
 )
 
+// otherCounts are all of these.
+var otherCounts = []string{damagedRead, followerRead, groupCommit, topicChange, healedItself, diskReplaced}
+
 const (
 	mostFaults     = 3 // of a round
 	shortestFault  = 150 * time.Millisecond
@@ -84,7 +87,7 @@ const (
 	mostStarts     = 2 // of a node without any trouble: the first may have begun when there was some
 )
 
-func (r *Run) nemesis() *nemesis {
+func (r *Run) newNemesis() *nemesis {
 	return &nemesis{
 		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, failed: map[int32]bool{},
 		latency: map[[2]int32]bool{},
@@ -158,7 +161,7 @@ func (m *nemesis) up(n *clustertest.Node) bool {
 // victim draws a node that runs and that nobody is at, 0 where there is none.
 func (m *nemesis) victim(fit func(id int32) bool) int32 {
 	var fits []int32
-	for i, n := range m.r.nodes[:m.r.joined] {
+	for i, n := range m.r.there() {
 		if id := int32(i + 1); m.up(n) && !m.busy[id] && (fit == nil || fit(id)) {
 			fits = append(fits, id)
 		}
@@ -209,14 +212,14 @@ func (m *nemesis) heal() {
 	for link := range m.latency {
 		m.slow(link[0], link[1], 0)
 	}
-	for i, n := range m.r.nodes[:m.r.joined] {
+	for i, n := range m.r.there() {
 		n.Resume()
 		n.Fault(nil)
 		n.Disk().SetCapacity(0)
 		m.settle(int32(i+1), n)
 	}
 	m.asking.Wait()
-	for i := range m.r.nodes[:m.r.joined] {
+	for i := range m.r.there() {
 		m.repair(int32(i + 1))
 	}
 }
@@ -294,7 +297,7 @@ func (m *nemesis) whole(when string) {
 func (m *nemesis) wrong() string {
 	for _, topic := range append([]string{"__consumer_offsets"}, names(m.r.plan.steady)...) {
 		agreed := ""
-		for _, n := range m.r.nodes[:m.r.joined] {
+		for _, n := range m.r.there() {
 			if err := n.Broker().Failure(); err != nil {
 				m.r.Fatalf("%s has failed: %v\n%s", n.Name, err, m.logs())
 			}
@@ -342,7 +345,7 @@ func (m *nemesis) logs() string {
 
 // quorum asks whoever answers first for the voters and who leads them; nil while nobody knows.
 func (m *nemesis) quorum() *kmsg.DescribeQuorumResponseTopicPartition {
-	for i, n := range m.r.nodes[:m.r.joined] {
+	for i, n := range m.r.there() {
 		if !m.up(n) {
 			continue
 		}

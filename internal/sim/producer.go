@@ -35,6 +35,9 @@ type made struct {
 	values   []string
 }
 
+// sequencesHold is the name of what a producer itself finds wrong.
+const sequencesHold = "sequences hold"
+
 const (
 	burstMost    = 24 // batches
 	recordsMost  = 14 // of a batch
@@ -178,7 +181,7 @@ func (p *producer) forgotten(err error) bool {
 			continue
 		}
 		if p.acks != 1 {
-			p.r.Errorf("%s: the batch from %d on is refused, and all before it is acknowledged: %v", p.host, p.open[0].sequence, err)
+			p.r.complain(sequencesHold, "%s: the batch from %d on is refused, and all before it is acknowledged: %v", p.host, p.open[0].sequence, err)
 		}
 		p.id, p.open = -1, nil
 		return true

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"barnabas/internal/batch"
@@ -30,13 +31,15 @@ type Run struct {
 	*clustertest.World
 	plan    plan
 	nodes   []*clustertest.Node // by id, from 1 on; the last ones may not have joined yet
-	joined  int                 // of nodes
+	joined  atomic.Int32        // of nodes
 	history *History
 	began   time.Time
+	nemesis *nemesis // once it is at work
 
 	tally struct { // short
 		sync.Mutex
-		counts map[string]int
+		counts     map[string]int
+		complaints []Violation
 	}
 }
 
@@ -61,13 +64,13 @@ type steadyTopic struct {
 func newPlan(r *rand.Rand) plan {
 	p := plan{voters: 3, dirs: []string{"/data"}, cached: r.IntN(3) == 0}
 	segment := func() string { return fmt.Sprint(3000 + r.IntN(30_000)) }
-	p.steady = append(p.steady, steadyTopic{"orders", 3, -1, []string{"internal.segment.bytes", segment(), "min.insync.replicas", "2"}})
+	p.steady = append(p.steady, steadyTopic{"orders", 3, -1, []string{"internal.segment.bytes", segment()}})
 	if p.cached {
-		p.steady = append(p.steady, steadyTopic{"clicks", 2, -1, []string{"internal.segment.bytes", segment(), "min.insync.replicas", "2", "flush.before.ack", "false"}})
+		p.steady = append(p.steady, steadyTopic{"clicks", 2, -1, []string{"internal.segment.bytes", segment(), "flush.before.ack", "false"}})
 	} else {
-		p.steady = append(p.steady, steadyTopic{"ledger", 2, -1, []string{"internal.segment.bytes", segment(), "min.insync.replicas", "2"}})
+		p.steady = append(p.steady, steadyTopic{"ledger", 2, -1, []string{"internal.segment.bytes", segment()}})
 	}
-	p.steady = append(p.steady, steadyTopic{"hasty", 1, 1, []string{"internal.segment.bytes", segment(), "min.insync.replicas", "2"}})
+	p.steady = append(p.steady, steadyTopic{"hasty", 1, 1, []string{"internal.segment.bytes", segment()}})
 	if r.IntN(2) == 0 {
 		p.dirs = append(p.dirs, "/more")
 	}
@@ -98,7 +101,7 @@ func newRun(w *clustertest.World) *Run {
 	r.tally.counts = map[string]int{}
 	dice := w.Dice("settings")
 	settings := []string{
-		"log.dirs=" + strings.Join(r.plan.dirs, ","), "offsets.topic.num.partitions=2", "group.initial.rebalance.delay.ms=0",
+		"log.dirs=" + strings.Join(r.plan.dirs, ","), "offsets.topic.num.partitions=2", "group.initial.rebalance.delay.ms=0", "min.insync.replicas=2",
 		"replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector",
 		fmt.Sprint("replica.lag.time.max.ms=", 1500+dice.IntN(4000)), fmt.Sprint("leader.imbalance.check.interval.seconds=", 3+dice.IntN(8)),
 		"log.flush.offset.checkpoint.interval.ms=3700", "log.flush.start.offset.checkpoint.interval.ms=4900",
@@ -106,7 +109,7 @@ func newRun(w *clustertest.World) *Run {
 		"metadata.log.max.record.bytes.between.snapshots=6000", "internal.metadata.log.segment.bytes=8192", "log.segment.delete.delay.ms=500",
 	}
 	r.nodes = w.Cluster(r.plan.voters, settings...)
-	r.joined = r.plan.voters
+	r.joined.Store(int32(r.plan.voters))
 	for range r.plan.late {
 		r.nodes = append(r.nodes, w.Broker(r.nodes[:r.plan.voters], settings...))
 	}
@@ -125,13 +128,28 @@ func (r *Run) node(id int32) *clustertest.Node {
 	return r.nodes[id-1]
 }
 
-func (r *Run) size() int { return len(r.nodes) }
+// there are the nodes that have joined.
+func (r *Run) there() []*clustertest.Node { return r.nodes[:r.joined.Load()] }
 
 // met counts something that has happened.
 func (r *Run) met(what string) {
 	r.tally.Lock()
 	defer r.tally.Unlock()
 	r.tally.counts[what]++
+}
+
+// complain notes what a guest must never be told.
+func (r *Run) complain(checker, format string, args ...any) {
+	r.tally.Lock()
+	defer r.tally.Unlock()
+	r.tally.complaints = append(r.tally.complaints, Violation{checker, fmt.Sprintf(format, args...)})
+}
+
+// Complaints are those of the guests.
+func (r *Run) Complaints() []Violation {
+	r.tally.Lock()
+	defer r.tally.Unlock()
+	return slices.Clone(r.tally.complaints)
 }
 
 // Counts is how often what has happened.
@@ -154,7 +172,7 @@ func (r *Run) faults() (all, kinds int) {
 
 // live is the whole life of a world, up to where all is well again and everything has been read.
 func (r *Run) live() {
-	r.StartAll(r.nodes[:r.joined]...)
+	r.StartAll(r.there()...)
 	r.prepare()
 	world, end := context.WithCancel(r.Context())
 	defer end()
@@ -162,7 +180,8 @@ func (r *Run) live() {
 	defer leave()
 	var writers, others sync.WaitGroup
 	r.admit(world, visit, &writers, &others)
-	m := r.nemesis()
+	m := r.newNemesis()
+	r.nemesis = m
 	defer m.close()
 	for {
 		m.round()
@@ -179,7 +198,6 @@ func (r *Run) live() {
 	m.whole("in the end")
 	r.readAll()
 	r.history.Finish()
-	r.enough()
 }
 
 // within waits for a group, but not for ever.
@@ -199,11 +217,14 @@ func within(g *sync.WaitGroup, patience time.Duration) bool {
 	}
 }
 
-func (r *Run) enough() {
+// tooLittle says what a world has not had that lived for so long; without it it proves nothing.
+func (r *Run) tooLittle(lived time.Duration) string {
 	all, kinds := r.faults()
-	if acked, lived := r.history.Acknowledged(), time.Since(r.began); acked < leastAcknowledged || lived < leastTime || all < leastFaults || kinds < leastKinds {
-		r.Errorf("too little has happened: %d records acknowledged in %v, %d faults of %d kinds", acked, lived, all, kinds)
+	acked := r.history.Acknowledged()
+	if acked < leastAcknowledged || lived < leastTime || all < leastFaults || kinds < leastKinds {
+		return fmt.Sprintf("too little has happened: %d records acknowledged in %v, %d faults of %d kinds", acked, lived, all, kinds)
 	}
+	return ""
 }
 
 // prepare makes the topics that stay.
@@ -229,7 +250,7 @@ func (r *Run) admit(world, visit context.Context, writers, others *sync.WaitGrou
 			writers.Go(func() { r.producer(place, t.acks).produce(world, visit) })
 			rack := ""
 			if dice.IntN(2) == 0 {
-				rack = rackOf(int32(1 + dice.IntN(r.size())))
+				rack = rackOf(int32(1 + dice.IntN(len(r.nodes))))
 			}
 			others.Go(func() { r.consumer(place, rack).consume(visit) })
 		}
@@ -262,11 +283,11 @@ func (r *Run) readAll() {
 	}
 	a := r.admin(9)
 	defer a.close()
-	for id := range r.joined {
-		c, err := a.at(r.Context(), int32(id+1))
+	for id := range r.joined.Load() {
+		c, err := a.at(r.Context(), id+1)
 		for name := range changingNames {
 			if err == nil {
-				err = a.look(r.Context(), c, int32(id+1), fmt.Sprint("changing-", name), true)
+				err = a.look(r.Context(), c, id+1, fmt.Sprint("changing-", name), true)
 			}
 		}
 		if err != nil {
@@ -329,4 +350,12 @@ func (r *Run) readGroup(g *guest, group string) error {
 		r.history.Committed(asked, Committed{Place: Place{Topic: "orders", Partition: p}, Group: group, Client: g.host, Node: coordinator, Offset: at, Final: true})
 	}
 	return nil
+}
+
+// story is what was done to the cluster, and what its nodes have logged.
+func (r *Run) story() string {
+	if r.nemesis == nil {
+		return ""
+	}
+	return r.nemesis.logs()
 }
