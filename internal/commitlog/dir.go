@@ -29,7 +29,6 @@ import (
 const (
 	lockFile     = ".lock"
 	cleanFile    = ".kafka_cleanshutdown"
-	cleanContent = `{"version":0,"brokerEpoch":-1}`
 	deleteSuffix = "-delete"
 	tempSuffix   = ".tmp"
 	// markPrefix begins the name of the file that a failed directory leaves in the others; its directory.id follows.
@@ -140,6 +139,8 @@ type Dir struct {
 	written       atomic.Int64 // bytes appended
 	repairs       atomic.Bool  // something waits for keeper.repair
 	unclean       bool         // found so at the start
+	cleanEpoch    int64        // found so at the start
+	brokerEpoch   atomic.Int64 // for the mark of a clean stop
 
 	mu struct { // short
 		sync.Mutex

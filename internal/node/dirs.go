@@ -33,6 +33,28 @@ func (d *dirs) all() []*commitlog.Dir {
 	return append(slices.Clone(d.data), d.meta)
 }
 
+// cleanEpoch is the broker epoch under which all data directories were closed in peace; 0 where they were not.
+func (d *dirs) cleanEpoch() int64 {
+	if len(d.leftOut) > 0 {
+		return 0
+	}
+	epoch := d.data[0].CleanEpoch()
+	for _, dir := range d.data {
+		if dir.CleanEpoch() != epoch {
+			return 0
+		}
+	}
+	return epoch
+}
+
+// closeAs is close under a registration, by whose epoch the next process tells what nobody has touched since.
+func (d *dirs) closeAs(epoch int64) error {
+	for _, dir := range d.data {
+		dir.SetBrokerEpoch(epoch)
+	}
+	return d.close()
+}
+
 func (d *dirs) close() error {
 	var errs []error
 	for _, dir := range slices.Backward(d.all()) {

@@ -365,8 +365,10 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.bound != nil {
 		errs = append(errs, n.bound.close())
 	}
+	epoch := int64(0)
 	if b := n.broker.Load(); b != nil {
 		b.Close()
+		epoch = b.Epoch()
 	}
 	if n.controller != nil {
 		n.controller.Close()
@@ -381,7 +383,7 @@ func (n *Node) Close(ctx context.Context) error {
 		errs = append(errs, n.peers.Close())
 	}
 	if n.dirs != nil {
-		errs = append(errs, n.dirs.close())
+		errs = append(errs, n.dirs.closeAs(epoch))
 	}
 	if n.admin != nil {
 		errs = append(errs, n.admin.Shutdown(ctx))

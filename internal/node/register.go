@@ -34,7 +34,7 @@ func (n *Node) speakUp() {
 func (n *Node) registration() metadata.Registration {
 	r := metadata.Registration{
 		ID: n.nodeID, Incarnation: n.incarnation, Listeners: n.bound.advertised, Features: controller.SupportedRanges(),
-		Complete: n.lost.Load() == 0,
+		Complete: n.lost.Load() == 0, CleanEpoch: n.dirs.cleanEpoch(),
 	}
 	if n.bound.reached != nil {
 		r.Listeners = append(slices.Clone(r.Listeners), *n.bound.reached)

@@ -229,11 +229,16 @@ func (m *nemesis) heal() {
 func (m *nemesis) settle(id int32, n *clustertest.Node) {
 	for attempt := 0; !m.up(n); attempt++ {
 		if attempt > mostStarts {
-			m.r.Fatalf("%s does not start\n%s", n.Name, m.logs())
+			m.r.Fatalf("%s does not start", n.Name)
+		}
+		if attempt > 0 && m.failed[id] && m.anyMarked(n) { // as it should, without an operator's word
+			delete(m.failed, id)
+			m.replace(id, n)
+			return
 		}
 		m.begin(id)
 		if !m.startedWithin(n, healPatience) {
-			m.r.Fatalf("%s has not started within %v\n%s", n.Name, healPatience, m.logs())
+			m.r.Fatalf("%s has not started within %v", n.Name, healPatience)
 		}
 	}
 }
@@ -266,7 +271,7 @@ func (m *nemesis) repair(id int32) {
 		}
 	}
 	if err := n.Broker().Failure(); err != nil {
-		m.r.Fatalf("%s has failed: %v\n%s", n.Name, err, m.logs())
+		m.r.Fatalf("%s has failed: %v", n.Name, err)
 	}
 }
 
@@ -288,7 +293,7 @@ func (m *nemesis) whole(when string) {
 		}
 		m.giveVotes()
 		if time.Now().After(until) {
-			m.r.Fatalf("%s the cluster is not well within %v: %s\n%s", when, healPatience, wrong, m.logs())
+			m.r.Fatalf("%s the cluster is not well within %v: %s", when, healPatience, wrong)
 		}
 		clustertest.Jitter(m.dice, wholeLookEvery)
 	}
@@ -300,7 +305,7 @@ func (m *nemesis) wrong() string {
 		agreed := ""
 		for _, n := range m.r.there() {
 			if err := n.Broker().Failure(); err != nil {
-				m.r.Fatalf("%s has failed: %v\n%s", n.Name, err, m.logs())
+				m.r.Fatalf("%s has failed: %v", n.Name, err)
 			}
 			t, known := n.Broker().Image().Topic(topic)
 			if !known {
