@@ -125,8 +125,8 @@ func (m *nemesis) outdateMajority() (string, bool) {
 	return fmt.Sprintf("%d cut off for %v, then %d wiped and %d killed for %v", behind, away, wiped, has, gone), true
 }
 
-// cutPowerOfLast cuts a follower off until its leader is alone in sync, and then the leader's power, of a topic that is not
-// flushed: the follower has all that was acknowledged, and the leader, when it is back, has not.
+// cutPowerOfLast has a follower leave, in peace or cut off, until its leader is alone in sync, and then cuts the leader's power,
+// of a topic that is not flushed: the follower has all that was acknowledged, and the leader, when it is back, has not.
 func (m *nemesis) cutPowerOfLast() (string, bool) {
 	leader, other := m.pair()
 	if leader == 0 || m.wounded != 0 || !m.free(leader, other) {
@@ -134,15 +134,29 @@ func (m *nemesis) cutPowerOfLast() (string, bool) {
 	}
 	m.wounded = leader
 	m.busy[leader], m.busy[other] = true, true
-	away := m.between(2300*time.Millisecond, 3500*time.Millisecond)
-	m.r.Net.Isolate(m.name(other))
-	m.after(away, func() {
-		m.r.Net.Rejoin(m.name(other))
-		delete(m.busy, other)
+	crash := func() {
 		m.r.node(leader).Crash(m.dice.Uint64())
 		m.revive(leader, m.between(10*time.Millisecond, 400*time.Millisecond))
+	}
+	if m.dice.IntN(2) == 0 {
+		away := m.between(2050*time.Millisecond, 3*time.Second)
+		m.r.Net.Isolate(m.name(other))
+		m.after(away, func() {
+			m.r.Net.Rejoin(m.name(other))
+			delete(m.busy, other)
+			crash()
+		})
+		return fmt.Sprintf("%d cut off for %v, then %d", other, away, leader), true
+	}
+	m.amidst(func() {
+		m.tell("%s: %d stops", lastLostPower, other)
+		if err := m.r.node(other).Stop(); err != nil {
+			m.tell("stop %d: %v", other, err)
+		}
+		m.revive(other, m.between(10*time.Millisecond, time.Second))
+		crash()
 	})
-	return fmt.Sprintf("%d cut off for %v, then %d", other, away, leader), true
+	return fmt.Sprintf("%d stopped, then %d", other, leader), true
 }
 
 // pair draws who leads and who follows a partition of two replicas; 0 where there is none.
