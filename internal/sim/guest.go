@@ -27,12 +27,14 @@ type guest struct {
 	dice  *rand.Rand
 	conns map[int32]*clustertest.Client
 	leads map[Place]leads
+	// newest is the newest leader epoch that is known.
+	newest map[Place]int32
 }
 
 type leads struct{ node, epoch int32 }
 
 func (r *Run) guest(host string) *guest {
-	return &guest{r: r, host: host, dice: r.Dice(host), conns: map[int32]*clustertest.Client{}, leads: map[Place]leads{}}
+	return &guest{r: r, host: host, dice: r.Dice(host), conns: map[int32]*clustertest.Client{}, leads: map[Place]leads{}, newest: map[Place]int32{}}
 }
 
 // at is a connection to a node.
@@ -90,9 +92,10 @@ func (g *guest) leader(ctx context.Context, p Place) (leads, error) {
 		return leads{}, err
 	}
 	for _, one := range t.Partitions {
-		if one.Partition == p.Partition && one.Leader > 0 {
+		// As every client (KIP-320): whoever tells of an epoch before one that is known has been asleep.
+		if one.Partition == p.Partition && one.Leader > 0 && one.LeaderEpoch >= g.newest[p] {
 			l := leads{one.Leader, one.LeaderEpoch}
-			g.leads[p] = l
+			g.leads[p], g.newest[p] = l, one.LeaderEpoch
 			return l, nil
 		}
 	}

@@ -31,6 +31,13 @@ var harms = map[string]func(*nemesis) (what string, done bool){
 	brokerJoined:   (*nemesis).joinBroker,
 	nodeRestarted:  (*nemesis).restart,
 	controllerHurt: (*nemesis).hurtController,
+
+	powerCutSlow:     (*nemesis).cutPowerOfSlow,
+	electionTorn:     (*nemesis).tearElection,
+	majorityOutdated: (*nemesis).outdateMajority,
+	lastLostPower:    (*nemesis).cutPowerOfLast,
+	leadersInTurn:    (*nemesis).killInTurn,
+	joinerWiped:      (*nemesis).wipeJoiner,
 }
 
 // link draws two nodes.

@@ -26,6 +26,7 @@ type History struct {
 	changes  []*Change
 	sights   []*Sight
 	trims    []*Trim
+	answers  int // produce requests that were acknowledged
 	finished bool
 }
 
@@ -222,6 +223,7 @@ func (a *Attempt) End(offset int64, err error) Outcome {
 	a.Outcome, a.Err = produced(err), err
 	if a.Outcome == Done {
 		a.Offset = offset
+		a.h.answers++
 	}
 	return a.Outcome
 }
@@ -361,6 +363,13 @@ func (h *History) Finish() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.finished = true
+}
+
+// Answers counts the batches that have been acknowledged.
+func (h *History) Answers() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.answers
 }
 
 // Acknowledged counts the records that have been.

@@ -59,18 +59,21 @@ type steadyTopic struct {
 	partitions int32
 	acks       int16
 	configs    []string
+	replicas   int16 // 0: as many as by default
 }
 
 func newPlan(r *rand.Rand) plan {
 	p := plan{voters: 3, dirs: []string{"/data"}, cached: r.IntN(3) == 0}
 	segment := func() string { return fmt.Sprint(3000 + r.IntN(30_000)) }
-	p.steady = append(p.steady, steadyTopic{"orders", 3, -1, []string{"internal.segment.bytes", segment()}})
+	p.steady = append(p.steady, steadyTopic{name: "orders", partitions: 3, acks: -1, configs: []string{"internal.segment.bytes", segment()}})
 	if p.cached {
-		p.steady = append(p.steady, steadyTopic{"clicks", 2, -1, []string{"internal.segment.bytes", segment(), "flush.before.ack", "false"}})
+		p.steady = append(p.steady,
+			steadyTopic{name: "clicks", partitions: 2, acks: -1, configs: []string{"internal.segment.bytes", segment(), "flush.before.ack", "false"}},
+			steadyTopic{name: "pairs", partitions: 2, acks: -1, configs: []string{"internal.segment.bytes", segment(), "flush.before.ack", "false"}, replicas: 2})
 	} else {
-		p.steady = append(p.steady, steadyTopic{"ledger", 2, -1, []string{"internal.segment.bytes", segment()}})
+		p.steady = append(p.steady, steadyTopic{name: "ledger", partitions: 2, acks: -1, configs: []string{"internal.segment.bytes", segment()}})
 	}
-	p.steady = append(p.steady, steadyTopic{"hasty", 1, 1, []string{"internal.segment.bytes", segment()}})
+	p.steady = append(p.steady, steadyTopic{name: "hasty", partitions: 1, acks: 1, configs: []string{"internal.segment.bytes", segment()}})
 	if r.IntN(2) == 0 {
 		p.dirs = append(p.dirs, "/more")
 	}
@@ -235,7 +238,7 @@ func (r *Run) prepare() {
 	}
 	defer func() { _ = c.Close() }() // all has been answered
 	for _, t := range r.plan.steady {
-		if _, err := c.CreateTopic(r.Context(), t.name, int(t.partitions), t.configs...); err != nil {
+		if err := t.create(r.Context(), c); err != nil {
 			r.Fatalf("create %s: %v", t.name, err)
 		}
 	}
