@@ -74,10 +74,13 @@ const (
 	topicChange  = "topic change"
 	healedItself = "flipped bit healed by the cluster"
 	diskReplaced = "disk replaced"
+
+	replicasMoved   = "replicas reassigned"
+	leaderPreferred = "preferred leader asked for"
 )
 
 // otherCounts are all of these.
-var otherCounts = []string{damagedRead, followerRead, groupCommit, topicChange, healedItself, diskReplaced}
+var otherCounts = []string{damagedRead, followerRead, groupCommit, topicChange, healedItself, diskReplaced, replicasMoved, leaderPreferred}
 
 const (
 	mostFaults     = 3 // of a round
@@ -321,7 +324,7 @@ func (m *nemesis) wrong() string {
 			}
 			epochs := ""
 			for i, p := range t.Partitions {
-				if p.Leader < 1 || len(p.ISR) < len(p.Replicas) {
+				if p.Leader < 1 || len(p.ISR) < len(p.Replicas) || len(p.Adding)+len(p.Removing) > 0 {
 					return fmt.Sprintf("%s: %s-%d: %+v", n.Name, topic, i, *p)
 				}
 				epochs += fmt.Sprint(p.Leader, p.LeaderEpoch, p.PartitionEpoch, " ")
