@@ -62,13 +62,9 @@ func runSet(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	for i, seed := range slices.Sorted(maps.Keys(s.failed)) {
-		again := &set{failed: map[uint64]string{}}
-		again.live(t, seed, seed)
-		t.Errorf("seed %d fails; lived again it fails: %v", seed, len(again.failed) > 0)
-		if i < mostToldFailures {
-			t.Log(s.failed[seed])
-		}
+	for _, seed := range slices.Sorted(maps.Keys(s.failed)) {
+		_, out := process(t, seed, seed)
+		t.Errorf("seed %d fails; lived again it fails: %v", seed, out != "")
 	}
 	s.sumUp(t, time.Since(began))
 }
@@ -91,12 +87,19 @@ func (s *set) live(t *testing.T, from, to uint64) {
 		from += uint64(len(results))
 		switch n := len(results); {
 		case n > 0 && results[n-1].Failed:
-			s.failed[results[n-1].Seed] = out
+			s.fail(results[n-1].Seed, out)
 		case from <= to: // it has died, or was given up
-			s.failed[from] = out
+			s.fail(from, out)
 			from++
 		}
 		s.Unlock()
+	}
+}
+
+// fail notes a failure, and tells the first of them at once: a set takes minutes.
+func (s *set) fail(seed uint64, out string) {
+	if s.failed[seed] = out; len(s.failed) <= mostToldFailures {
+		fmt.Printf("seed %d fails:\n%s\n", seed, out)
 	}
 }
 
