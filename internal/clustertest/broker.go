@@ -180,10 +180,13 @@ func (n *Node) keepSecret() {
 		return
 	}
 	n.disk.SetFault(nil)
+	if kept, err := disk.ReadFile(n.disk, secretFile, int64(len(n.secret))); err == nil && string(kept) == n.secret {
+		return // and it may be that there is no room for another
+	}
 	f, err := n.disk.Open(secretFile, disk.Create)
 	if err == nil {
 		_, err = f.WriteAt([]byte(n.secret), 0)
-		err = errors.Join(err, f.Close())
+		err = errors.Join(err, f.SyncData(), f.Close(), n.disk.SyncDir(path.Dir(secretFile)))
 	}
 	if err != nil {
 		n.w.Errorf("write the secret of %s: %v", n.Name, err)

@@ -35,9 +35,12 @@ func (a *admin) administrate(ctx context.Context) {
 		node := a.anyone()
 		c, err := a.at(ctx, node)
 		if err == nil {
-			if a.dice.IntN(2) == 0 {
+			switch a.dice.IntN(12) {
+			case 0:
+				err = a.move(ctx, c)
+			case 1, 2, 3, 4, 5, 6:
 				err = a.look(ctx, c, node, name, false)
-			} else {
+			default:
 				err = a.change(ctx, c, node, name)
 			}
 			a.broken(node, err)

@@ -59,14 +59,14 @@ func (c *checking) endsOf(p *partition) {
 	}
 	before = slices.Clone(ends)
 	for _, r := range p.reads {
-		if n := len(r.Records); n > 0 {
-			last := r.Records[n-1]
-			before = append(before, told{r.Span, last.Epoch, last.Offset + 1, r.Node, r.Reader})
+		// The epoch is that of who answers, not of the record: an older leader that lives on has heard less.
+		if n := len(r.Records); n > 0 && r.LeaderEpoch >= 0 {
+			before = append(before, told{r.Span, r.LeaderEpoch, r.Records[n-1].Offset + 1, r.Node, r.Reader})
 		}
 	}
 	for _, s := range p.batches {
-		if s.acked == nil {
-			continue
+		if s.acked == nil || s.acked != s.attempts[0] {
+			continue // which leader has acknowledged what an earlier one had written is not known
 		}
 		if offset, read := p.place[s.values[len(s.values)-1]]; read {
 			before = append(before, told{s.acked.Span, p.seen[offset].Epoch, offset + 1, s.acked.Node, s.attempts[0].Client})

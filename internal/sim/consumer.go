@@ -26,7 +26,8 @@ type consumer struct {
 const (
 	longPoll    = 700 * time.Millisecond
 	fetchBytes  = 1 << 16
-	rereadEvery = 60 // answers
+	rereadEvery = 30 // answers
+	endEvery    = 9  // answers
 )
 
 func (r *Run) consumer(place Place, rack string) *consumer {
@@ -38,7 +39,11 @@ func (r *Run) consumer(place Place, rack string) *consumer {
 func (c *consumer) consume(ctx context.Context) {
 	defer c.close()
 	for ctx.Err() == nil {
-		if err := c.read(ctx); err != nil {
+		err := c.read(ctx)
+		if err == nil && c.dice.IntN(endEvery) == 0 {
+			err = c.askEnd(ctx)
+		}
+		if err != nil {
 			delete(c.leads, c.place)
 			c.nearest = 0
 			c.rest(ctx, 30*time.Millisecond)
@@ -98,17 +103,19 @@ func (c *consumer) read(ctx context.Context) error {
 
 // outOfRange: the log may end before what this consumer has read, where losses are allowed. It asks where.
 func (c *consumer) outOfRange(ctx context.Context, leader leads) error {
-	conn, err := c.at(ctx, leader.node)
-	if err != nil {
-		return err
+	end, err := c.end(ctx, c.place, leader)
+	if err == nil {
+		c.next = min(c.next, end)
 	}
-	asked := c.r.history.Now()
-	end, err := conn.Offset(ctx, c.place.Topic, c.place.Partition, -1)
-	if err != nil {
-		c.broken(leader.node, err)
-		return err
+	return err
+}
+
+func (c *consumer) askEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
+	leader, err := c.leader(ctx, c.place)
+	if err == nil {
+		_, err = c.end(ctx, c.place, leader)
 	}
-	c.r.history.EndOffset(asked, End{Place: c.place, Reader: c.host, Node: leader.node, LeaderEpoch: -1, Offset: end})
-	c.next = min(c.next, end)
-	return nil
+	return err
 }

@@ -148,6 +148,32 @@ func (g *guest) fetch(ctx context.Context, node int32, q question) (*kmsg.FetchR
 	return got, kerr.ErrorForCode(got.ErrorCode)
 }
 
+// end asks for the end of a partition that consumers see, and notes it.
+func (g *guest) end(ctx context.Context, place Place, leader leads) (int64, error) {
+	c, err := g.at(ctx, leader.node)
+	if err != nil {
+		return 0, err
+	}
+	p := kmsg.NewListOffsetsRequestTopicPartition()
+	p.Partition, p.Timestamp, p.CurrentLeaderEpoch = place.Partition, -1, leader.epoch
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic, t.Partitions = place.Topic, append(t.Partitions, p)
+	q := kmsg.NewPtrListOffsetsRequest()
+	q.ReplicaID, q.Topics = -1, append(q.Topics, t)
+	asked := g.r.history.Now()
+	res, err := clustertest.Call[*kmsg.ListOffsetsResponse](ctx, c, q)
+	if err == nil {
+		err = kerr.ErrorForCode(res.Topics[0].Partitions[0].ErrorCode)
+	}
+	if err != nil {
+		g.broken(leader.node, err)
+		return 0, err
+	}
+	offset := res.Topics[0].Partitions[0].Offset
+	g.r.history.EndOffset(asked, End{Place: place, Reader: g.host, Node: leader.node, LeaderEpoch: leader.epoch, Offset: offset})
+	return offset, nil
+}
+
 // errUnreadable: what came is not what was written, as its checksum says. Every client looks.
 var errUnreadable = errors.New("a batch that was fetched is damaged")
 

@@ -150,9 +150,19 @@ func (m *nemesis) cutPower() (string, bool) {
 	}
 	d := m.lasts()
 	m.dies(id)
-	m.r.node(id).Crash(m.dice.Uint64())
+	m.lightsOut(id)
 	m.revive(id, d)
 	return fmt.Sprintf("%d for %v", id, d), true
+}
+
+// lightsOut cuts a node's power. Of its peers some hear that its connections are gone, as when a machine comes back at once;
+// others hear nothing until it is started again.
+func (m *nemesis) lightsOut(id int32) {
+	if m.dice.IntN(2) == 0 {
+		m.r.Net.Isolate(m.name(id))
+		m.dark[id] = true
+	}
+	m.r.node(id).Crash(m.dice.Uint64())
 }
 
 // cutAllPower takes what is in page caches alone with it, on all replicas at once, so no world does it that relies on them.
@@ -165,7 +175,7 @@ func (m *nemesis) cutAllPower() (string, bool) {
 		if n.Broker() == nil && !n.IsStarting() {
 			continue // it is down, and somebody will start it
 		}
-		n.Crash(m.dice.Uint64())
+		m.lightsOut(id)
 		m.revive(id, m.lasts())
 	}
 	return "", true

@@ -22,6 +22,7 @@ type nemesis struct {
 	busy      map[int32]bool    // whose disk or process somebody is at already
 	flipped   map[int32]bool    // whose disk has a bit flipped
 	failed    map[int32]bool    // whose disk has failed
+	dark      map[int32]bool    // whose peers have not heard that its power was cut
 	events    []event           // of this round, in no order
 	asking    sync.WaitGroup    // changes of the voters under way
 	unsettled time.Time         // until then a voter may be taken out
@@ -73,10 +74,13 @@ const (
 	topicChange  = "topic change"
 	healedItself = "flipped bit healed by the cluster"
 	diskReplaced = "disk replaced"
+
+	replicasMoved   = "replicas reassigned"
+	leaderPreferred = "preferred leader asked for"
 )
 
 // otherCounts are all of these.
-var otherCounts = []string{damagedRead, followerRead, groupCommit, topicChange, healedItself, diskReplaced}
+var otherCounts = []string{damagedRead, followerRead, groupCommit, topicChange, healedItself, diskReplaced, replicasMoved, leaderPreferred}
 
 const (
 	mostFaults     = 3 // of a round
@@ -90,7 +94,7 @@ const (
 
 func (r *Run) newNemesis() *nemesis {
 	return &nemesis{
-		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, failed: map[int32]bool{},
+		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, dark: map[int32]bool{}, failed: map[int32]bool{},
 		latency: map[[2]int32]bool{},
 	}
 }
@@ -200,6 +204,10 @@ func (m *nemesis) begin(id int32) {
 	n := m.r.node(id)
 	if m.up(n) || n.IsStarting() {
 		return
+	}
+	if m.dark[id] {
+		delete(m.dark, id)
+		m.r.Net.Rejoin(n.Name)
 	}
 	if _, err := n.Begin(m.r.Context()); err != nil {
 		m.r.Fatalf("start %s: %v", n.Name, err)
@@ -316,7 +324,7 @@ func (m *nemesis) wrong() string {
 			}
 			epochs := ""
 			for i, p := range t.Partitions {
-				if p.Leader < 1 || len(p.ISR) < len(p.Replicas) {
+				if p.Leader < 1 || len(p.ISR) < len(p.Replicas) || len(p.Adding)+len(p.Removing) > 0 {
 					return fmt.Sprintf("%s: %s-%d: %+v", n.Name, topic, i, *p)
 				}
 				epochs += fmt.Sprint(p.Leader, p.LeaderEpoch, p.PartitionEpoch, " ")

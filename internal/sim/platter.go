@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"barnabas/internal/batch"
 	"barnabas/internal/clustertest"
 	"barnabas/internal/disk"
 )
+
+// rotLasts is how long a flipped bit is there at least before the operator looks after the disk.
+const rotLasts = 2 * time.Second
 
 const mostSegment = 1 << 20 // bytes of a segment file of a world, with room to spare
 
@@ -35,7 +39,8 @@ func (m *nemesis) segments(n *clustertest.Node) (files []string) {
 	return files
 }
 
-// flipBit flips one bit of one segment, wherever in it.
+// flipBit flips one bit of what lies in one segment since a while: below the recovery point, which is checkpointed. What lies
+// beyond is looked through after a crash, and what is not whole there is taken for what the crash has torn, as in Kafka.
 func (m *nemesis) flipBit() (string, bool) {
 	id := m.victim(m.mayLose)
 	if id == 0 {
@@ -59,6 +64,7 @@ func (m *nemesis) flipBit() (string, bool) {
 		return "", false
 	}
 	m.wounded, m.flipped[id] = id, true
+	m.after(rotLasts+m.lasts(), func() {}) // for somebody to come across it
 	return fmt.Sprintf("%d, %s at %d", id, file, off), true
 }
 
@@ -70,9 +76,10 @@ func (m *nemesis) checked(n *clustertest.Node, file string, off int64) bool {
 	if err != nil {
 		return false
 	}
+	durable := m.recoveryPoint(n, file)
 	for at := int64(0); ; {
 		b, _, err := batch.Next(data[at:])
-		if err != nil {
+		if err != nil || b.NextOffset() > durable {
 			return false
 		}
 		if in := off - at; in < b.Size() {
@@ -80,6 +87,24 @@ func (m *nemesis) checked(n *clustertest.Node, file string, off int64) bool {
 		}
 		at += b.Size()
 	}
+}
+
+// recoveryPoint is the offset up to which a node takes the log of a segment for durable, whatever happens.
+func (m *nemesis) recoveryPoint(n *clustertest.Node, file string) int64 {
+	log := path.Base(path.Dir(file))
+	at := strings.LastIndexByte(log, '-')
+	points, err := disk.ReadFile(n.Disk(), path.Join(path.Dir(path.Dir(file)), "recovery-point-offset-checkpoint"), mostSegment)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(points)) {
+		var topic, partition string
+		var offset int64
+		if _, err := fmt.Sscan(line, &topic, &partition, &offset); err == nil && topic == log[:at] && partition == log[at+1:] {
+			return offset
+		}
+	}
+	return 0
 }
 
 // unreadable says which segment of a node holds a batch that is not what was written, "" if none.
