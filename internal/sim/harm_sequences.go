@@ -17,7 +17,7 @@ const (
 	majorityOutdated = "one behind, one wiped, one killed"
 	lastLostPower    = "power cut of the last in sync"
 	leadersInTurn    = "leaders killed in turn"
-	joinerWiped      = "joining replica wiped"
+	joinerHurt       = "power cut of a joining replica"
 )
 
 // between draws a time.
@@ -223,11 +223,12 @@ func (m *nemesis) amidst(do func()) {
 	m.after(every, func() { look(looks) })
 }
 
-// wipeJoiner lets a replica come back and wipes it when its leader has just asked the controller to take it in, over a slow
-// link. Then the leader dies.
-func (m *nemesis) wipeJoiner() (string, bool) {
+// hurtJoiner lets a replica come back, and cuts its power when its leader has just asked the controller to take it in, over a
+// slow link. The replica is back before the question arrives, without what it had not flushed, and cannot reach its leader,
+// which dies next.
+func (m *nemesis) hurtJoiner() (string, bool) {
 	p := m.quorum()
-	if p == nil || m.r.plan.cached || m.wounded != 0 || m.r.plan.voters != 3 || m.r.joined.Load() != 3 || !m.free(1, 2, 3) || !m.mayLose(1) {
+	if p == nil || !m.r.plan.cached || m.wounded != 0 || m.r.plan.voters != 3 || p.LeaderID > 3 || !m.free(1, 2, 3) {
 		return "", false
 	}
 	controller := p.LeaderID
@@ -237,13 +238,14 @@ func (m *nemesis) wipeJoiner() (string, bool) {
 	}
 	m.wounded = joiner
 	m.busy[leader], m.busy[joiner] = true, true
-	latency := m.between(250*time.Millisecond, 600*time.Millisecond)
+	latency := m.between(250*time.Millisecond, 700*time.Millisecond)
 	m.r.node(joiner).Kill()
-	m.after(m.between(500*time.Millisecond, 1200*time.Millisecond), func() {
+	m.after(m.between(time.Second, 3*time.Second), func() {
 		m.slow(leader, controller, latency)
 		m.begin(joiner)
+		m.busy[joiner] = true
 		m.after(m.between(150*time.Millisecond, 700*time.Millisecond), func() {
-			m.r.node(joiner).Wipe()
+			m.r.node(joiner).Crash(m.dice.Uint64())
 			m.r.Net.Cut(m.name(leader), m.name(joiner))
 			m.revive(joiner, m.between(5*time.Millisecond, 50*time.Millisecond))
 			m.after(m.between(latency, 3*latency), func() {

@@ -37,7 +37,7 @@ var harms = map[string]func(*nemesis) (what string, done bool){
 	majorityOutdated: (*nemesis).outdateMajority,
 	lastLostPower:    (*nemesis).cutPowerOfLast,
 	leadersInTurn:    (*nemesis).killInTurn,
-	joinerWiped:      (*nemesis).wipeJoiner,
+	joinerHurt:       (*nemesis).hurtJoiner,
 }
 
 // link draws two nodes.

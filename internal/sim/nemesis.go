@@ -63,7 +63,7 @@ const (
 var allKinds = []string{
 	linkCut, linkOneWay, linkSlow, nodeCutOff, nodePaused, nodeKilled, powerCut, powerCutAll, diskFull, diskSlow, flushFailed, readFailed,
 	clockJumped, bitFlipped, diskWiped, voterChanged, brokerJoined, nodeRestarted, controllerHurt,
-	powerCutSlow, electionTorn, majorityOutdated, lastLostPower, leadersInTurn, joinerWiped,
+	powerCutSlow, electionTorn, majorityOutdated, lastLostPower, leadersInTurn, joinerHurt,
 }
 
 // What else is counted.
