@@ -10,6 +10,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
+	"barnabas/internal/planted"
 )
 
 const (
@@ -404,6 +405,9 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 		if err := l.Follow(n.epoch); err != nil {
 			f.failed(n, now, err)
 			return
+		}
+		if planted.TruncateByWatermark {
+			_ = l.TruncateFollowing(l.Progress().HighWatermark, n.epoch)
 		}
 		n.begun = true
 	}
