@@ -302,6 +302,9 @@ func (b *broker) cpuSeconds() (all float64) {
 	if len(b.members) > 0 {
 		return all
 	}
+	if b.cmd == nil { // of a cluster, stopped
+		return 0
+	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.cmd.Process.Pid))
 	if err != nil {
 		return 0

@@ -34,6 +34,8 @@ type options struct {
 	scale               float64 // of how much is sent and how long is measured
 	appendTo, raw       string
 	kafkaPort, ourPort  int
+	adminPort           int
+	variants            string
 	list                bool
 }
 
@@ -49,6 +51,8 @@ func main() {
 	flag.StringVar(&o.raw, "raw", "", "append every measurement to this file, a JSON line each")
 	flag.IntVar(&o.kafkaPort, "kafka-port", 21092, "Apache Kafka's port; the next one is its controller's")
 	flag.IntVar(&o.ourPort, "port", 21094, "our port")
+	flag.IntVar(&o.adminPort, "admin-port", 0, "the nodes of our cluster serve pprof at this port and those that follow")
+	flag.StringVar(&o.variants, "variant", "", "only these variants, comma separated: to profile one alone")
 	flag.BoolVar(&o.list, "list", false, "list the rows")
 	flag.Parse()
 	if o.list {

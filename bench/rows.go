@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -112,6 +113,7 @@ func (l *lab) variant(name string) variant {
 func (l *lab) running(ctx context.Context, want bool) error {
 	for _, b := range []*broker{l.kafka, l.ours} {
 		switch {
+		case b == l.kafka && !l.wants(kafka):
 		case want && !b.isRunning():
 			if err := b.start(ctx); err != nil {
 				return err
@@ -134,6 +136,9 @@ func (l *lab) running(ctx context.Context, want bool) error {
 // often as theirs.
 func (l *lab) warm(ctx context.Context) error {
 	for _, name := range []string{kafka, pageCache, kafka, durable} {
+		if !l.wants(name) {
+			continue
+		}
 		v := l.variant(name)
 		n := max(300_000, l.scaled(1_000_000))
 		for _, codec := range []string{"none", "lz4"} {
@@ -152,6 +157,11 @@ func (l *lab) warm(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// wants reports whether a variant is to be measured.
+func (l *lab) wants(variant string) bool {
+	return l.o.variants == "" || slices.Contains(strings.Split(l.o.variants, ","), variant)
 }
 
 func (l *lab) scaled(n int) int { return max(1000, int(float64(n)*l.o.scale)) }
@@ -178,6 +188,7 @@ func (l *lab) measure(ctx context.Context, r row) (result, error) {
 	if err := l.running(ctx, !r.alone); err != nil {
 		return result{}, err
 	}
+	r.variants = slices.DeleteFunc(slices.Clone(r.variants), func(name string) bool { return !l.wants(name) })
 	res := result{row: r}
 	for _, name := range r.variants {
 		if r.prepare != nil {
@@ -234,6 +245,7 @@ func rows(o options) []row {
 	all = append(all, groupRows()...)
 	all = append(all, startRows(o)...)
 	all = append(all, teamRows()...)
+	all = append(all, scaleRow(3000, kafka, durable), scaleRow(10_000, kafka, durable), catchUpRow())
 	return append(all, storedRows()...)
 }
 

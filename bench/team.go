@@ -37,8 +37,14 @@ func newTeam(o options, name, dir string) (*broker, error) {
 			}
 		} else {
 			member.command = func() *exec.Cmd {
-				return exec.Command(o.binary, "serve", "--node-id", fmt.Sprint(i+1), "--voters", strings.Join(voters, ","),
-					"--data", member.dir, "--listen", addr, "--set", bothHave)
+				args := []string{
+					"serve", "--node-id", fmt.Sprint(i + 1), "--voters", strings.Join(voters, ","),
+					"--data", member.dir, "--listen", addr, "--set", bothHave,
+				}
+				if o.adminPort > 0 {
+					args = append(args, "--admin", fmt.Sprintf("127.0.0.1:%d", o.adminPort+i))
+				}
+				return exec.Command(o.binary, args...)
 			}
 		}
 		team.members = append(team.members, member)

@@ -61,7 +61,7 @@ func (b between) serve(ctx context.Context, to int32, kind replica.Kind, body []
 	return answer, err
 }
 
-func (b between) Call(ctx context.Context, to int32, kind replica.Kind, body []byte) ([]byte, error) {
+func (b between) Call(ctx context.Context, to int32, kind replica.Kind, body []byte, _ func(n int) []byte) ([]byte, error) {
 	return b.serve(ctx, to, kind, body)
 }
 

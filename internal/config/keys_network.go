@@ -7,7 +7,7 @@ var networkKeys = []row{
 	{"advertised.listeners", List, null, endpoints, High, ReadOnly, effective,
 		"The addresses that clients are told, as NAME://HOST:PORT, one for each client listener that they shall use. Unset: what is listened on, with the host's own name where a listener names none."},
 	{"listener.security.protocol.map", String, "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", protocolMap, Low, ReadOnly, effective,
-		"Which protocol each listener speaks, as LISTENER:PROTOCOL. A listener that serves clients can only be PLAINTEXT until there is TLS."},
+		"Which protocol each listener speaks, as LISTENER:PROTOCOL. A listener that serves clients can only be PLAINTEXT until there is TLS for them; that of the nodes, which controller.listener.names names, can be SSL."},
 	{"early.start.listeners", List, null, set, High, ReadOnly, no(noAuthorizer),
 		"Listeners that may accept connections before the authorizer has loaded."},
 	{"inter.broker.listener.name", String, null, anything, Medium, ReadOnly, no(ownListener),

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/api"
+	"barnabas/internal/certs"
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/controller"
@@ -38,7 +39,9 @@ type Node struct {
 	incarnation metadata.UUID
 	replicas    *replica.Manager
 	dirs        *dirs
-	peers       *peer.Peers // nil: this node is its quorum alone
+	secret      []byte       // of the cluster; nil: without one
+	certs       *certs.Store // of the internal listener; nil: it speaks in the clear
+	peers       *peer.Peers  // nil: this node is its quorum alone
 	formed      quorum.Formation
 	controller  *controller.Controller
 	router      *controller.Router // to the controller, wherever it is
@@ -92,6 +95,9 @@ func (n *Node) start(ctx context.Context) (err error) {
 	}
 	// The addresses first: a port in use is the commonest mistake, and should cost no recovery.
 	if n.bound, err = bind(ctx, n.o); err != nil {
+		return err
+	}
+	if err = n.openCredentials(); err != nil {
 		return err
 	}
 	if err = n.startAdmin(ctx); err != nil {

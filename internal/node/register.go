@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,13 +52,8 @@ func (n *Node) registration() metadata.Registration {
 
 // register makes this process known to the controller and waits until its replicas are open.
 func (n *Node) register(ctx context.Context) (err error) {
-	n.phase("waiting for a leader of the metadata quorum")
-	select {
-	case <-n.leads:
-	case <-n.failure.done:
-		return n.failure.cause
-	case <-ctx.Done():
-		return fmt.Errorf("wait for a leader of the metadata quorum: %w", context.Cause(ctx))
+	if err = n.awaitLeader(ctx); err != nil {
+		return err
 	}
 	if err = n.router.Sync(ctx); err != nil {
 		return fmt.Errorf("catch up with the metadata of the cluster: %w", err)
@@ -76,6 +73,45 @@ func (n *Node) register(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the registration of broker %d: %w", n.nodeID, context.Cause(ctx))
 	}
+}
+
+// awaitLeader waits until the quorum has a leader that this node hears, and says what is missing where that takes long.
+func (n *Node) awaitLeader(ctx context.Context) error {
+	const waiting = "waiting for a leader of the metadata quorum"
+	n.phase(waiting)
+	for told := ""; ; {
+		look := time.NewTimer(lookAgain)
+		select {
+		case <-n.leads:
+			look.Stop()
+			return nil
+		case <-n.failure.done:
+			look.Stop()
+			return n.failure.cause
+		case <-ctx.Done():
+			look.Stop()
+			return fmt.Errorf("wait for a leader of the metadata quorum: %w", context.Cause(ctx))
+		case <-look.C:
+			if n.peers == nil {
+				continue
+			}
+			if what := waiting + n.silent(); what != told {
+				told = what
+				n.log.Info(what)
+				n.phase(what)
+			}
+		}
+	}
+}
+
+// silent says which voters do not answer. Where all do and none is heard of as the leader, the others may look for this
+// node elsewhere.
+func (n *Node) silent() string {
+	if absent := n.absent(); len(absent) > 0 {
+		return "; no answer from " + strings.Join(absent, ", ") + n.troubles()
+	}
+	at := net.JoinHostPort(n.bound.reached.Host, fmt.Sprint(n.bound.reached.Port))
+	return fmt.Sprintf("; all voters answer, and none as the leader: do the others have this node at %s, too (controller.quorum.voters)?", at)
 }
 
 // takeLeave has others lead what this broker does, before it stops (controlled.shutdown.enable).

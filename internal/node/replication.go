@@ -96,8 +96,8 @@ func (a *addressBook) Publish(_ context.Context, d *metadata.Delta, img *metadat
 // otherBrokers implements replica.Peers. The connections are there before the first replica is.
 type otherBrokers struct{ n *Node }
 
-func (o otherBrokers) Call(ctx context.Context, broker int32, kind replica.Kind, body []byte) ([]byte, error) {
-	return o.n.peers.Call(ctx, broker, peer.Kind(kind), body)
+func (o otherBrokers) Call(ctx context.Context, broker int32, kind replica.Kind, body []byte, memory func(n int) []byte) ([]byte, error) {
+	return o.n.peers.CallInto(ctx, broker, peer.Kind(kind), body, memory)
 }
 
 func (o otherBrokers) Post(broker int32, kind replica.Kind, body []byte) bool {

@@ -66,8 +66,8 @@ func (l *link) post(kind Kind, body []byte) bool {
 	return fits
 }
 
-// call sends a request once there is a connection.
-func (l *link) call(ctx context.Context, kind Kind, body []byte) ([]byte, error) {
+// call sends a request once there is a connection. memory is where the answer goes.
+func (l *link) call(ctx context.Context, kind Kind, body []byte, memory func(n int) []byte) ([]byte, error) {
 	for {
 		l.mu.Lock()
 		client, changed := l.mu.client, l.mu.changed
@@ -82,7 +82,7 @@ func (l *link) call(ctx context.Context, kind Kind, body []byte) ([]byte, error)
 			}
 			continue
 		}
-		answer, err := client.Call(ctx, KindKey+int16(kind), 0, func(dst []byte) []byte { return append(dst, body...) })
+		answer, err := client.CallInto(ctx, KindKey+int16(kind), 0, func(dst []byte) []byte { return append(dst, body...) }, memory)
 		if err != nil {
 			return nil, fmt.Errorf("ask node %d: %w", l.to, err)
 		}
@@ -185,9 +185,10 @@ func (l *link) connect() (*wire.Client, error) {
 	stop := context.AfterFunc(l.ctx, func() { _ = conn.Close() })
 	defer stop()
 	self := l.p.introduction(l.to)
-	with, err := l.greet(conn, self)
+	raw := conn
+	conn, with, err := l.greet(raw, addr, self)
 	if err != nil {
-		_ = conn.Close()
+		_ = raw.Close()
 		l.p.warnRefused(l, addr, err)
 		return nil, fmt.Errorf("connect to node %d at %s: %w", l.to, addr, err)
 	}
@@ -206,11 +207,25 @@ func (l *link) connect() (*wire.Client, error) {
 	return client, nil
 }
 
-func (l *link) greet(conn net.Conn, self introduction) (agreed, error) {
-	if len(l.p.o.Secret) == 0 && !l.p.o.Loopback(conn.RemoteAddr()) {
-		return agreed{}, ErrNotLoopback
+func (l *link) greet(raw net.Conn, addr string, self introduction) (net.Conn, agreed, error) {
+	o := &l.p.o
+	if !o.open() && !o.Loopback(raw.RemoteAddr()) {
+		return nil, agreed{}, ErrNotLoopback
 	}
-	return greet(conn, l.p.o.Secret, self, time.Now().Add(handshakeTimeout))
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, agreed{}, err
+	}
+	deadline := time.Now().Add(handshakeTimeout)
+	conn, on, err := o.secure(raw, host, true, deadline)
+	if err != nil {
+		return nil, agreed{}, err
+	}
+	with, err := greet(conn, on, o.Secret, self, deadline)
+	if err != nil && on != nil {
+		err = ofTLS(err) // a listener looks at a certificate when the dialler believes that all is done
+	}
+	return conn, with, err
 }
 
 func (l *link) set(client *wire.Client, with agreed) {

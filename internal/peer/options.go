@@ -47,8 +47,16 @@ var (
 	ErrWrongCluster = errors.New("the nodes belong to different clusters")
 	// ErrWrongNode: another node answers at the address.
 	ErrWrongNode = errors.New("another node answers at this address")
-	// ErrNotLoopback: without a secret only this machine is spoken to.
-	ErrNotLoopback = errors.New("without a secret only nodes on the same machine may connect (key cluster.secret.file)")
+	// ErrNotLoopback: without a secret or certificates only this machine is spoken to.
+	ErrNotLoopback = errors.New("without a secret or certificates only nodes on the same machine may connect (key cluster.secret.file)")
+	// ErrOneSided: one end has certificates and the other speaks in the clear.
+	ErrOneSided = errors.New("one of the two nodes uses certificates on the internal listener and the other does not (key listener.security.protocol.map)")
+	// ErrUntrusted: the other end's certificate is missing or not to be believed.
+	ErrUntrusted = errors.New("the other node's certificate is not trusted")
+	// ErrDistrusted: the other end does not believe this one's.
+	ErrDistrusted = errors.New("the other node does not trust this node's certificate")
+	// ErrTLS: the ends cannot agree on how to speak TLS.
+	ErrTLS = errors.New("the nodes cannot agree on TLS")
 	// ErrHandshake: what came was no handshake of this version.
 	ErrHandshake = errors.New("malformed handshake")
 )
@@ -88,8 +96,10 @@ type Options struct {
 	Self     Node
 	// ClusterID is "" as long as the node belongs to no cluster; see SetClusterID.
 	ClusterID string
-	// Secret is the cluster's; empty: only this machine is spoken to.
+	// Secret is the cluster's; empty: without Certificates only this machine is spoken to.
 	Secret []byte
+	// Certificates are for TLS; nil: connections are in the clear. With a Secret a node proves both.
+	Certificates Certificates
 	// Loopback says whether an address is this machine's. nil: the IP addresses that are.
 	Loopback func(net.Addr) bool
 	// FrameMemory bounds the bytes of large frames (above 64 KiB) that are being read or handled, over all connections; who would

@@ -175,16 +175,17 @@ func TestWhoDoesNotBelongIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		dialler, listener func(*Options)
 		want              error
+		says              []string
 	}{
-		"another secret":  {func(o *Options) { o.Secret = []byte("guess") }, nil, ErrWrongSecret},
-		"no secret":       {nil, func(o *Options) { o.Secret = nil }, ErrWrongSecret},
-		"another cluster": {func(o *Options) { o.ClusterID = "two" }, nil, ErrWrongCluster},
-		"another node":    {nil, func(o *Options) { o.Self.ID = 3 }, ErrWrongNode},
+		"another secret":  {func(o *Options) { o.Secret = []byte("guess") }, nil, ErrWrongSecret, nil},
+		"no secret":       {nil, func(o *Options) { o.Secret = nil }, ErrWrongSecret, nil},
+		"another cluster": {func(o *Options) { o.ClusterID = "two" }, nil, ErrWrongCluster, []string{"node 1 to two, node 2 to one"}},
+		"another node":    {nil, func(o *Options) { o.Self.ID = 3 }, ErrWrongNode, []string{"node 3, and node 2 is looked for there", "controller.quorum.voters"}},
 		"a remote dialler without a secret": {
 			func(o *Options) { o.Secret, o.Loopback = nil, func(net.Addr) bool { return true } },
-			func(o *Options) { o.Secret = nil }, ErrNotLoopback,
+			func(o *Options) { o.Secret = nil }, ErrNotLoopback, nil,
 		},
-		"a remote listener without a secret": {func(o *Options) { o.Secret = nil }, func(o *Options) { o.Secret = nil }, ErrNotLoopback},
+		"a remote listener without a secret": {func(o *Options) { o.Secret = nil }, func(o *Options) { o.Secret = nil }, ErrNotLoopback, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -198,6 +199,11 @@ func TestWhoDoesNotBelongIsRefused(t *testing.T) {
 				_, err := w.call(a, 2, kindEcho, "x", 5*time.Second)
 				if !errors.Is(err, c.want) || called {
 					t.Fatalf("called %v, error %v, want %v", called, err, c.want)
+				}
+				for _, words := range c.says {
+					if !strings.Contains(err.Error(), words) {
+						t.Errorf("%v does not say %q", err, words)
+					}
 				}
 			})
 		})
@@ -250,7 +256,7 @@ func (w *world) introduce() *tape {
 	w.t.Helper()
 	c := &tape{Conn: w.dial("node1", addrOf(2))}
 	self := introduction{node: Node{ID: 1}, wants: 2, cluster: "one"}
-	if _, err := greet(c, []byte("a secret"), self, time.Now().Add(time.Minute)); err != nil {
+	if _, err := greet(c, nil, []byte("a secret"), self, time.Now().Add(time.Minute)); err != nil {
 		w.t.Fatalf("seed %d: %v", w.seed, err)
 	}
 	return c
@@ -281,10 +287,10 @@ func TestAHandshakeCannotBePlayedAgain(t *testing.T) {
 // does not get in with that.
 func TestAProofCannotBeSentBack(t *testing.T) {
 	hello, challenge := []byte("hello"), []byte("challenge")
-	if bytes.Equal(prove([]byte("s"), dialler, hello, challenge), prove([]byte("s"), listener, hello, challenge)) {
+	if bytes.Equal(prove([]byte("s"), nil, dialler, hello, challenge), prove([]byte("s"), nil, listener, hello, challenge)) {
 		t.Fatal("both ends prove themselves with the same bytes")
 	}
-	if bytes.Equal(prove([]byte("s"), dialler, []byte("ab"), []byte("c")), prove([]byte("s"), dialler, []byte("a"), []byte("bc"))) {
+	if bytes.Equal(prove([]byte("s"), nil, dialler, []byte("ab"), []byte("c")), prove([]byte("s"), nil, dialler, []byte("a"), []byte("bc"))) {
 		t.Fatal("the proof does not say where the introduction ends")
 	}
 }

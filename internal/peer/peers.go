@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -224,7 +225,17 @@ func (p *Peers) Call(ctx context.Context, to int32, kind Kind, body []byte) ([]b
 	if err != nil {
 		return nil, err
 	}
-	return l.call(ctx, kind, body)
+	return l.call(ctx, kind, body, func(n int) []byte { return make([]byte, n) })
+}
+
+// CallInto is Call for an answer that, with a few bytes before it, goes where memory(n) says. When CallInto fails the
+// answer may come yet: memory may still be called, by another goroutine, and what it returned written to.
+func (p *Peers) CallInto(ctx context.Context, to int32, kind Kind, body []byte, memory func(n int) []byte) ([]byte, error) {
+	l, err := p.linkFor(to, kind)
+	if err != nil {
+		return nil, err
+	}
+	return l.call(ctx, kind, body, memory)
 }
 
 // Post hands over a one-way message and does not wait: false says that it is lost already, for there is
@@ -347,7 +358,7 @@ func (p *Peers) dismiss(in *inbound) {
 
 // warnRefused reports once what somebody has to look after: the other end is there, and will not have us.
 func (p *Peers) warnRefused(l *link, addr string, err error) {
-	for _, lasting := range []error{ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrHandshake} {
+	for _, lasting := range lastingErrors {
 		if !errors.Is(err, lasting) {
 			continue
 		}
@@ -360,4 +371,14 @@ func (p *Peers) warnRefused(l *link, addr string, err error) {
 		}
 		return
 	}
+}
+
+// lastingErrors are those that pass only when somebody looks after them.
+var lastingErrors = []error{
+	ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrOneSided, ErrUntrusted, ErrDistrusted, ErrTLS, ErrHandshake,
+}
+
+// IsRefusal tells whether one of two nodes will not have the other: trying again does not help.
+func IsRefusal(err error) bool {
+	return slices.ContainsFunc(lastingErrors, func(lasting error) bool { return errors.Is(err, lasting) })
 }

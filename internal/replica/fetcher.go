@@ -55,6 +55,7 @@ type fetcher struct {
 	failures int     // exchanges without an answer, in a row
 	request  fetchRequest
 	body     []byte
+	memory   *answerMemory
 }
 
 // pull is one partition in one leader epoch.
@@ -86,7 +87,10 @@ type pull struct {
 }
 
 func newFetcher(l *links, leader int32) *fetcher {
-	f := &fetcher{links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{}, full: map[*commitlog.Dir]*fullDisk{}}
+	f := &fetcher{
+		links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{},
+		full: map[*commitlog.Dir]*fullDisk{}, memory: new(answerMemory),
+	}
 	f.mu.pulls = map[*Partition]*pull{}
 	return f
 }
@@ -313,12 +317,13 @@ func (f *fetcher) exchange(ctx context.Context) error {
 	defer cancel()
 	f.body = f.request.append(f.body[:0])
 	f.waiting(true)
-	answered, err := f.links.peers.Call(limited, f.leader, KindFetch, f.body)
+	answered, err := f.links.peers.Call(limited, f.leader, KindFetch, f.body, f.memory.take)
 	f.waiting(false)
 	if err != nil {
-		f.body = nil // somebody may still be sending it
+		f.body, f.memory = nil, new(answerMemory) // somebody may still be sending the one, and receiving into the other
 		return err
 	}
+	defer f.memory.used(len(answered))
 	answer, err := parseAnswer(answered)
 	if err != nil {
 		return err

@@ -10,9 +10,10 @@ import (
 
 // Peers carries messages to other brokers; the other end hands them to Manager.Serve.
 type Peers interface {
-	// Call sends a message and waits for its answer, which belongs to the caller. Without an answer it is not known
-	// whether the message has arrived. body is free again when Call returns.
-	Call(ctx context.Context, broker int32, kind Kind, body []byte) ([]byte, error)
+	// Call sends a message and waits for its answer of n bytes or a few less, which may be put where memory(n) says.
+	// Without an answer it is not known whether the message has arrived; body may still be read then, and memory called
+	// and what it returned written to. After an answer all are the caller's again.
+	Call(ctx context.Context, broker int32, kind Kind, body []byte, memory func(n int) []byte) ([]byte, error)
 	// Post sends a message that nobody answers. It does not wait; false means that it is lost already, for there is no
 	// connection or too much waits for it. body must not change any more.
 	Post(broker int32, kind Kind, body []byte) bool

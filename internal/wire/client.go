@@ -83,6 +83,7 @@ type Client struct {
 // Pending is a request on its way.
 type Pending struct {
 	key, version int16
+	memory       func(n int) []byte
 	done         chan struct{}
 	body         []byte
 	err          error
@@ -107,7 +108,11 @@ func NewClient(c net.Conn, opts ClientOptions) *Client {
 // Client. Start itself waits while MaxInFlight requests are unanswered, and may write what other
 // callers left unsent; ctx bounds only the first.
 func (c *Client) Start(ctx context.Context, key, version int16, encode func(dst []byte) []byte) (*Pending, error) {
-	p := &Pending{key: key, version: version, done: make(chan struct{})}
+	return c.startInto(ctx, key, version, encode, c.opts.Buffer)
+}
+
+func (c *Client) startInto(ctx context.Context, key, version int16, encode func([]byte) []byte, memory func(int) []byte) (*Pending, error) {
+	p := &Pending{key: key, version: version, memory: memory, done: make(chan struct{})}
 	if err := c.enqueue(ctx, key, version, encode, p); err != nil {
 		return nil, err
 	}
@@ -121,7 +126,14 @@ func (c *Client) Send(ctx context.Context, key, version int16, encode func(dst [
 
 // Call is Start and Wait.
 func (c *Client) Call(ctx context.Context, key, version int16, encode func(dst []byte) []byte) ([]byte, error) {
-	p, err := c.Start(ctx, key, version, encode)
+	return c.CallInto(ctx, key, version, encode, c.opts.Buffer)
+}
+
+// CallInto is Call for a response of n bytes that goes where memory(n) says, which may be memory that is used again and
+// again. When CallInto fails the response may come yet: memory may still be called, by another goroutine, and what it
+// returned written to.
+func (c *Client) CallInto(ctx context.Context, key, version int16, encode func([]byte) []byte, memory func(n int) []byte) ([]byte, error) {
+	p, err := c.startInto(ctx, key, version, encode, memory)
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +315,7 @@ func (c *Client) receiveOne(r *bufio.Reader) error {
 	if p == nil {
 		return fmt.Errorf("response with correlation id %d, which no request has: %w", id, ErrMalformed)
 	}
-	body := c.opts.Buffer(size - 4)[:size-4]
+	body := p.memory(size - 4)[:size-4]
 	if _, err := io.ReadFull(r, body); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
