@@ -88,7 +88,10 @@ type pull struct {
 }
 
 func newFetcher(l *links, leader int32) *fetcher {
-	f := &fetcher{links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{}, memory: new(answerMemory), full: map[*commitlog.Dir]*fullDisk{}}
+	f := &fetcher{
+		links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{},
+		full: map[*commitlog.Dir]*fullDisk{}, memory: new(answerMemory),
+	}
 	f.mu.pulls = map[*Partition]*pull{}
 	return f
 }
