@@ -362,6 +362,9 @@ func (l *Log) makeDirectory() error {
 		return err
 	}
 	l.parentDirty.Store(true)
+	if err := l.dir.clearGround(l); err != nil {
+		return err
+	}
 	if err := l.dir.fs.MkdirAll(l.path); err != nil {
 		return err
 	}

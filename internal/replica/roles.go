@@ -22,13 +22,16 @@ func (p *Partition) assume(self int32, state *metadata.Partition, links *links) 
 		return nil
 	}
 	counted := slices.Contains(state.ISR, self) || slices.Contains(state.ELR, self)
-	next := &following{leader: state.Leader, epoch: state.LeaderEpoch, counted: counted}
+	next := &following{leader: state.Leader, epoch: state.LeaderEpoch, counted: counted, inSync: slices.Contains(state.ISR, self)}
 	if links != nil {
 		next.from = links.fetcher(state.Leader)
 	}
 	p.leave(next)
 	if next.from != nil {
 		next.from.add(p, next.epoch)
+		if next.inSync && p.throttledFollower.Load() { // what was put off is wanted at once
+			next.from.askAgain(p)
+		}
 	}
 	return nil
 }
@@ -82,6 +85,7 @@ func (p *Partition) lead(self int32, state *metadata.Partition) error {
 // afterISR does what new in-sync replicas allow: the watermark may move, and others may join.
 func (p *Partition) afterISR() {
 	p.advance()
+	p.lookAtDeletes()
 	p.mu.Lock()
 	r, leads := p.mu.role.(*leading)
 	want := leads && r.wants(p.log.Progress(), p.durable.Load(), p.m.registered)
@@ -158,8 +162,9 @@ func (p *Partition) fetchedLocked(broker int32, life int64, a *ask, now time.Tim
 		}
 	}
 	want = r.report(broker, life, a.end, a.flushed, at, p.durable.Load(), now)
+	r.starts(broker, life, a.start)
 	p.retainTombstones(r)
-	return verdict, want, p.advanceLocked()
+	return verdict, want, append(p.advanceLocked(), p.deletedLocked(r)...)
 }
 
 // flushedAt takes word of a follower's disk.
