@@ -35,7 +35,7 @@ const (
 // A folder inside one of these belongs to its family and may import within it.
 var levels = map[string]int{
 	"batch": 0, "wire": 0, "disk": 0, "netx": 0, "config": 0, "metrics": 0, "planted": 0,
-	"commitlog": 1, "metadata": 1, "peer": 1,
+	"commitlog": 1, "metadata": 1, "peer": 1, "certs": 1,
 	"authn": 2, "authz": 2, "quota": 2, "quorum": 2, "tier": 2,
 	"replica": 3, "controller": 3, "lifecycle": 3,
 	"coordinator": 4, "sharelog": 4,

@@ -1,11 +1,8 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,6 +223,7 @@ func TestMetadataIsRefreshedByAge(t *testing.T) {
 		time.Sleep(time.Second)
 		before := len(f.requests(3))
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if n := len(f.requests(3)) - before; n < 9 || n > 11 {
 			t.Errorf("%d times in ten minutes", n)
 		}
@@ -541,45 +539,6 @@ func TestProducerIDThatCannotBeHad(t *testing.T) {
 		}
 		if err := p.Close(t.Context()); err != nil {
 			t.Error(err)
-		}
-	})
-}
-
-func TestMemoryIsGivenInOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newBufferMemory(100)
-		if !m.tryTake(80) {
-			t.Fatal("nothing was taken, and nothing given")
-		}
-		var mu sync.Mutex
-		var order []string
-		far := time.Now().Add(time.Hour)
-		for _, w := range []struct {
-			name  string
-			bytes int64
-		}{{"large", 90}, {"small", 10}} {
-			go func() {
-				if err := m.take(t.Context(), w.bytes, far, nil); err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				order = append(order, w.name)
-			}()
-			synctest.Wait()
-		}
-		if len(order) > 0 || m.tryTake(1) {
-			t.Error("the small one passed the large one, or somebody passed both")
-		}
-		m.release(80)
-		synctest.Wait()
-		if got := strings.Join(order, ", "); len(order) != 2 || m.used.Load() != 100 {
-			t.Errorf("given to %s; %d bytes are used", got, m.used.Load())
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := m.take(ctx, 10, far, nil); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v", err)
 		}
 	})
 }

@@ -3,8 +3,10 @@ package client
 import (
 	"errors"
 
+	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
 	"barnabas/client/internal/errcode"
+	"barnabas/client/internal/transaction"
 )
 
 // Error is one of Kafka's error codes as a Go error. Brokers answer with codes; whatever this
@@ -40,15 +42,15 @@ var (
 	// waiting when it was.
 	ErrClosed = cluster.ErrClosed
 
-	// ErrBufferFull answers Send when buffer.memory was still exhausted after max.block.ms.
-	ErrBufferFull = errors.New("buffer.memory is exhausted")
+	// ErrBufferFull answers Send when buffer.memory was exhausted, see WhenBufferFull.
+	ErrBufferFull = accumulator.ErrBufferFull
 
 	// ErrDeliveryTimeout answers a record that was not acknowledged within delivery.timeout.ms.
 	// It may nevertheless have been written: nobody can tell.
 	ErrDeliveryTimeout = errors.New("not acknowledged within delivery.timeout.ms")
 
 	// ErrRecordTooLarge answers a record larger than max.request.size or buffer.memory.
-	ErrRecordTooLarge = errors.New("record is larger than max.request.size or buffer.memory allows")
+	ErrRecordTooLarge = accumulator.ErrRecordTooLarge
 
 	// ErrNoSuchPartition answers a record that names a partition which its topic does not have.
 	ErrNoSuchPartition = errors.New("the topic has no such partition")
@@ -81,6 +83,17 @@ var (
 
 	// ErrTooManyCommits answers CommitAsync while as many commits wait as the consumer keeps.
 	ErrTooManyCommits = errors.New("too many commits are waiting")
+
+	// ErrNotTransactional answers a call about transactions of a producer without TransactionalID.
+	ErrNotTransactional = errors.New("the producer has no transactional.id")
+
+	// ErrTransactionState answers a call that does not fit what a transactional producer is doing:
+	// Send outside of a transaction, Begin within one, anything before InitTransactions.
+	ErrTransactionState = transaction.ErrState
+
+	// ErrTransactionAborted answers what belongs to a transaction that has failed and can only be
+	// aborted, or that was aborted.
+	ErrTransactionAborted = transaction.ErrAborted
 
 	// ErrConcurrentPoll answers a Poll while another one of the same consumer is under way.
 	ErrConcurrentPoll = errors.New("another Poll of this consumer is under way")

@@ -217,3 +217,73 @@ func ExampleOnRevoked() {
 		}
 	}
 }
+
+// ExampleProducer_SendOffsets copies a topic exactly once: what was read counts as read when what
+// was written because of it counts as written, or neither does.
+func ExampleProducer_SendOffsets() {
+	ctx := context.Background()
+	c, err := client.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	g, err := c.NewGroupConsumer("copier", client.NoAutoCommit(), client.IsolationLevel(client.ReadCommitted))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer g.Close(ctx)
+	if err := g.Subscribe("orders"); err != nil {
+		log.Fatal(err)
+	}
+	p, err := c.NewProducer(client.TransactionalID("copier-1"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer p.Close(ctx)
+	if err := p.InitTransactions(ctx); err != nil {
+		log.Fatal(err)
+	}
+	for {
+		records, err := g.Poll(ctx)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := p.Begin(); err != nil {
+			log.Fatal(err) // ErrProducerFenced: another copier-1 has taken over
+		}
+		read := map[client.TopicPartition]client.OffsetAndMetadata{}
+		for _, r := range records {
+			if err := p.Send(ctx, client.ProducerRecord{Topic: "copies", Key: r.Key, Value: r.Value}, nil); err != nil {
+				break // Commit tells
+			}
+			read[r.TopicPartition()] = client.OffsetAndMetadata{Offset: r.Offset + 1, LeaderEpoch: client.InEpoch(r.LeaderEpoch)}
+		}
+		err = errors.Join(p.SendOffsets(ctx, read, g.Membership()), p.Commit(ctx))
+		if !errors.Is(err, client.ErrTransactionAborted) && err != nil {
+			log.Fatal(err)
+		}
+		if err != nil { // undo, and read the same records again
+			if err := p.Abort(ctx); err != nil {
+				log.Fatal(err)
+			}
+			first := records[0] // all are of one partition
+			if err := g.Seek(first.TopicPartition(), client.AtOffset(first.Offset)); err != nil {
+				log.Printf("given to another member: %v", err)
+			}
+		}
+	}
+}
+
+// ExampleSpreadBy lets records without a key fill whole batches, and gives slow brokers less.
+func ExampleSpreadBy() {
+	c, err := client.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	p, err := c.NewProducer(client.SpreadBy(client.SpreadUniformly), client.WhenBufferFull(client.FailWhenFull))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer p.Close(context.Background())
+}

@@ -48,6 +48,7 @@ type fakeCluster struct {
 		dials      []time.Time
 
 		groups      *fakeGroups
+		txns        *fakeTransactions
 		sessions    map[int32]*fakeSession
 		nextSession int32
 		noSessions  bool
@@ -84,6 +85,7 @@ type fakePartition struct {
 	start         int64
 	next          int64
 	batches       []batch.Batch
+	outcomes      []fakeOutcome // of each batch
 	producers     map[int64]*fakeProducer
 	history       []string // of produced batches
 	aborted       []kmsg.FetchResponseTopicPartitionAbortedTransaction
@@ -310,11 +312,18 @@ func (f *fakeCluster) answer(node int32, req kmsg.Request, i interference) kmsg.
 		for _, key := range slices.Sorted(maps.Keys(f.mu.maxVersion)) {
 			resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: key, MaxVersion: f.mu.maxVersion[key]})
 		}
+		if f.mu.txns != nil {
+			resp.FinalizedFeaturesEpoch = 1
+			resp.FinalizedFeatures = []kmsg.ApiVersionsResponseFinalizedFeature{{Name: featureOfTransactions, MaxVersionLevel: f.mu.txns.level}}
+		}
 		resp.Version = 1
 		return resp
 	case *kmsg.MetadataRequest:
 		return f.metadata(r)
 	case *kmsg.InitProducerIDRequest:
+		if r.TransactionalID != nil {
+			return f.mu.txns.handle(node, req, i.code)
+		}
 		resp := kmsg.NewPtrInitProducerIDResponse()
 		resp.ErrorCode = i.code
 		f.mu.Lock()
@@ -330,7 +339,14 @@ func (f *fakeCluster) answer(node int32, req kmsg.Request, i interference) kmsg.
 		return f.listOffsets(node, r, i)
 	case *kmsg.OffsetForLeaderEpochRequest:
 		return f.endOfEpochs(node, r, i)
-	case *kmsg.FindCoordinatorRequest, *kmsg.JoinGroupRequest, *kmsg.SyncGroupRequest, *kmsg.HeartbeatRequest,
+	case *kmsg.AddPartitionsToTxnRequest, *kmsg.AddOffsetsToTxnRequest, *kmsg.EndTxnRequest, *kmsg.TxnOffsetCommitRequest:
+		return f.mu.txns.handle(node, req, i.code)
+	case *kmsg.FindCoordinatorRequest:
+		if f.mu.txns != nil {
+			return f.mu.txns.handle(node, req, i.code)
+		}
+		return f.mu.groups.handle(node, req, i)
+	case *kmsg.JoinGroupRequest, *kmsg.SyncGroupRequest, *kmsg.HeartbeatRequest,
 		*kmsg.LeaveGroupRequest, *kmsg.OffsetCommitRequest, *kmsg.OffsetFetchRequest:
 		return f.mu.groups.handle(node, req, i)
 	default:
@@ -417,7 +433,12 @@ func (f *fakeCluster) produce(node int32, r *kmsg.ProduceRequest, i interference
 				part.ErrorCode = int16(ErrNotLeaderOrFollower)
 			default:
 				b := batch.Batch(p.Records)
-				part.BaseOffset, part.ErrorCode = t.partitions[p.Partition].append(f.t, p.Records)
+				if f.mu.txns != nil {
+					part.ErrorCode = f.mu.txns.admit(r, TopicPartition{t.name, p.Partition}, b)
+				}
+				if part.ErrorCode == 0 {
+					part.BaseOffset, part.ErrorCode = t.partitions[p.Partition].append(f.t, p.Records)
+				}
 				t.partitions[p.Partition].history = append(t.partitions[p.Partition].history, fmt.Sprintf(
 					"%s node %d: id %d epoch %d sequence %d count %d: offset %d error %d (after %d, cut %v)",
 					time.Now().Format("05.000000"), node, b.ProducerID(), b.ProducerEpoch(), b.BaseSequence(), b.Count(),
@@ -478,6 +499,11 @@ func (p *fakePartition) append(t testing.TB, records []byte) (base int64, code i
 	}
 	raw.Assign(p.next, p.epoch)
 	p.batches = append(p.batches, raw)
+	outcome := counted
+	if raw.IsTransactional() {
+		outcome = undecided
+	}
+	p.outcomes = append(p.outcomes, outcome)
 	base = p.next
 	p.next += int64(raw.Count())
 	return base, 0

@@ -3,9 +3,12 @@ package client
 import (
 	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"barnabas/client/internal/partitioner"
 )
 
 // What org.apache.kafka.common.utils.Utils of Apache Kafka 4.3.1 gives.
@@ -37,7 +40,7 @@ func TestKeyPartitionIsJavas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h := int32(murmur2(key)); h != c.hash {
+		if h := int32(partitioner.Murmur2(key)); h != c.hash {
 			t.Errorf("key %s: hash %d, Java's is %d", c.key, h, c.hash)
 		}
 		if p := KeyPartition(key, 12); p != c.of12 {
@@ -49,16 +52,27 @@ func TestKeyPartitionIsJavas(t *testing.T) {
 	}
 }
 
+// stillTopic is a topicView of which nothing moves.
+type stillTopic struct {
+	room  bool
+	loads []partitioner.Load
+	rng   *rand.Rand
+}
+
+func (s *stillTopic) Loads() []partitioner.Load           { return s.loads }
+func (s *stillTopic) Random() uint32                      { return s.rng.Uint32() }
+func (s *stillTopic) hasRoom(int32, *ProducerRecord) bool { return s.room }
+
 func TestChoiceOfPartition(t *testing.T) {
-	p := &Producer{}
-	topic := &producerTopic{producer: p, name: "t"}
-	topic.counter.Store(0x7ffffffe) // runs over into what would be negative
+	view := &stillTopic{room: true, rng: rand.New(rand.NewPCG(1, 1))}
+	cfg := defaultProducerConfig()
+	topic := newTopicPartitioner(&cfg, 0x7ffffffe) // runs over into what would be negative
 	choose := func(own PartitionChoice, key []byte) int32 {
-		n, err := topic.choosePartition(own, key, nil, 5)
+		c, err := topic.choose("t", &ProducerRecord{Partition: own, Key: key}, 5, view)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n
+		return c.partition
 	}
 	if n := choose(ToPartition(3), []byte("21")); n != 3 {
 		t.Errorf("the record's own partition is 3, chosen %d", n)
@@ -74,16 +88,42 @@ func TestChoiceOfPartition(t *testing.T) {
 		}
 		last = n
 	}
-	if _, err := topic.choosePartition(ToPartition(5), nil, nil, 5); !errors.Is(err, ErrNoSuchPartition) {
+	if _, err := topic.choose("t", &ProducerRecord{Partition: ToPartition(5)}, 5, view); !errors.Is(err, ErrNoSuchPartition) {
 		t.Errorf("partition 5 of 5: %v", err)
 	}
-	p.cfg.partitioner = PartitionerFunc(func(_ string, key, _ []byte, partitions int32) int32 { return int32(len(key)) % partitions })
+	topic.custom = PartitionerFunc(func(_ string, key, _ []byte, partitions int32) int32 { return int32(len(key)) % partitions })
 	if n := choose(PartitionChoice{}, []byte("seven!!")); n != 2 {
 		t.Errorf("the user's function: chosen %d", n)
 	}
-	p.cfg.partitioner = PartitionerFunc(func(string, []byte, []byte, int32) int32 { return 99 })
-	if _, err := topic.choosePartition(PartitionChoice{}, nil, nil, 5); !errors.Is(err, ErrNoSuchPartition) {
+	topic.custom = PartitionerFunc(func(string, []byte, []byte, int32) int32 { return 99 })
+	if _, err := topic.choose("t", &ProducerRecord{}, 5, view); !errors.Is(err, ErrNoSuchPartition) {
 		t.Errorf("a function that is wrong: %v", err)
+	}
+}
+
+// What the settings say reaches the choice: keys that are ignored, and each way to spread.
+func TestSpreadFollowsItsSetting(t *testing.T) {
+	for _, spread := range []Spread{SpreadInTurn, SpreadSticky, SpreadUniformly} {
+		view := &stillTopic{room: true, rng: rand.New(rand.NewPCG(2, uint64(spread)))}
+		cfg := defaultProducerConfig()
+		cfg.spread, cfg.ignoreKeys = spread, true
+		topic := newTopicPartitioner(&cfg, 0)
+		moves, last := 0, int32(-1)
+		for i := range 100 {
+			view.room = i%10 != 0 // for SpreadSticky: every tenth record needs another batch
+			c, err := topic.choose("t", &ProducerRecord{Key: []byte("JFK")}, 7, view)
+			if err != nil || !c.free {
+				t.Fatalf("%v, free %v", err, c.free)
+			}
+			topic.appended(c, 1000, i%10 == 0, 7, view) // for SpreadUniformly: 16 KiB are a batch
+			if c.partition != last {
+				moves++
+			}
+			last = c.partition
+		}
+		if low, high := []int{100, 10, 3}[spread], []int{100, 11, 8}[spread]; moves < low || moves > high {
+			t.Errorf("spread %d: moved %d times, expected %d to %d", spread, moves, low, high)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
 	"barnabas/internal/batch"
 )
@@ -62,19 +63,26 @@ func ParseCodec(name string) (Codec, error) {
 type ProducerOption func(*producerConfig) error
 
 type producerConfig struct {
-	acks            Acks
-	codec           batch.Codec
-	levels          batch.Levels
-	linger          time.Duration
-	batchBytes      int
-	requestBytes    int
-	bufferBytes     int64
-	maxBlock        time.Duration
-	deliveryTimeout time.Duration
-	inFlight        int
-	idempotent      bool
-	idempotenceSet  bool
-	partitioner     Partitioner
+	acks               Acks
+	codec              batch.Codec
+	levels             batch.Levels
+	linger             time.Duration
+	batchBytes         int
+	requestBytes       int
+	bufferBytes        int64
+	maxBlock           time.Duration
+	deliveryTimeout    time.Duration
+	inFlight           int
+	idempotent         bool
+	idempotenceSet     bool
+	partitioner        Partitioner
+	spread             Spread
+	adaptive           bool
+	ignoreKeys         bool
+	availability       time.Duration // 0: brokers count as available however slow they are
+	whenFull           BufferFullPolicy
+	transactionalID    string
+	transactionTimeout time.Duration
 }
 
 const (
@@ -89,15 +97,26 @@ const (
 
 func defaultProducerConfig() producerConfig {
 	return producerConfig{
-		acks:            AcksAll,
-		linger:          5 * time.Millisecond,
-		batchBytes:      defaultBatchBytes,
-		requestBytes:    defaultRequestBytes,
-		bufferBytes:     defaultBufferBytes,
-		maxBlock:        time.Minute,
-		deliveryTimeout: 2 * time.Minute,
-		inFlight:        maxIdempotentInFlight,
-		idempotent:      true,
+		acks:               AcksAll,
+		linger:             5 * time.Millisecond,
+		batchBytes:         defaultBatchBytes,
+		requestBytes:       defaultRequestBytes,
+		bufferBytes:        defaultBufferBytes,
+		maxBlock:           time.Minute,
+		deliveryTimeout:    2 * time.Minute,
+		inFlight:           maxIdempotentInFlight,
+		idempotent:         true,
+		adaptive:           true,
+		transactionTimeout: time.Minute,
+	}
+}
+
+func (p *producerConfig) accumulator(c *Client) accumulator.Config {
+	return accumulator.Config{
+		BatchBytes: p.batchBytes, Linger: p.linger, DeliveryTimeout: p.deliveryTimeout, Idempotent: p.idempotent,
+		Transactional: p.transactionalID != "",
+		Codec:         p.codec, Levels: p.levels, Log: c.log,
+		Backoff: func(failures int) time.Duration { return c.cfg.RetryBackoff.After(failures, c.random) },
 	}
 }
 
@@ -109,6 +128,9 @@ func (p *producerConfig) check(c *config) error {
 				maxIdempotentInFlight)
 		}
 		p.idempotent = false
+	}
+	if p.transactionalID != "" && !p.idempotent {
+		return errors.New("transactional.id needs enable.idempotence, and what that needs")
 	}
 	if least := p.linger + c.RequestTimeout; p.deliveryTimeout < least {
 		return fmt.Errorf("delivery.timeout.ms (%v) must be at least linger.ms + request.timeout.ms (%v)",
@@ -236,8 +258,93 @@ func Idempotence(on bool) ProducerOption {
 	return func(p *producerConfig) error { p.idempotent, p.idempotenceSet = on, true; return nil }
 }
 
-// PartitionBy chooses the partition of records that name none. Default: by the hash of the key,
-// in turn for records without a key. Kafka: partitioner.class.
+// PartitionBy chooses the partition of records that name none, in place of KeyPartition and Spread.
+// Kafka: partitioner.class.
 func PartitionBy(chosen Partitioner) ProducerOption {
 	return func(p *producerConfig) error { p.partitioner = chosen; return nil }
+}
+
+// SpreadBy says how records that name no partition and have no key are spread. Default
+// SpreadInTurn. Kafka: partitioner.class; its default is SpreadUniformly.
+func SpreadBy(s Spread) ProducerOption {
+	return func(p *producerConfig) error {
+		if s < SpreadInTurn || s > SpreadUniformly {
+			return fmt.Errorf("spread: there is no way %d", s)
+		}
+		p.spread = s
+		return nil
+	}
+}
+
+// AdaptivePartitioning lets SpreadUniformly give less to partitions whose batches wait longer.
+// Default true. Kafka: partitioner.adaptive.partitioning.enable.
+func AdaptivePartitioning(on bool) ProducerOption {
+	return func(p *producerConfig) error { p.adaptive = on; return nil }
+}
+
+// PartitionAvailabilityTimeout lets SpreadSticky and SpreadUniformly pass over the partitions of a
+// broker that has neither taken nor answered anything for that long, although there was something. Default 0,
+// which passes over none. Kafka: partitioner.availability.timeout.ms.
+func PartitionAvailabilityTimeout(d time.Duration) ProducerOption {
+	return func(p *producerConfig) error {
+		if d < 0 {
+			return errors.New("partitioner.availability.timeout.ms must not be negative")
+		}
+		p.availability = d
+		return nil
+	}
+}
+
+// IgnoreKeys spreads records with keys like those without. Default false. Kafka:
+// partitioner.ignore.keys.
+func IgnoreKeys(on bool) ProducerOption {
+	return func(p *producerConfig) error { p.ignoreKeys = on; return nil }
+}
+
+// BufferFullPolicy is what Send does while BufferMemory is used up.
+type BufferFullPolicy int8
+
+// What Send may do while BufferMemory is used up.
+const (
+	FailAfterMaxBlock BufferFullPolicy = iota // wait for MaxBlock, then ErrBufferFull
+	WaitWhenFull                              // wait until there is memory, however long, or ctx or Close ends it
+	FailWhenFull                              // return ErrBufferFull at once; MaxBlock still counts for metadata
+)
+
+// WhenBufferFull says what Send does while BufferMemory is used up. Default FailAfterMaxBlock,
+// which is what Kafka's producer does.
+func WhenBufferFull(policy BufferFullPolicy) ProducerOption {
+	return func(p *producerConfig) error {
+		if policy < FailAfterMaxBlock || policy > FailWhenFull {
+			return fmt.Errorf("buffer full: there is no policy %d", policy)
+		}
+		p.whenFull = policy
+		return nil
+	}
+}
+
+// TransactionalID makes a producer whose records belong to transactions, see InitTransactions. One
+// producer at a time uses an id: whoever initialises it later fences the one before. Kafka:
+// transactional.id.
+func TransactionalID(id string) ProducerOption {
+	return func(p *producerConfig) error {
+		if id == "" {
+			return errors.New("transactional.id is empty")
+		}
+		p.transactionalID = id
+		return nil
+	}
+}
+
+// TransactionTimeout is after how long the coordinator aborts a transaction that is still open, and
+// fences its producer. Default 1 minute, at most what the brokers allow
+// (transaction.max.timeout.ms, 15 minutes). Kafka: transaction.timeout.ms.
+func TransactionTimeout(d time.Duration) ProducerOption {
+	return func(p *producerConfig) error {
+		if d < time.Millisecond || d.Milliseconds() > math.MaxInt32 {
+			return fmt.Errorf("transaction.timeout.ms: %v is not between 1 ms and %d ms", d, math.MaxInt32)
+		}
+		p.transactionTimeout = d
+		return nil
+	}
 }

@@ -157,7 +157,7 @@ func arriveOnceAndInOrder(t *testing.T, f *fakeCluster, seed uint64) {
 			}
 		}
 	}
-	if used := p.memory.used.Load(); used != 0 {
+	if used := p.memory.Used(); used != 0 {
 		t.Errorf("seed %d: %d bytes of buffer.memory were not given back", seed, used)
 	}
 }

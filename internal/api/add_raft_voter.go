@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/controller"
 	"barnabas/internal/quorum"
 )
 
@@ -44,6 +45,9 @@ func (h *Handler) changeVoters(ctx context.Context, cluster *string, change quor
 	}
 	if change.NodeID < 0 || change.Directory.IsZero() {
 		return fmt.Errorf("%w: a voter has an id that is not negative and a directory id that is not zero", errInvalidRequest)
+	}
+	if change.Do != quorum.UpdateVoter && h.o.Images.Image().Feature(controller.KRaftVersion) == 0 {
+		return errFixedVoters
 	}
 	if change.Do != quorum.RemoveVoter {
 		if err := h.arrangeListeners(change.Listeners); err != nil {

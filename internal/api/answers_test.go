@@ -12,7 +12,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/batch"
-	"barnabas/internal/controller"
 	"barnabas/internal/quorum"
 )
 
@@ -30,9 +29,14 @@ func TestApiVersionsListsWhatIsServed(t *testing.T) {
 			for _, k := range res.ApiKeys {
 				listed[k.ApiKey] = [2]int16{k.MinVersion, k.MaxVersion}
 			}
-			if version >= 3 && (len(res.FinalizedFeatures) != 1 || res.FinalizedFeatures[0].Name != "metadata.version" ||
-				res.FinalizedFeatures[0].MaxVersionLevel != 30 || res.FinalizedFeaturesEpoch < 1 ||
-				len(res.SupportedFeatures) != len(controller.SupportedFeatures())) {
+			if version >= 3 && (len(res.FinalizedFeatures) != 2 || res.FinalizedFeatures[1].Name != "metadata.version" ||
+				res.FinalizedFeatures[1].MaxVersionLevel != 30 || res.FinalizedFeatures[0].Name != "kraft.version" ||
+				res.FinalizedFeatures[0].MaxVersionLevel != 1 || res.FinalizedFeaturesEpoch < 1) {
+				t.Errorf("version %d: features %+v", version, res)
+			}
+			// To versions before 4 a feature whose lowest level is 0 is not shown (KAFKA-17011).
+			if supported := res.SupportedFeatures; version == 3 && len(supported) != 1 || version == 4 &&
+				(len(supported) != 2 || supported[0].Name != "kraft.version" || supported[0].MinVersion != 0 || supported[0].MaxVersion != 1) {
 				t.Errorf("version %d: features %+v", version, res)
 			}
 		}

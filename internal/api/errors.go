@@ -57,6 +57,7 @@ var codes = []struct {
 	{quorum.ErrNotInTime, kerr.RequestTimedOut},
 	{quorum.ErrClosed, kerr.NotController},
 	{errInconsistentClusterID, kerr.InconsistentClusterID},
+	{errFixedVoters, kerr.UnsupportedVersion},
 	{context.DeadlineExceeded, kerr.RequestTimedOut},
 	{errTransactional, kerr.InvalidTxnState},
 	{errZstdTooNew, kerr.UnsupportedCompressionType},
@@ -82,6 +83,7 @@ var (
 	errInvalidTopic          = errors.New("invalid topic")
 	errInvalidRequest        = errors.New("invalid request")
 	errInconsistentClusterID = errors.New("the request is for another cluster")
+	errFixedVoters           = errors.New("no voter can be added or removed while the feature kraft.version is at level 0; UpdateFeatures lifts it")
 	errFollower              = errors.New("replicas do not fetch on this listener")
 )
 

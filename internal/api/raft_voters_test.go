@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
 )
 
@@ -79,4 +81,41 @@ func TestRequestsToChangeTheVotersAreCheckedAndRefusedAsByKafka(t *testing.T) {
 			t.Errorf("listeners, %s: %+v", name, got)
 		}
 	}
+}
+
+// TestVotersStayWhileKRaftVersionIsZero: as in Kafka, whose voters are fixed then but for where they are reached.
+func TestVotersStayWhileKRaftVersionIsZero(t *testing.T) {
+	synctest.Test(t, votersStayWhileKRaftVersionIsZero)
+}
+
+func votersStayWhileKRaftVersionIsZero(t *testing.T) {
+	s := newStack(t)
+	s.commit(&metadata.FeatureRecord{Name: "kraft.version"})
+	listener := kmsg.AddRaftVoterRequestListener{Name: "CONTROLLER", Host: "h", Port: 9093}
+	add := kmsg.NewPtrAddRaftVoterRequest()
+	add.Version, add.VoterDirectoryID, add.Listeners = 1, [16]byte{1}, []kmsg.AddRaftVoterRequestListener{listener}
+	remove := kmsg.NewPtrRemoveRaftVoterRequest()
+	remove.VoterDirectoryID = [16]byte{1}
+	expect := func(want int16) {
+		t.Helper()
+		if got := ask[*kmsg.AddRaftVoterResponse](s, add); got.ErrorCode != want {
+			t.Errorf("add: %+v", got)
+		}
+		if got := ask[*kmsg.RemoveRaftVoterResponse](s, remove); got.ErrorCode != want {
+			t.Errorf("remove: %+v", got)
+		}
+	}
+	expect(kerr.UnsupportedVersion.Code)
+	update := kmsg.NewPtrUpdateRaftVoterRequest()
+	update.VoterDirectoryID, update.Listeners = [16]byte{1}, []kmsg.UpdateRaftVoterRequestListener{kmsg.UpdateRaftVoterRequestListener(listener)}
+	if got := ask[*kmsg.UpdateRaftVoterResponse](s, update); got.ErrorCode != 0 {
+		t.Errorf("update: %+v", got)
+	}
+	lift := kmsg.NewPtrUpdateFeaturesRequest()
+	lift.Version = 2
+	lift.FeatureUpdates = []kmsg.UpdateFeaturesRequestFeatureUpdate{{Feature: "kraft.version", MaxVersionLevel: 1, UpgradeType: 1}}
+	if got := ask[*kmsg.UpdateFeaturesResponse](s, lift); got.ErrorCode != 0 {
+		t.Fatalf("%+v", got)
+	}
+	expect(0)
 }

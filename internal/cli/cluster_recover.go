@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -75,6 +77,9 @@ func recoverQuorum(ctx context.Context, p *terminal.Program, f serveFlags, force
 	if err != nil {
 		return nil, err
 	}
+	if dir := set.MetadataLogDir(); !exists(dir) {
+		return nil, terminal.NotFoundError{Text: fmt.Sprintf("there is no data directory %s: name this node's with --data or --config", dir), Cause: fs.ErrNotExist}
+	}
 	r, err := node.RecoverQuorum(ctx, node.Options{
 		Config: set, FS: disk.OS, Network: netx.TCP, Logger: slog.New(slog.NewTextHandler(p.Err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Now: time.Now, Random: rand.Reader, Version: Version(),
@@ -89,6 +94,11 @@ func recoverQuorum(ctx context.Context, p *terminal.Program, f serveFlags, force
 		shown.Voters = append(shown.Voters, m.NodeID)
 	}
 	return shown, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func (r *recovered) write(p *terminal.Program) error {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +33,8 @@ type serveFlags struct {
 	nodeID     string
 	voters     string
 	secretFile string
+	keystore   string
+	truststore string
 	data       []string
 	listen     string
 	advertise  string
@@ -63,7 +66,8 @@ func newServe(p *terminal.Program) *cobra.Command {
 		Example: `  barnabas serve
   barnabas serve --data /var/lib/barnabas --admin 127.0.0.1:9644
   barnabas serve --config server.properties --set log.retention.hours=48
-  barnabas serve --node-id 1 --voters 1@a:9093,2@b:9093,3@c:9093 --secret-file secret --insecure`,
+  barnabas serve --node-id 1 --voters 1@a:9093,2@b:9093,3@c:9093 --secret-file secret --insecure
+  barnabas serve --node-id 1 --voters 1@a:9093,2@b:9093,3@c:9093 --keystore a.pem --truststore ca.pem --insecure`,
 		Args: terminal.Exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), p, f) },
 	}
@@ -71,7 +75,9 @@ func newServe(p *terminal.Program) *cobra.Command {
 	flags.StringVar(&f.configFile, "config", "", "a properties `FILE`, as Kafka's server.properties")
 	flags.StringVar(&f.nodeID, "node-id", "", "this node's `NUMBER` in the cluster (key node.id; default 1)")
 	flags.StringVar(&f.voters, "voters", "", "form a cluster with these nodes, `ID@HOST:PORT,...`, one of them this one, the same list on each (key controller.quorum.voters; default this node alone)")
-	flags.StringVar(&f.secretFile, "secret-file", "", "the `FILE` with the secret that the cluster's nodes share; needed as soon as they are on several machines (key cluster.secret.file)")
+	flags.StringVar(&f.secretFile, "secret-file", "", "the `FILE` with the secret that the cluster's nodes share; this or --keystore is needed as soon as they are on several machines (key cluster.secret.file)")
+	flags.StringVar(&f.keystore, "keystore", "", "let the cluster's nodes speak TLS and know each other by certificates: the `FILE` with this node's private key and certificate, in PEM (key ssl.keystore.location)")
+	flags.StringVar(&f.truststore, "truststore", "", "the `FILE` with the certificate of the authority that has signed those of the nodes, in PEM (key ssl.truststore.location)")
 	flags.StringArrayVar(&f.data, "data", nil, "keep data in `DIR`; repeat for several disks (key log.dirs; default ./barnabas-data)")
 	flags.StringVar(&f.listen, "listen", "", "serve clients on `HOST:PORT` (key listeners; default 127.0.0.1:9092, and :9092 in a cluster of several machines)")
 	flags.StringVar(&f.advertise, "advertise", "", "tell clients to connect to `HOST:PORT` (key advertised.listeners; default as --listen, and this node's host in --voters in a cluster of several machines)")
@@ -98,6 +104,12 @@ func (f serveFlags) settings() ([]config.Setting, error) {
 	add("node.id", f.nodeID, "--node-id")
 	add("controller.quorum.voters", f.voters, "--voters")
 	add("cluster.secret.file", f.secretFile, "--secret-file")
+	for _, store := range []struct{ kind, file string }{{"keystore", f.keystore}, {"truststore", f.truststore}} {
+		if store.file != "" {
+			add("ssl."+store.kind+".location", store.file, "--"+store.kind)
+			add("ssl."+store.kind+".type", "PEM", "--"+store.kind)
+		}
+	}
 	add("log.dirs", strings.Join(f.data, ","), "--data")
 	if f.listen != "" {
 		add("listeners", "PLAINTEXT://"+f.listen, "--listen")
@@ -129,12 +141,30 @@ func (f serveFlags) load(environ []string) (*config.Set, []string, error) {
 		}
 		src.File, src.FileName = string(text), f.configFile
 	}
+	src.Flags = append(f.secure(src), src.Flags...)
 	src.Flags = append(f.reach(src), src.Flags...)
 	set, warnings, err := config.Load(src)
 	if err != nil {
-		return nil, warnings, terminal.Hinted{Err: terminal.UsageError{Err: err}, Hint: f.advice()}
+		return nil, warnings, terminal.Hinted{Err: terminal.UsageError{Err: err}, Hint: f.advice(err)}
 	}
 	return set, warnings, nil
+}
+
+// secure lets the internal listener speak TLS where --keystore or --truststore is given and nothing says which protocols listeners
+// speak.
+func (f serveFlags) secure(src config.Sources) []config.Setting {
+	const protocols = "listener.security.protocol.map"
+	if f.keystore == "" && f.truststore == "" {
+		return nil
+	}
+	// Only the listener's name counts here. Without voters there is nothing to keep safe yet, which would be refused.
+	src.Flags = append(slices.Clone(src.Flags), config.Setting{Key: "controller.quorum.voters"})
+	base, _, err := config.Load(src)
+	if err != nil || base.IsSet(protocols) {
+		return nil // what is wrong is said when all is loaded
+	}
+	key, _ := config.Lookup(config.Broker, protocols)
+	return []config.Setting{{Key: protocols, Value: key.Default + "," + base.List("controller.listener.names")[0] + ":SSL", Origin: "--keystore"}}
 }
 
 // reach gives a node of a cluster that is spread over machines the addresses that go without saying: it
@@ -162,17 +192,22 @@ func (f serveFlags) reach(src config.Sources) (implied []config.Setting) {
 	return append(implied, config.Setting{Key: listeners, Value: "PLAINTEXT://:" + port, Origin: "--voters"})
 }
 
-// advice says all that --listen on every interface needs, so that a user is not led there in steps.
-func (f serveFlags) advice() string {
+// advice says all that --listen on every interface, or voters on other machines, need, so that a user is not led there
+// in steps.
+func (f serveFlags) advice(refusal error) string {
+	var needs []string
 	host, _, err := net.SplitHostPort(f.listen)
-	if ip := net.ParseIP(host); err != nil || f.advertise != "" || ip == nil || !ip.IsUnspecified() {
-		return ""
+	everywhere := err == nil && net.ParseIP(host) != nil && net.ParseIP(host).IsUnspecified()
+	if everywhere && f.advertise == "" {
+		needs = append(needs, "give --advertise HOST:PORT, by which clients reach this machine")
 	}
-	advice := "give --advertise HOST:PORT, by which clients reach this machine"
-	if !f.insecure {
-		advice += fmt.Sprintf("\nand --insecure, since %v", node.ErrInsecure)
+	if strings.Contains(refusal.Error(), "cluster.secret.file = ") {
+		needs = append(needs, "make a secret once, for all nodes: head -c 32 /dev/urandom | base64 > secret")
 	}
-	return advice
+	if !f.insecure && len(needs) > 0 {
+		needs = append(needs, fmt.Sprintf("--insecure, since %v", node.ErrInsecure))
+	}
+	return strings.Join(needs, "\nand ")
 }
 
 func serve(ctx context.Context, p *terminal.Program, f serveFlags) error {
@@ -188,6 +223,9 @@ func serve(ctx context.Context, p *terminal.Program, f serveFlags) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, w := range exposed(set) {
+		logger.Warn(w)
 	}
 	// Where a container limits memory, the collector works harder before the kernel kills.
 	memory, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler)))
@@ -218,6 +256,23 @@ func serve(ctx context.Context, p *terminal.Program, f serveFlags) error {
 		logger.Error("stopping after a failure", "err", n.Failure())
 	}
 	return errors.Join(asServeFailure(n.Failure()), n.Close(context.WithoutCancel(ctx)))
+}
+
+// exposed names the files that every user of this machine may read and only this node should.
+func exposed(set *config.Set) (warnings []string) {
+	files := []string{set.String("cluster.secret.file")}
+	if t, err := set.InternalTLS(); err == nil && t != nil {
+		files = append(files, t.KeystoreFile)
+	}
+	for _, file := range files {
+		if file == "" {
+			continue
+		}
+		if info, err := os.Stat(file); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o007 != 0 {
+			warnings = append(warnings, fmt.Sprintf("every user of this machine can read %s, and who has it passes for a node of the cluster: chmod 600 %s", file, file))
+		}
+	}
+	return warnings
 }
 
 // asServeFailure gives errors their exit code and their advice. A failed disk has a code of its own:

@@ -30,7 +30,8 @@ type Node struct {
 	w        *World
 	settings map[string]string
 	insecure bool
-	secret   string // of the cluster; "" on a node that is one alone
+	secret   string            // of the cluster; "" on a node that is one alone
+	files    map[string]string // that the disk has before each start, beside the secret
 	disk     *disk.Mem
 	life     int
 	running  *node.Node
@@ -41,7 +42,7 @@ type Node struct {
 // Node adds a broker to the world; it does not start it. Settings are written KEY=VALUE, over
 // those of a node in a test: node.id 1, its data in /data, and no Kafka default touched.
 func (w *World) Node(name string, settings ...string) *Node {
-	n := &Node{Name: name, w: w, disk: disk.NewMem(), settings: map[string]string{
+	n := &Node{Name: name, w: w, disk: disk.NewMem(), files: map[string]string{}, settings: map[string]string{
 		"node.id": "1", "log.dirs": "/data",
 		"listeners":            "PLAINTEXT://127.0.0.1:" + Port,
 		"advertised.listeners": "PLAINTEXT://" + name + ":" + Port,
@@ -108,19 +109,28 @@ func (n *Node) StartOn(ctx context.Context, network netx.Network, set *config.Se
 	return nil
 }
 
-// keepSecret writes the cluster's secret to the disk that the node has now.
+// keepSecret writes the cluster's secret, and what else has to be there, to the disk that the node has now.
 func (n *Node) keepSecret() {
-	if n.secret == "" {
-		return
-	}
 	n.disk.SetFault(nil)
-	f, err := n.disk.Open(secretFile, disk.Create)
+	if n.secret != "" {
+		n.write(secretFile, n.secret)
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.files)) {
+		n.write(name, n.files[name])
+	}
+}
+
+func (n *Node) write(name, text string) {
+	f, err := n.disk.Open(name, disk.Create)
 	if err == nil {
-		_, err = f.WriteAt([]byte(n.secret), 0)
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt([]byte(text), 0)
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		n.w.Errorf("write the secret of %s: %v", n.Name, err)
+		n.w.Errorf("write %s of %s: %v", name, n.Name, err)
 	}
 }
 

@@ -97,3 +97,65 @@ func TestGroupsGoOnAfterTheirCoordinatorIsKilled(t *testing.T) {
 		})
 	}
 }
+
+// TestADeadMemberHasAWholeSessionAtEachCoordinator: who coordinates a group next cannot know who is dead, and gives every
+// member a whole session from when it has loaded the group, as Apache Kafka does. So a member that was killed is waited
+// for once more with every coordinator that follows, and no longer than that after the last of them.
+func TestADeadMemberHasAWholeSessionAtEachCoordinator(t *testing.T) {
+	const session = 6 * time.Second
+	for seed := range Seeds(3) {
+		Run(t, seed, func(w *World) {
+			nodes := w.Cluster(5, append([]string{"offsets.topic.replication.factor=5"}, quick...)...)
+			w.StartAll(nodes...)
+			at := w.coordinatorOf(w.MustDial("asks", nodes[0]), "g")
+			w.whole(nodes, 10*time.Second, "__consumer_offsets")
+			var members []*Member
+			for _, name := range []string{"dead", "living"} {
+				m := w.MustDial(name, nodes[at-1]).NewMember("g", "a", "b")
+				m.Session = session
+				members = append(members, m)
+			}
+			w.form(members...)
+			living := members[1]
+			var failed time.Time
+			dead := map[int32]bool{}
+			for range 2 {
+				for range 8 {
+					if err := living.Heartbeat(w.Context()); err != nil {
+						w.Fatalf("heartbeat: %v", err)
+					}
+					time.Sleep(session / 12)
+				}
+				failed = time.Now()
+				nodes[at-1].Kill()
+				before := at
+				dead[at] = true
+				asked := int32(1)
+				for dead[asked] {
+					asked++
+				}
+				other := w.MustDial("asks", nodes[asked-1])
+				w.Eventually("another node coordinates", 10*time.Second, func() bool {
+					at = w.coordinatorOf(other, "g")
+					return at != before
+				})
+				living.Client = w.MustDial("living again", nodes[at-1])
+				w.Eventually("the member is known", 5*time.Second, func() bool { return living.Heartbeat(w.Context()) == nil })
+			}
+			w.Eventually("the dead member is waited for no longer", 2*session, func() bool {
+				err := living.Heartbeat(w.Context())
+				time.Sleep(50 * time.Millisecond)
+				return errors.Is(err, kerr.RebalanceInProgress)
+			})
+			if took := time.Since(failed); took < session || took > session+1500*time.Millisecond {
+				w.Fatalf("waited for %v after the last coordinator had failed", took)
+			}
+			if err := living.Join(w.Context()); err != nil {
+				w.Fatalf("join: %v", err)
+			}
+			if err := living.Sync(w.Context()); err != nil || len(living.Assigned) != 2 {
+				w.Fatalf("sync: %v, %v", living.Assigned, err)
+			}
+		})
+	}
+}

@@ -29,7 +29,6 @@ import (
 const (
 	lockFile     = ".lock"
 	cleanFile    = ".kafka_cleanshutdown"
-	cleanContent = `{"version":0,"brokerEpoch":-1}`
 	deleteSuffix = "-delete"
 	tempSuffix   = ".tmp"
 	// markPrefix begins the name of the file that a failed directory leaves in the others; its directory.id follows.
@@ -140,6 +139,8 @@ type Dir struct {
 	written       atomic.Int64 // bytes appended
 	repairs       atomic.Bool  // something waits for keeper.repair
 	unclean       bool         // found so at the start
+	cleanEpoch    int64        // what the mark of the clean stop before said, NoEpoch where there was none
+	brokerEpoch   atomic.Int64 // what the next one says
 
 	mu struct { // short
 		sync.Mutex
@@ -201,6 +202,7 @@ func OpenDir(ctx context.Context, o DirOptions) (*Dir, error) {
 		maxProducers: int64(o.MaxProducerIDs), stopped: make(chan struct{}),
 	}
 	d.expiration.Store(int64(o.ProducerIDExpiration))
+	d.brokerEpoch.Store(NoEpoch)
 	d.mu.logs = map[TopicPartition]*Log{}
 	d.files = segment.NewFiles(o.FS, o.MaxOpenFiles, d.wakeHousekeeping)
 	d.points.slot = make(chan struct{}, 1)

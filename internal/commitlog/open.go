@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -60,11 +61,16 @@ func (d *Dir) load(ctx context.Context) error {
 // unmarkClean takes the mark of a clean stop away, durably, before any log is looked at: a crash while they are loaded
 // must count as one (KAFKA-10471).
 func (d *Dir) unmarkClean() error {
-	_, err := d.fs.Stat(d.join(cleanFile))
+	d.cleanEpoch = NoEpoch
+	mark, err := disk.ReadFile(d.fs, d.join(cleanFile), identity.MaxBytes)
 	if isNotExist(err) {
 		d.unclean = true
 		return nil
 	}
+	if errors.Is(err, disk.ErrTooLarge) {
+		err = nil // a mark all the same, that says nothing
+	}
+	epoch := identity.ParseCleanStop(mark)
 	if err == nil {
 		err = d.fs.Remove(d.join(cleanFile))
 	}
@@ -74,8 +80,19 @@ func (d *Dir) unmarkClean() error {
 	if err != nil {
 		return fmt.Errorf("remove the mark of a clean stop: %w", err)
 	}
+	d.cleanEpoch = epoch
 	return nil
 }
+
+// NoEpoch stands for a broker epoch that is not known.
+const NoEpoch = identity.NoEpoch
+
+// CleanEpoch is the broker epoch of the process that stopped cleanly here before this one (SetBrokerEpoch); NoEpoch after a
+// crash, and where that process was not registered or did not say.
+func (d *Dir) CleanEpoch() int64 { return d.cleanEpoch }
+
+// SetBrokerEpoch says under which registration this process has written here, for the mark that Close leaves.
+func (d *Dir) SetBrokerEpoch(epoch int64) { d.brokerEpoch.Store(epoch) }
 
 // loadLogs loads several at a time and returns them in the order of the names.
 func (d *Dir) loadLogs(ctx context.Context, names []TopicPartition) ([]*Log, error) {
@@ -177,7 +194,7 @@ func (d *Dir) closeClean(logs []*Log) error {
 	}
 	d.keeper.removeAll()
 	if full == nil && err == nil {
-		full, err = ifFull(disk.WriteFileAtomic(d.fs, d.join(cleanFile), []byte(cleanContent)))
+		full, err = ifFull(disk.WriteFileAtomic(d.fs, d.join(cleanFile), identity.FormatCleanStop(d.brokerEpoch.Load())))
 	}
 	if full != nil {
 		d.logger.Warn("the disk is full: everything is flushed, but the next start has to look through what was written last",

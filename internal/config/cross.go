@@ -10,15 +10,12 @@ import (
 func checkTogether(s *Set) error {
 	var errs []error
 	refuse := func(key, allowed string) {
-		e := &InvalidError{Key: key, Allowed: allowed, Origin: s.static[key].origin}
-		if v, ok := s.values[key]; ok {
-			e.Value = text(v)
-		}
-		errs = append(errs, e)
+		errs = append(errs, s.invalid(key, allowed))
 	}
 	checkListeners(s, refuse)
 	checkOrder(s, refuse)
 	checkQuorum(s, refuse)
+	errs = append(errs, checkTLS(s)...)
 	if s.RequestMemoryBytes() < s.Int64("socket.request.max.bytes") {
 		refuse("queued.max.request.bytes", "at least socket.request.max.bytes, or no request of that size could ever be read")
 	}
@@ -44,9 +41,12 @@ func checkListeners(s *Set, refuse func(key, allowed string)) {
 		switch {
 		case e.Protocol == "":
 			refuse("listener.security.protocol.map", "an entry for every listener; "+e.Listener+" has none")
+		case s.isController(e.Listener) && (e.Protocol == "PLAINTEXT" || e.Protocol == "SSL"):
+		case s.isController(e.Listener):
+			refuse("listener.security.protocol.map", "SSL or PLAINTEXT for the listener of the cluster's own nodes, "+e.Listener+": they know each other by certificates or by a secret")
 		case e.Protocol != "PLAINTEXT":
 			// Serving such a listener in the clear would betray whoever trusts its name.
-			refuse("listener.security.protocol.map", "PLAINTEXT for every listener in use: "+noTLS+" ("+e.Listener+" is "+e.Protocol+")")
+			refuse("listener.security.protocol.map", "PLAINTEXT for every listener that serves clients: "+noTLS+" ("+e.Listener+" is "+e.Protocol+")")
 		}
 	}
 	if len(s.Listeners()) == 0 {
@@ -89,11 +89,18 @@ func checkQuorum(s *Set, refuse func(key, allowed string)) {
 		refuse("controller.quorum.voters", fmt.Sprintf("a list with this node in it (node.id %d), or, for a node of a cluster of several that has no vote, "+
 			"a listener in listeners that controller.listener.names names: the other nodes reach it there", s.Int("node.id")))
 	}
-	if len(voters) > 1 && s.String("cluster.secret.file") == "" {
+	if internal, ok := s.InternalListener(); ok && internal.Protocol != "SSL" && s.String("cluster.secret.file") == "" {
 		for _, v := range voters {
 			if !IsLoopback(v.Host) {
-				refuse("cluster.secret.file", fmt.Sprintf("a file with the cluster's secret (--secret-file), since voter %d at %s may be on another machine", v.ID, v.Host))
+				refuse("cluster.secret.file", fmt.Sprintf("a file with the cluster's secret (--secret-file), or certificates (--keystore and --truststore), since voter %d at %s may be on another machine", v.ID, v.Host))
 				break
+			}
+		}
+	}
+	if internal, ok := s.InternalListener(); ok && len(s.ControllerListeners()) == 0 {
+		for _, l := range s.Listeners() {
+			if l.Port != 0 && l.Port == internal.Port && (l.Host == internal.Host || l.Host == "" || internal.Host == "") {
+				refuse("listeners", fmt.Sprintf("ports that the cluster's nodes do not use among themselves; %d is this node's in controller.quorum.voters", l.Port))
 			}
 		}
 	}

@@ -28,6 +28,8 @@ every broker and topic key of Kafka 4.3.1, and our own.
   shown, and changes nothing; if it is set, a warning says so. Each reason is given below the table.
 - **Changes**: *at start* only; *running*, by AlterConfigs for one broker or for all; *per broker*, by AlterConfigs for one broker at a time.
   Every topic key changes while running.
+- ` + "`listener.name.controller.ssl.…`" + ` (the internal listener's name in small letters) stands over ` + "`ssl.…`" + ` for that listener. Settings of ` + "`ssl.`" + ` count
+  for the internal listener alone, where ` + "`listener.security.protocol.map`" + ` says SSL for it on a node of a cluster; [cli.md](cli.md) shows how.
 - Values of type password are never shown.
 
 Defaults that differ from Kafka's are marked with † and explained in [deviations.md](deviations.md).

@@ -35,7 +35,7 @@ var nodeKeys = []row{
 	{"controller.quorum.voters", List, "", voters, High, ReadOnly, effective,
 		"The nodes that vote, as ID@HOST:PORT: one, three or five, the same on all of them, with the addresses of their internal listeners. Unset: this node alone."},
 	{"cluster.secret.file", String, null, anything, High, ReadOnly, effective,
-		"A file with the secret that the nodes of the cluster prove to each other, at least 16 bytes, the same on all. Without it voters can only be on one machine."},
+		"A file with the secret that the nodes of the cluster prove to each other, at least 16 bytes, the same on all. Without it or certificates (ssl.keystore.location) voters can only be on one machine."},
 	{"controller.quorum.bootstrap.servers", List, "", hostPorts, High, ReadOnly, no(namedVoters),
 		"Addresses at which a new node asks for the controllers, as HOST:PORT."},
 	{"controller.quorum.auto.join.enable", Bool, "false", anything, Low, ReadOnly, no(namedVoters),

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"slices"
 	"strconv"
@@ -153,7 +154,9 @@ func (s *Set) InternalListener() (e Endpoint, ok bool) {
 	if !IsLoopback(v.Host) {
 		v.Host = ""
 	}
-	return Endpoint{Listener: s.List("controller.listener.names")[0], Protocol: "PLAINTEXT", Host: v.Host, Port: v.Port}, ok
+	name := strings.ToUpper(s.List("controller.listener.names")[0])
+	mapped, _ := parseProtocolMap(s.String("listener.security.protocol.map"))
+	return Endpoint{Listener: name, Protocol: cmp.Or(mapped[name], "PLAINTEXT"), Host: v.Host, Port: v.Port}, ok
 }
 
 // OwnVoter is this node's entry in controller.quorum.voters.

@@ -140,11 +140,15 @@ func (l *loader) sameNodeID() {
 // idle names the settings that have no effect, one warning for each reason.
 func (l *loader) idle(s *Set) {
 	byReason := map[string][]string{}
+	inUse, unusedTLS := s.tlsInUse()
 	for name, set := range l.static {
 		k := table.broker[name]
 		switch p, ok := prefixOf(name); {
+		case inUse[name]:
 		case k == nil && ok:
 			byReason[p.reason] = append(byReason[p.reason], name)
+		case k != nil && k.Area == tlsArea && k.Status == Effective:
+			byReason[unusedTLS] = append(byReason[unusedTLS], name)
 		case k == nil || k.Status == Effective:
 		case k.Status == Meaningless:
 			byReason[k.Reason] = append(byReason[k.Reason], name)

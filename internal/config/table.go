@@ -62,9 +62,12 @@ var areas = []struct {
 	{"Share groups", Broker, shareKeys},
 	{"Transactions", Broker, transactionKeys},
 	{"Tiered storage", Broker, remoteKeys},
-	{"TLS", Broker, tlsKeys},
+	{tlsArea, Broker, tlsKeys},
 	{"Authentication and authorization", Broker, saslKeys},
 }
+
+// tlsArea is the chapter of the keys of TLS.
+const tlsArea = "TLS"
 
 func build() *tables {
 	t := &tables{broker: map[string]*Key{}, topic: map[string]*Key{}, env: map[string]*Key{}}

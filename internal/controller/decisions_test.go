@@ -621,6 +621,41 @@ func TestFeaturesMoveWithinWhatAllSupport(t *testing.T) {
 	}
 }
 
+// TestVotersThatMayChangeStayChangeable: kraft.version goes up, by whichever way it is asked for in, and never down, as in
+// Kafka 4.3.1.
+func TestVotersThatMayChangeStayChangeable(t *testing.T) {
+	v := testView(t, 1)
+	if level := v.image.Feature(KRaftVersion); level != 1 {
+		t.Fatalf("a new cluster begins at %d", level)
+	}
+	for _, c := range []struct {
+		line  string
+		want  *kerr.Error
+		level int16
+	}{
+		{"kraft.version 0 1", kerr.InvalidUpdateVersion, 1},
+		{"kraft.version 0 2", kerr.InvalidUpdateVersion, 1},
+		{"kraft.version 0 3", kerr.InvalidUpdateVersion, 1},
+		{"kraft.version 2 1", kerr.InvalidUpdateVersion, 1},
+		{"kraft.version 1 1", nil, 1},
+		{"", nil, 0}, // formed before the feature was there
+		{"kraft.version 0 2", nil, 0},
+		{"validate kraft.version 1 1", nil, 0},
+		{"kraft.version 1 1", nil, 1},
+		{"kraft.version 0 2", kerr.InvalidUpdateVersion, 1},
+	} {
+		if c.line == "" {
+			v.replay(t, []metadata.Record{&metadata.FeatureRecord{Name: KRaftVersion}})
+			continue
+		}
+		records, resp := updateFeatures(v, parseFeature(strings.Fields(c.line)).(*kmsg.UpdateFeaturesRequest))
+		v.replay(t, records)
+		if got := kerr.TypedErrorForCode(resp.ErrorCode); got != c.want || v.image.Feature(KRaftVersion) != c.level {
+			t.Errorf("%s: %v, and it is at %d", c.line, got, v.image.Feature(KRaftVersion))
+		}
+	}
+}
+
 func TestInternalTopicsAreMadeAsTheirCoordinatorsSay(t *testing.T) {
 	ctx := context.Background()
 	b := newOwnBroker(t, "offsets.topic.num.partitions=7", "transaction.state.log.segment.bytes=20", "num.partitions=3")

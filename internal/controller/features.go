@@ -20,10 +20,15 @@ type Feature struct {
 // one here: older Kafkas' formats of metadata were never ours.
 const metadataVersion = 30
 
+// KRaftVersion is the feature whose level 1 says that the voters of the metadata quorum may be changed (KIP-853). Voters have
+// directory ids here from the first, so a new cluster begins with it, as one of Kafka's with initial controllers does;
+// what was formed before the feature was there is at 0 until UpdateFeatures lifts it.
+const KRaftVersion = "kraft.version"
+
 // SupportedFeatures are those whose promise holds, for brokers' registrations and for ApiVersions. A
 // new cluster begins with the highest level of each.
 func SupportedFeatures() []Feature {
-	return []Feature{{"metadata.version", metadataVersion, metadataVersion}}
+	return []Feature{{KRaftVersion, 0, 1}, {"metadata.version", metadataVersion, metadataVersion}}
 }
 
 // Upgrade types of UpdateFeatures.
@@ -101,6 +106,8 @@ func (v *view) checkFeature(u kmsg.UpdateFeaturesRequestFeatureUpdate, kind int8
 	case kind < upgrade || kind > unsafeDowngrade:
 		reason = fmt.Sprintf("there is no upgrade type %d", kind)
 	case reason != "":
+	case level < current && u.Feature == KRaftVersion:
+		reason = fmt.Sprintf("it is %d now, and never goes back, however it is asked for", current)
 	case level < current && kind == upgrade:
 		reason = fmt.Sprintf("it is %d now, and a downgrade has to be asked for as one", current)
 	case level > current && kind != upgrade:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -30,6 +31,11 @@ const (
 	// with what the answer is about (8 bytes). The body of the response follows.
 	answerHeadBytes = 1 + 8
 	askedController = 1
+	askedTooMuch    = 2 // it is, and has no memory for the request now
+	// maxAtWork is what LimitMemory sets where it is not called.
+	maxAtWork = 128 << 20
+	// crowdedPause is how long who has asked too much waits before it sends the request again, plus up to as much.
+	crowdedPause = 100 * time.Millisecond
 	// retryPause is how long a request waits before it looks for the controller again, plus up to as much.
 	retryPause = 10 * time.Millisecond
 	// ordersPatience bounds the requests of this cluster's own nodes that bring no time of their own.
@@ -51,6 +57,9 @@ type Router struct {
 	nodeID int32
 	peers  Peers // nil: this node alone
 
+	atWork     atomic.Int64 // bytes of other nodes' requests that are being decided here
+	mostAtWork int64        // see LimitMemory
+
 	mu struct { // short
 		sync.Mutex
 		leader  int32
@@ -62,11 +71,15 @@ type Router struct {
 
 // NewRouter returns a Router that knows of no controller yet. peers may be nil.
 func NewRouter(nodeID int32, peers Peers, seed uint64) *Router {
-	r := &Router{nodeID: nodeID, peers: peers}
+	r := &Router{nodeID: nodeID, peers: peers, mostAtWork: maxAtWork}
 	r.mu.leader, r.mu.offset, r.mu.changed = -1, -1, make(chan struct{})
 	r.mu.random = rand.New(rand.NewPCG(seed, uint64(nodeID)))
 	return r
 }
+
+// LimitMemory bounds the bytes of other nodes' requests that are decided here at a time, 128 MiB if it is not called. Past it they
+// have to ask again. It is called before Use.
+func (r *Router) LimitMemory(bytes int64) { r.mostAtWork = bytes }
 
 // Use sets this node's own controller, before anything is asked, and answers other nodes with it.
 func (r *Router) Use(local *Controller) {
@@ -178,8 +191,10 @@ func (r *Router) askWhile(ctx context.Context, changed <-chan struct{}, leader i
 	return done || errors.As(err, &refused), err
 }
 
-// ask takes a request of Kafka's to the controller.
-func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, req Q, local func(context.Context, Q) (R, error)) (R, error) {
+// ask takes a request of Kafka's to the controller, for which there are so many milliseconds.
+func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, millis int32, req Q, local func(context.Context, Q) (R, error)) (R, error) {
+	ctx, cancel := within(ctx, millis)
+	defer cancel()
 	var response R
 	err := r.route(ctx, func() (err error) {
 		response, err = local(ctx, req)
@@ -193,6 +208,7 @@ func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, req Q,
 		}
 		offset, rest, done := opened(answer)
 		if !done {
+			r.standAside(ctx, answer)
 			return false, nil
 		}
 		_ = r.seen(ctx, offset)
@@ -205,6 +221,22 @@ func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, req Q,
 		return true, nil
 	})
 	return response, err
+}
+
+// standAside waits before a request is sent again that the controller had no memory for.
+func (r *Router) standAside(ctx context.Context, answer []byte) {
+	if len(answer) == 0 || answer[0] != askedTooMuch {
+		return
+	}
+	r.mu.Lock()
+	pause := crowdedPause + time.Duration(r.mu.random.Int64N(int64(crowdedPause)))
+	r.mu.Unlock()
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // opened takes an answer apart: the offset that it is about, and the rest. done is false where who answered is not the
@@ -222,6 +254,10 @@ func (r *Router) serveRequest(ctx context.Context, _ peer.Node, body []byte) ([]
 	if !r.local.Active() {
 		return []byte{0}, nil
 	}
+	if !r.claim(int64(len(body))) {
+		return []byte{askedTooMuch}, nil
+	}
+	defer r.atWork.Add(-int64(len(body)))
 	if len(body) < 4 {
 		return nil, errors.New("a request without key and version")
 	}
@@ -239,6 +275,15 @@ func (r *Router) serveRequest(ctx context.Context, _ peer.Node, body []byte) ([]
 		return nil, err
 	}
 	return response.AppendTo(r.head()), nil
+}
+
+// claim takes memory for a request of another node's, unless too much is at work. One alone is always taken.
+func (r *Router) claim(bytes int64) bool {
+	if at := r.atWork.Add(bytes); at > bytes && at > r.mostAtWork {
+		r.atWork.Add(-bytes)
+		return false
+	}
+	return true
 }
 
 // decodeRequest reads what another node has sent. A panic of the decoder is that node's mistake.
@@ -282,55 +327,6 @@ func (r *Router) decide(ctx context.Context, req kmsg.Request) (kmsg.Response, e
 
 func (r *Router) head() []byte {
 	return binary.BigEndian.AppendUint64([]byte{askedController}, uint64(r.local.Image().Offset()))
-}
-
-// CreateTopics makes topics.
-func (r *Router) CreateTopics(ctx context.Context, req *kmsg.CreateTopicsRequest) (*kmsg.CreateTopicsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.CreateTopics)
-}
-
-// DeleteTopics deletes topics with their configs.
-func (r *Router) DeleteTopics(ctx context.Context, req *kmsg.DeleteTopicsRequest) (*kmsg.DeleteTopicsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.DeleteTopics)
-}
-
-// CreatePartitions adds partitions to topics.
-func (r *Router) CreatePartitions(ctx context.Context, req *kmsg.CreatePartitionsRequest) (*kmsg.CreatePartitionsResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.CreatePartitions)
-}
-
-// AlterConfigs replaces all configs that resources have set.
-func (r *Router) AlterConfigs(ctx context.Context, req *kmsg.AlterConfigsRequest) (*kmsg.AlterConfigsResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
-	defer cancel()
-	return ask(ctx, r, req, r.local.AlterConfigs)
-}
-
-// IncrementalAlterConfigs changes single configs of resources.
-func (r *Router) IncrementalAlterConfigs(ctx context.Context, req *kmsg.IncrementalAlterConfigsRequest) (*kmsg.IncrementalAlterConfigsResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
-	defer cancel()
-	return ask(ctx, r, req, r.local.IncrementalAlterConfigs)
-}
-
-// UpdateFeatures sets finalised levels of features.
-func (r *Router) UpdateFeatures(ctx context.Context, req *kmsg.UpdateFeaturesRequest) (*kmsg.UpdateFeaturesResponse, error) {
-	ctx, cancel := within(ctx, req.TimeoutMillis)
-	defer cancel()
-	return ask(ctx, r, req, r.local.UpdateFeatures)
-}
-
-// UnregisterBroker removes a broker for good.
-func (r *Router) UnregisterBroker(ctx context.Context, req *kmsg.UnregisterBrokerRequest) (*kmsg.UnregisterBrokerResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, alterTimeout, ErrTimedOut)
-	defer cancel()
-	return ask(ctx, r, req, r.local.UnregisterBroker)
 }
 
 // AutoCreateTopics makes topics because somebody uses them.

@@ -13,6 +13,9 @@ const (
 	brokenPatience = 300 * time.Millisecond
 	// lateHeartbeat is how long after its connection broke a heartbeat may still be one that was on its way before.
 	lateHeartbeat = 50 * time.Millisecond
+	// silentPatience is how long after its connection broke a broker may be silent, whoever is connected now, and still be taken
+	// for the process that it was: longer than one that lives is between two heartbeats (broker.heartbeat.interval.ms).
+	silentPatience = 500 * time.Millisecond
 	// behindPatience is how long a broker may be told of metadata and take none of it before it is fenced.
 	behindPatience = 30 * time.Second
 	// leastSession keeps a session that is configured to be nothing from making a loop of the clock.
@@ -31,7 +34,9 @@ type sessions struct {
 	// broken says since when there is no connection to a node that there was one to. It is kept by those too who do not
 	// decide.
 	broken map[int32]time.Time
-	began  time.Time // when this controller began to listen, or to listen again
+	// broke says when that was last, also where there is one again.
+	broke map[int32]time.Time
+	began time.Time // when this controller began to listen, or to listen again
 }
 
 // session is one broker's, in one of its lives.
@@ -106,22 +111,31 @@ func (t *sessions) heardOf(h *metadata.Heartbeat, now time.Time, committed int64
 // connection notes that the connection to a node was made, or has broken.
 func (t *sessions) connection(node int32, up bool, now time.Time) {
 	if t.broken == nil {
-		t.broken = map[int32]time.Time{}
+		t.broken, t.broke = map[int32]time.Time{}, map[int32]time.Time{}
 	}
 	if up {
 		delete(t.broken, node)
 	} else {
-		t.broken[node] = now // also where it was broken: what came between has been left out
+		t.broken[node], t.broke[node] = now, now // also where it was broken: what came between has been left out
 	}
 }
 
-// alive reports whether the process that a broker was registered by has been heard of within its session.
+// alive reports whether the process that a broker was registered by may be alive: it has been heard of within its session, and
+// is not gone with its connection. That there is a connection again says nothing of it, for another process may have been
+// started in its place, which can only be told by its silence.
 func (t *sessions) alive(b *metadata.Broker, now time.Time) bool {
 	if t.isOwn(b) {
 		return true
 	}
 	s := t.brokers[b.ID]
-	return s != nil && s.epoch == b.Epoch && !s.heard.IsZero() && now.Before(t.deadline(s, b))
+	if s == nil || s.epoch != b.Epoch || s.heard.IsZero() || !now.Before(t.deadline(s, b)) {
+		return false
+	}
+	since, broke := t.broke[b.ID]
+	if since.Before(t.began) {
+		since = t.began
+	}
+	return !broke || s.spoke.After(since.Add(lateHeartbeat)) || now.Before(since.Add(silentPatience))
 }
 
 // isComplete reports whether a broker has said that every log directory that it is configured with is online.

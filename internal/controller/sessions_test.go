@@ -19,7 +19,8 @@ import (
 )
 
 // TestSessions is what a controller makes of silence and of broken connections, as scripts: at so many milliseconds
-// something happens, or so many milliseconds are the first at which broker 2 is overdue.
+// something happens, or so many milliseconds are the first at which broker 2 is overdue. It is "held" while another process under
+// its id has to wait, and "free" when it need not.
 func TestSessions(t *testing.T) {
 	for name, script := range map[string]string{
 		"silence":                                "0 begin, 400 heard, 2399 alive, 2400 dead",
@@ -36,6 +37,12 @@ func TestSessions(t *testing.T) {
 		"the controller before is silent":        "0 begin, 0 succeeds, 799 alive, 800 dead",
 		"the controller before is heard":         "0 begin, 0 succeeds, 700 heard, 2699 alive, 2700 dead",
 		"its session ends before that":           "0 begin, 1900 broken, 1999 alive, 2000 dead",
+		"its place is held for a session":        "0 begin, 400 heard, 2399 held, 2400 free",
+		"its place is free without it":           "0 begin, 400 heard, 500 broken, 799 held, 800 free",
+		"another is connected":                   "0 begin, 400 heard, 500 broken, 520 made, 999 held, 1000 free",
+		"it is connected again":                  "0 begin, 400 heard, 500 broken, 520 made, 900 heard, 1000 held, 2899 held, 2900 free",
+		"it was connected again long ago":        "0 broken, 20 made, 9000 begin, 9499 held, 9500 free",
+		"it was, and the controller stood still": "0 begin, 0 heard, 500 broken, 520 made, 700 again, 1199 held, 1200 free",
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Unix(1000, 0)
@@ -64,6 +71,11 @@ func TestSessions(t *testing.T) {
 					s.connection(2, what == "made", now)
 				case "leaving":
 					image, _, _ = image.With(1, 1, []metadata.Record{&metadata.BrokerChangeRecord{Id: 2, Epoch: 7, ShuttingDown: new(true)}})
+				case "held", "free":
+					b, _ := image.Broker(2)
+					if held := s.alive(b, now); held != (what == "held") {
+						t.Fatalf("%s: held %t", step, held)
+					}
 				case "alive", "dead":
 					ids, next := s.overdue(image, now)
 					if dead := slices.Contains(ids, 2); dead != (what == "dead") || !dead && next.Sub(now) > time.Millisecond {

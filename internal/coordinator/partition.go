@@ -116,7 +116,7 @@ func (p *partition) forget(c *Call) {
 	p.inbox.post(func(p *partition) {
 		if _, waits := p.calls[c.token]; waits {
 			delete(p.calls, c.token)
-			p.shard.Forget(c.token)
+			p.shard.Forget(p.c.o.Now(), c.token)
 		}
 	})
 }

@@ -210,6 +210,23 @@ func TestTrap05WipedBrokerIsNotInSync(t *testing.T) {
 	})
 }
 
+// TestWipedBrokerNeedNotWaitForItsSession: where its connection has shown that the process before is gone, one on an empty disk is
+// taken at once, although the controller is connected to it again before it registers.
+func TestWipedBrokerNeedNotWaitForItsSession(t *testing.T) {
+	inWorld(t, 20, func(w *world) {
+		w.create("orders", 3)
+		w.kill(2)
+		w.pass(time.Duration(w.seed) * 20 * time.Millisecond)
+		began := time.Now()
+		n := w.build(2, 2)
+		w.pass(50 * time.Millisecond) // it looks who leads before it registers
+		n.mustStart()
+		if took := time.Since(began); took > 800*time.Millisecond {
+			w.failf("it took %v", took)
+		}
+	})
+}
+
 // TestTwoProcessesOfOneBroker: while one lives another under its id, on another disk, is turned away; on its own disk it
 // takes over, and the first stops.
 func TestTwoProcessesOfOneBroker(t *testing.T) {

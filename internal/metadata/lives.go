@@ -36,7 +36,7 @@ type Registration struct {
 	// is gone.
 	Complete bool
 	// CleanEpoch is the broker epoch of the process before, if that one ended in peace and nothing has touched its
-	// directories since; 0 otherwise. In topics that are not durable a broker keeps its eligibility only so.
+	// directories since; 0 or less otherwise. In topics that are not durable a broker keeps its eligibility only so.
 	CleanEpoch int64
 }
 

@@ -33,6 +33,25 @@ func (d *dirs) all() []*commitlog.Dir {
 	return append(slices.Clone(d.data), d.meta)
 }
 
+// cleanEpoch is the broker epoch in which all data directories were left by one clean stop; commitlog.NoEpoch: they were not.
+// That of the metadata log alone has no replicas, and does not count.
+func (d *dirs) cleanEpoch() int64 {
+	epoch := d.data[0].CleanEpoch()
+	for _, dir := range d.data {
+		if dir.CleanEpoch() != epoch {
+			return commitlog.NoEpoch
+		}
+	}
+	return epoch
+}
+
+// setBrokerEpoch says under which registration the directories were written, for the marks of a clean stop.
+func (d *dirs) setBrokerEpoch(epoch int64) {
+	for _, dir := range d.all() {
+		dir.SetBrokerEpoch(epoch)
+	}
+}
+
 func (d *dirs) close() error {
 	var errs []error
 	for _, dir := range slices.Backward(d.all()) {
@@ -135,16 +154,21 @@ func (d *dirs) setClusterID() error {
 	return nil
 }
 
-// partitionLogs counts the logs that were found, but for the metadata's own.
-func (d *dirs) partitionLogs() (n int) {
+// partitionLogs counts the logs that were found, but for the metadata's own, and those among them that are
+// of a topic which the metadata has.
+func (d *dirs) partitionLogs(image *metadata.Image) (all, known int) {
 	for _, dir := range d.data {
 		for _, found := range dir.Found() {
-			if found.Topic != metadataTopic {
-				n++
+			if found.Topic == metadataTopic {
+				continue
+			}
+			all++
+			if _, has := image.TopicByID(found.TopicID); has {
+				known++
 			}
 		}
 	}
-	return n
+	return all, known
 }
 
 // metadataElsewhere finds a metadata log in a directory that is not the one it is expected in.

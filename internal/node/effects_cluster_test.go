@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,7 @@ var clusterEffects = map[string]effect{
 	"replica.fetch.max.bytes":                 {see: catchesUp(1, 50), cases: []string{"10000", "late", "1048576", "soon"}},
 	"replica.fetch.response.max.bytes":        {see: catchesUp(50, 1), cases: []string{"10000", "late", "10485760", "soon"}},
 	"replica.selector.class":                  {see: whomToRead, cases: []string{config.LeaderSelector, "the leader", config.RackAwareReplicaSelector, "the follower in the rack"}},
+	"request.memory.internal.bytes":           {see: passedOn, cases: []string{"1", "one by one", "134217728", "together"}},
 	"auto.leader.rebalance.enable":            {see: ledAgain, cases: []string{"true", "by the preferred", "false", "by the other"}},
 	"leader.imbalance.check.interval.seconds": {see: ledAgain, cases: []string{"60", "by the preferred", "3600", "by the other"}},
 }
@@ -314,4 +316,31 @@ func ledAgain(p *probe) string {
 	p.inSync(2, time.Minute)
 	time.Sleep(2 * time.Minute)
 	return yes(p.described()[0].Leader == 2, "by the preferred", "by the other")
+}
+
+// passedOn is how the controller takes four requests that another node passes on to it while each of its decisions takes half a
+// second to be written.
+func passedOn(p *probe) string {
+	p.startCluster()
+	other := p.nodes[p.controller()%3]
+	for _, n := range p.nodes {
+		n.Fault(func(op disk.Op) error {
+			if op.Kind == disk.OpSync && strings.Contains(op.Path, "__cluster_metadata") {
+				time.Sleep(500 * time.Millisecond)
+			}
+			return nil
+		})
+	}
+	began := time.Now()
+	var asking sync.WaitGroup
+	for i := range 4 {
+		c := p.MustDial(fmt.Sprint("client", i), other)
+		asking.Go(func() {
+			if err := c.PlaceTopic(p.Context(), fmt.Sprint("t", i), 1, 1); err != nil {
+				p.Errorf("create topic %d: %v", i, err)
+			}
+		})
+	}
+	asking.Wait()
+	return yes(time.Since(began) > 2*time.Second, "one by one", "together")
 }

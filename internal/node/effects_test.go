@@ -214,7 +214,7 @@ func look(t *testing.T, scope config.Scope, key string, e effect) {
 // brokerEffects are those of the broker's own keys: the defaults of topics are seen through the topic's key.
 func brokerEffects() map[string]effect {
 	all := map[string]effect{}
-	for _, some := range []map[string]effect{logEffects, cleanerEffects, networkEffects, nodeEffects, groupEffects, clusterEffects} {
+	for _, some := range []map[string]effect{logEffects, cleanerEffects, networkEffects, nodeEffects, groupEffects, clusterEffects, tlsEffects} {
 		maps.Copy(all, some)
 	}
 	return all

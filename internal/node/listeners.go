@@ -60,7 +60,7 @@ func (b *boundNetwork) bindInternal(ctx context.Context, o *Options) (err error)
 		return nil
 	}
 	if b.internal, err = o.Network.Listen(ctx, e.Address()); err != nil {
-		return fmt.Errorf("listen on %s for the cluster's other nodes: %w; is another program using the port? It is this node's in controller.quorum.voters",
+		return fmt.Errorf("listen on %s for the cluster's other nodes: %w; is a node with this number running already, or another program using the port? It is this node's in controller.quorum.voters",
 			e.Address(), err)
 	}
 	if v, ok := o.Config.OwnVoter(); ok {

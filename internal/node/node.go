@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/api"
+	"barnabas/internal/certs"
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/controller"
@@ -38,18 +39,23 @@ type Node struct {
 	incarnation metadata.UUID
 	replicas    *replica.Manager
 	dirs        *dirs
-	peers       *peer.Peers // nil: this node is its quorum alone
+	secret      []byte       // of the cluster; nil: without one
+	certs       *certs.Store // of the internal listener; nil: it speaks in the clear
+	peers       *peer.Peers  // nil: this node is its quorum alone
 	formed      quorum.Formation
 	controller  *controller.Controller
 	router      *controller.Router // to the controller, wherever it is
 	coordinator *coordinator.Coordinator
 	leads       chan struct{} // has a value once the quorum has a leader
 	quorum      *quorum.Quorum
+	member      atomic.Bool // quorum is set
 	bound       *boundNetwork
 	server      atomic.Pointer[server.Server]
 	admin       *server.Admin
 
 	broker atomic.Pointer[lifecycle.Broker] // this process as the controller knows it
+	dice   *jitter                          // spreads what this node does of its own
+	places *lifecycle.Places                // in which directories its replicas lie
 	lost   atomic.Int64                     // data directories that have failed
 
 	ready   chan struct{}          // closed when clients are served
@@ -89,6 +95,9 @@ func (n *Node) start(ctx context.Context) (err error) {
 	}
 	// The addresses first: a port in use is the commonest mistake, and should cost no recovery.
 	if n.bound, err = bind(ctx, n.o); err != nil {
+		return err
+	}
+	if err = n.openCredentials(); err != nil {
 		return err
 	}
 	if err = n.startAdmin(ctx); err != nil {
@@ -150,9 +159,10 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	n.newBroker(seed)
 	n.controller = controller.New(context.WithoutCancel(ctx), controller.Options{
 		NodeID: n.nodeID, ClusterID: n.dirs.clusterID, Config: n.o.Config, Logger: n.log,
-		Publishers: []metadata.Publisher{addressBook{n}, n.replicas, n.coordinator, settingsFollower{n}, n.router, n.broker.Load()}, Rand: n.o.Random,
+		Publishers: []metadata.Publisher{&addressBook{n, map[int32]bool{}}, n.replicas, n.coordinator, settingsFollower{n}, n.router, placesFollower{n}, n.broker.Load()}, Rand: n.o.Random,
 	})
 	n.router.Use(n.controller)
+	n.newPlaces()
 	o := quorum.Options{
 		FS: n.o.FS, Dir: n.dirs.meta, Log: metadataLogConfig(n.o.Config), NodeID: n.nodeID,
 		Machine: watched{n.controller, n.router, n.leads, n.peers != nil, n.speakUp}, Logger: n.log, Now: n.o.Now, Seed: seed, Fatal: n.fail,
@@ -166,6 +176,7 @@ func (n *Node) startMetadata(ctx context.Context) (err error) {
 	if n.quorum, err = quorum.Open(ctx, o); err != nil {
 		return err
 	}
+	n.member.Store(true)
 	n.controller.Start(n.quorum)
 	n.serveReplicas()
 	n.observePeers()
@@ -177,7 +188,9 @@ func (n *Node) newRouter(seed uint64) *controller.Router {
 	if n.peers == nil {
 		return controller.NewRouter(n.nodeID, nil, seed)
 	}
-	return controller.NewRouter(n.nodeID, n.peers, seed)
+	r := controller.NewRouter(n.nodeID, n.peers, seed)
+	r.LimitMemory(n.o.Config.Int64("request.memory.internal.bytes"))
+	return r
 }
 
 // metadataReserveBytes is kept on the disk for the metadata log alone, so that a disk filled by
@@ -367,6 +380,12 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if b := n.broker.Load(); b != nil {
 		b.Close()
+		if epoch := b.Epoch(); epoch > 0 {
+			n.dirs.setBrokerEpoch(epoch)
+		}
+	}
+	if n.places != nil {
+		n.places.Close()
 	}
 	if n.controller != nil {
 		n.controller.Close()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"time"
 
 	"barnabas/internal/config"
@@ -41,7 +40,7 @@ func (o *Options) check() error {
 	if len(listeners) == 0 {
 		return errors.New("no listener for clients: set --listen HOST:PORT (key listeners)")
 	}
-	for _, l := range slices.Concat(listeners, o.Config.ControllerListeners()) {
+	for _, l := range listeners {
 		if l.Protocol != "PLAINTEXT" {
 			return fmt.Errorf("listener %s: security protocol %s is not available in this version; use PLAINTEXT (key listener.security.protocol.map)",
 				l.Listener, l.Protocol)

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"barnabas/internal/controller"
 	"barnabas/internal/lifecycle"
@@ -14,12 +18,12 @@ import (
 
 // newBroker makes this process's side of being a broker. It is told of the metadata after everything else.
 func (n *Node) newBroker(seed uint64) {
-	dice := newJitter(seed, n.nodeID)
+	n.dice = newJitter(seed, n.nodeID)
 	n.broker.Store(lifecycle.New(lifecycle.Options{
 		Controller: n.router, Registration: n.registration, Alone: n.peers == nil,
 		Interval: n.o.Config.Millis("broker.heartbeat.interval.ms"), Session: n.o.Config.Millis("broker.session.timeout.ms"),
 		RegistrationPatience: n.o.Config.Millis("initial.broker.registration.timeout.ms"),
-		Jitter:               dice.below, Logger: n.log, Fatal: n.fail,
+		Jitter:               n.dice.below, Logger: n.log, Fatal: n.fail,
 	}))
 }
 
@@ -34,7 +38,7 @@ func (n *Node) speakUp() {
 func (n *Node) registration() metadata.Registration {
 	r := metadata.Registration{
 		ID: n.nodeID, Incarnation: n.incarnation, Listeners: n.bound.advertised, Features: controller.SupportedRanges(),
-		Complete: n.lost.Load() == 0,
+		Complete: n.lost.Load() == 0, CleanEpoch: n.dirs.cleanEpoch(),
 	}
 	if n.bound.reached != nil {
 		r.Listeners = append(slices.Clone(r.Listeners), *n.bound.reached)
@@ -48,13 +52,8 @@ func (n *Node) registration() metadata.Registration {
 
 // register makes this process known to the controller and waits until its replicas are open.
 func (n *Node) register(ctx context.Context) (err error) {
-	n.phase("waiting for a leader of the metadata quorum")
-	select {
-	case <-n.leads:
-	case <-n.failure.done:
-		return n.failure.cause
-	case <-ctx.Done():
-		return fmt.Errorf("wait for a leader of the metadata quorum: %w", context.Cause(ctx))
+	if err = n.awaitLeader(ctx); err != nil {
+		return err
 	}
 	if err = n.router.Sync(ctx); err != nil {
 		return fmt.Errorf("catch up with the metadata of the cluster: %w", err)
@@ -76,6 +75,45 @@ func (n *Node) register(ctx context.Context) (err error) {
 	}
 }
 
+// awaitLeader waits until the quorum has a leader that this node hears, and says what is missing where that takes long.
+func (n *Node) awaitLeader(ctx context.Context) error {
+	const waiting = "waiting for a leader of the metadata quorum"
+	n.phase(waiting)
+	for told := ""; ; {
+		look := time.NewTimer(lookAgain)
+		select {
+		case <-n.leads:
+			look.Stop()
+			return nil
+		case <-n.failure.done:
+			look.Stop()
+			return n.failure.cause
+		case <-ctx.Done():
+			look.Stop()
+			return fmt.Errorf("wait for a leader of the metadata quorum: %w", context.Cause(ctx))
+		case <-look.C:
+			if n.peers == nil {
+				continue
+			}
+			if what := waiting + n.silent(); what != told {
+				told = what
+				n.log.Info(what)
+				n.phase(what)
+			}
+		}
+	}
+}
+
+// silent says which voters do not answer. Where all do and none is heard of as the leader, the others may look for this
+// node elsewhere.
+func (n *Node) silent() string {
+	if absent := n.absent(); len(absent) > 0 {
+		return "; no answer from " + strings.Join(absent, ", ") + n.troubles()
+	}
+	at := net.JoinHostPort(n.bound.reached.Host, fmt.Sprint(n.bound.reached.Port))
+	return fmt.Sprintf("; all voters answer, and none as the leader: do the others have this node at %s, too (controller.quorum.voters)?", at)
+}
+
 // takeLeave has others lead what this broker does, before it stops (controlled.shutdown.enable).
 func (n *Node) takeLeave(ctx context.Context) {
 	b := n.broker.Load()
@@ -84,9 +122,59 @@ func (n *Node) takeLeave(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.o.Config.Millis("server.shutdown.timeout.ms"))
 	defer cancel()
-	if err := b.ShutDown(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { n.watchVoters(ctx, giveUp) })
+	err := b.ShutDown(ctx)
+	giveUp(nil)
+	watching.Wait()
+	if err != nil && !errors.Is(err, context.Canceled) {
 		n.log.Warn("this broker stops while it leads partitions; others take over when they notice", "err", err)
 	}
+}
+
+const (
+	// votersPatience is how long too few voters may be connected before a broker that stops waits for no controller any more:
+	// longer than it takes to connect again after a line has broken.
+	votersPatience = 300 * time.Millisecond
+	votersLook     = 50 * time.Millisecond
+)
+
+var errNoQuorum = errors.New("so few voters are connected that there can be no controller")
+
+// watchVoters ends the wait for a controller when there can be none: the last nodes of a cluster that is stopped as a whole have
+// nobody to hand over to.
+func (n *Node) watchVoters(ctx context.Context, giveUp context.CancelCauseFunc) {
+	var missing time.Duration
+	for missing < votersPatience {
+		pause := votersLook + n.dice.below(time.Millisecond)
+		look := time.NewTimer(pause)
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			look.Stop()
+			return
+		}
+		if missing += pause; n.mayBeLed() {
+			missing = 0
+		}
+	}
+	giveUp(errNoQuorum)
+}
+
+// mayBeLed tells whether as many voters are connected, this node among them if it votes, as a controller needs.
+func (n *Node) mayBeLed() bool {
+	if n.peers == nil {
+		return true
+	}
+	voters := n.quorum.Status().Voters
+	there := 0
+	for _, v := range voters {
+		if v.NodeID == n.nodeID || n.peers.Connected(v.NodeID) {
+			there++
+		}
+	}
+	return len(voters) == 0 || 2*there > len(voters)
 }
 
 // directories are the ids of the data directories that work, and of those among them that take no
@@ -106,12 +194,14 @@ func (n *Node) directories() (online, cordoned []metadata.UUID) {
 }
 
 // guardData refuses to go on where partitions stand on disk of which the metadata has never heard:
-// they would count as deleted. It is called with the metadata complete and this node not yet in it.
+// they would count as deleted. It is called with the metadata complete and this node not yet in it. A
+// broker that was unregistered is not in it either, and comes back to topics that are.
 func (n *Node) guardData() error {
-	if _, registered := n.controller.Image().Broker(n.nodeID); registered {
+	image := n.controller.Image()
+	if _, registered := image.Broker(n.nodeID); registered {
 		return nil
 	}
-	if logs := n.dirs.partitionLogs(); logs > 0 {
+	if logs, known := n.dirs.partitionLogs(image); logs > 0 && known == 0 {
 		return fmt.Errorf("the data directories hold %d partitions of cluster %s, but the metadata log in %s knows nothing of them: "+
 			"give the directory that it was in (key metadata.log.dir; by default the first of log.dirs)",
 			logs, n.dirs.clusterID, n.dirs.meta.Path())

@@ -11,6 +11,7 @@ import (
 
 	"barnabas/internal/metadata"
 	"barnabas/internal/peer"
+	"barnabas/internal/quorum"
 	"barnabas/internal/replica"
 	"barnabas/internal/wire"
 )
@@ -55,11 +56,14 @@ func (n *Node) observePeers() {
 }
 
 // addressBook tells the connections to other nodes where those are that the configuration does not name: brokers without a
-// vote say it when they register.
-type addressBook struct{ n *Node }
+// vote say it when they register. A node that is neither registered nor a member of the quorum any more is forgotten.
+type addressBook struct {
+	n     *Node
+	known map[int32]bool // whose address was told from here; Publish's alone
+}
 
 // Publish implements metadata.Publisher.
-func (a addressBook) Publish(_ context.Context, d *metadata.Delta, img *metadata.Image) {
+func (a *addressBook) Publish(_ context.Context, d *metadata.Delta, img *metadata.Image) {
 	if a.n.peers == nil || len(d.Brokers) == 0 {
 		return
 	}
@@ -71,7 +75,20 @@ func (a addressBook) Publish(_ context.Context, d *metadata.Delta, img *metadata
 		for _, l := range b.Listeners {
 			if a.n.o.Config.IsControllerListener(l.Name) {
 				a.n.peers.SetAddress(b.ID, net.JoinHostPort(l.Host, strconv.Itoa(int(l.Port))))
+				a.known[b.ID] = true
 			}
+		}
+	}
+	if !a.n.member.Load() {
+		return // the quorum, which is asked, is not there yet
+	}
+	status := a.n.quorum.Status()
+	members := slices.Concat(status.Voters, status.Observers)
+	for id := range a.known {
+		_, registered := img.Broker(id)
+		if !registered && !slices.ContainsFunc(members, func(r quorum.Replica) bool { return r.NodeID == id }) {
+			a.n.peers.Forget(id)
+			delete(a.known, id)
 		}
 	}
 }

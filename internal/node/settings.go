@@ -29,5 +29,6 @@ func (n *Node) applySettings() {
 	if s := n.server.Load(); s != nil {
 		s.SetConnectionLimits(n.o.connectionLimits(now))
 	}
+	n.applyCertificates(now)
 	n.speakUp()
 }

@@ -82,17 +82,17 @@ type inbound struct {
 	frame   []byte
 }
 
-func (p *Peers) serve(conn net.Conn) {
+func (p *Peers) serve(raw net.Conn) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	defer cancel()
 	// Whatever reads or writes ends when the node does.
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = raw.Close() })()
+	defer func() { _ = raw.Close() }()
 	self := p.introduction(p.o.Self.ID)
-	with, err := p.receive(conn, self)
+	conn, with, err := p.receive(raw, self)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.warnStranger(conn.RemoteAddr(), err)
+			p.warnStranger(raw.RemoteAddr(), err)
 		}
 		return
 	}
@@ -136,10 +136,13 @@ func (p *Peers) warnStranger(from net.Addr, err error) {
 
 // reason is what a refusal is remembered by: not its words, in which a stranger may write what it likes.
 func reason(err error) string {
-	for _, of := range []error{ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrHandshake, errCrowded} {
+	for _, of := range lastingErrors {
 		if errors.Is(err, of) {
 			return of.Error()
 		}
+	}
+	if errors.Is(err, errCrowded) {
+		return errCrowded.Error()
 	}
 	return ""
 }
@@ -148,9 +151,9 @@ var errCrowded = fmt.Errorf("more than %d connections wait to be authenticated, 
 
 // receive is the handshake with whoever has connected. Where too many are under way the one that has waited
 // longest goes: a node is done within a few round trips, and those who only sit there keep none out.
-func (p *Peers) receive(conn net.Conn, self introduction) (agreed, error) {
+func (p *Peers) receive(raw net.Conn, self introduction) (net.Conn, agreed, error) {
 	p.mu.Lock()
-	p.mu.knocking = append(p.mu.knocking, conn)
+	p.mu.knocking = append(p.mu.knocking, raw)
 	var longest net.Conn
 	if len(p.mu.knocking) > maxHandshakes {
 		longest = p.mu.knocking[0]
@@ -160,17 +163,30 @@ func (p *Peers) receive(conn net.Conn, self introduction) (agreed, error) {
 	if longest != nil {
 		_ = longest.Close()
 	}
-	with, err := receive(conn, p.o.Secret, self, p.o.Loopback(conn.RemoteAddr()), time.Now().Add(handshakeTimeout))
+	deadline := time.Now().Add(handshakeTimeout)
+	conn, with, err := p.o.receive(raw, self, deadline)
+	if errors.Is(err, ErrOneSided) || errors.Is(err, ErrUntrusted) || errors.Is(err, ErrTLS) {
+		sendOff(raw, deadline)
+	}
 	p.mu.Lock()
-	at := slices.Index(p.mu.knocking, conn)
+	at := slices.Index(p.mu.knocking, raw)
 	if at >= 0 {
 		p.mu.knocking = slices.Delete(p.mu.knocking, at, at+1)
 	}
 	p.mu.Unlock()
 	if at < 0 {
-		return agreed{}, errCrowded
+		return nil, agreed{}, errCrowded
 	}
-	return with, err
+	return conn, with, err
+}
+
+func (o *Options) receive(raw net.Conn, self introduction, deadline time.Time) (net.Conn, agreed, error) {
+	conn, on, err := o.secure(raw, "", false, deadline)
+	if err != nil {
+		return nil, agreed{}, err
+	}
+	with, err := receive(conn, on, o.Secret, self, o.Certificates != nil || o.Loopback(conn.RemoteAddr()), deadline)
+	return conn, with, err
 }
 
 // read takes frames until the connection ends.

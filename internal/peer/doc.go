@@ -5,7 +5,8 @@
 // all that both have said, fresh random numbers among it, before anything else is looked at; ends of
 // different clusters part, and without a secret only this machine is spoken to. The proof keeps
 // strangers out; it hides nothing, and does not protect what follows from somebody who can rewrite
-// the bytes under way.
+// the bytes under way. Certificates do both: then all is under TLS, each end has to show one that the
+// other believes before anything is looked at, and no secret is needed; where there is one it is proved as well.
 //
 // The quorum, controllers and replicas call it: a message is a Kind and bytes. It refuses to know what
 // they mean, who leads, and which nodes there should be beyond the addresses that it is given.

@@ -36,10 +36,10 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, said []byte) {
 		self := introduction{node: Node{ID: 2}, wants: 2, cluster: "one"}
-		if with, err := receive(&script{in: bytes.NewReader(said)}, []byte("a secret"), self, true, time.Time{}); err == nil {
+		if with, err := receive(&script{in: bytes.NewReader(said)}, nil, []byte("a secret"), self, true, time.Time{}); err == nil {
 			t.Fatalf("let in: %+v", with)
 		}
-		if with, err := greet(&script{in: bytes.NewReader(said)}, []byte("a secret"), self, time.Time{}); err == nil {
+		if with, err := greet(&script{in: bytes.NewReader(said)}, nil, []byte("a secret"), self, time.Time{}); err == nil {
 			t.Fatalf("believed: %+v", with)
 		}
 		if i, err := decodeIntroduction(said); err == nil && !bytes.Equal(i.encode(), said) {

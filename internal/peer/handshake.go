@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,7 +19,8 @@ import (
 //	listener  verdict    a code, and with code 0 HMAC-SHA256(secret, "listener", hello, challenge)
 //
 // Each proof covers both numbers, so that one overheard is worth nothing later, and names its end, so
-// that neither can be sent back. The dialler proves itself first: a stranger learns from a listener
+// that neither can be sent back. Under TLS it covers the connection, too, so that nobody between two nodes
+// can pass it on. The dialler proves itself first: a stranger learns from a listener
 // what it could ask any broker, and nothing that depends on the secret.
 const (
 	magic            = "BARNABAS-PEER"
@@ -35,12 +37,18 @@ const (
 	refusedCluster
 	refusedNode
 	refusedRemote
+	refusedClear // in the place of a challenge: certificates are wanted
 )
 
 // refusals are the errors that codes stand for, on both ends.
 var refusals = map[byte]error{
 	refusedSecret: ErrWrongSecret, refusedCluster: ErrWrongCluster, refusedNode: ErrWrongNode, refusedRemote: ErrNotLoopback,
+	refusedClear: ErrOneSided,
 }
+
+// notTLS answers a dialler that begins with TLS. It is as long as the header of a record, which is what the
+// dialler waits for, and is none.
+var notTLS = []byte{0, 3, refusedClear, 0, 0}
 
 // introduction is what an end says of itself.
 type introduction struct {
@@ -80,9 +88,13 @@ func decodeIntroduction(b []byte) (i introduction, err error) {
 	return i, nil
 }
 
-func prove(secret []byte, end string, hello, challenge []byte) []byte {
+func prove(secret []byte, on channel, end string, hello, challenge []byte) []byte {
 	h := hmac.New(sha256.New, secret)
-	for _, part := range [][]byte{[]byte(magic), []byte(end), hello, challenge} {
+	parts := [][]byte{[]byte(magic), []byte(end), hello, challenge}
+	if on != nil {
+		parts = append(parts, on)
+	}
+	for _, part := range parts {
 		var length [4]byte
 		binary.BigEndian.PutUint32(length[:], uint32(len(part)))
 		h.Write(length[:])
@@ -107,6 +119,9 @@ func readFrame(r io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	n := int(binary.BigEndian.Uint16(head[:]))
+	if speaksTLS(head) {
+		return nil, fmt.Errorf("%w: it begins with TLS, and this node has no certificates", ErrOneSided)
+	}
 	if n > maxHandshakeBytes {
 		return nil, fmt.Errorf("%w: a frame of %d bytes", ErrHandshake, n)
 	}
@@ -126,7 +141,7 @@ type agreed struct {
 func sameCluster(a, b string) bool { return a == "" || b == "" || a == b }
 
 // greet is the dialler's half.
-func greet(c net.Conn, secret []byte, self introduction, deadline time.Time) (agreed, error) {
+func greet(c net.Conn, on channel, secret []byte, self introduction, deadline time.Time) (agreed, error) {
 	if err := c.SetDeadline(deadline); err != nil {
 		return agreed{}, err
 	}
@@ -138,11 +153,14 @@ func greet(c net.Conn, secret []byte, self introduction, deadline time.Time) (ag
 	if err != nil {
 		return agreed{}, fmt.Errorf("wait for the other node's introduction: %w", err)
 	}
+	if len(challenge) == 1 && challenge[0] == refusedClear {
+		return agreed{}, fmt.Errorf("refused: %w", ErrOneSided)
+	}
 	other, err := decodeIntroduction(challenge)
 	if err != nil {
 		return agreed{}, err
 	}
-	if err := writeFrame(c, prove(secret, dialler, hello, challenge)); err != nil {
+	if err := writeFrame(c, prove(secret, on, dialler, hello, challenge)); err != nil {
 		return agreed{}, fmt.Errorf("prove this node: %w", err)
 	}
 	verdict, err := readFrame(c)
@@ -150,26 +168,42 @@ func greet(c net.Conn, secret []byte, self introduction, deadline time.Time) (ag
 	case err != nil:
 		return agreed{}, fmt.Errorf("wait for the other node's verdict: %w", err)
 	case len(verdict) == 1 && refusals[verdict[0]] != nil:
-		return agreed{}, fmt.Errorf("refused: %w", refusals[verdict[0]])
+		return agreed{}, fmt.Errorf("refused: %w", self.refused(refusals[verdict[0]], &other))
 	case len(verdict) != 1+proofBytes || verdict[0] != accepted:
 		return agreed{}, fmt.Errorf("%w: this is no verdict", ErrHandshake)
-	case !hmac.Equal(verdict[1:], prove(secret, listener, hello, challenge)):
+	case !hmac.Equal(verdict[1:], prove(secret, on, listener, hello, challenge)):
 		return agreed{}, ErrWrongSecret
 	case other.node.ID != self.wants:
-		return agreed{}, fmt.Errorf("%w: node %d", ErrWrongNode, other.node.ID)
+		return agreed{}, self.refused(ErrWrongNode, &other)
 	case !sameCluster(self.cluster, other.cluster):
-		return agreed{}, fmt.Errorf("%w: %s here, %s there", ErrWrongCluster, self.cluster, other.cluster)
+		return agreed{}, self.refused(ErrWrongCluster, &other)
 	}
 	return agreed{other.node, self.cluster != "" && other.cluster != ""}, c.SetDeadline(time.Time{})
 }
 
+// refused says of which nodes and clusters a refusal speaks. i is the dialler's.
+func (i *introduction) refused(why error, listener *introduction) error {
+	switch {
+	case errors.Is(why, ErrWrongNode):
+		return fmt.Errorf("%w: node %d, and node %d is looked for there: is controller.quorum.voters the same on all nodes?", why, listener.node.ID, i.wants)
+	case errors.Is(why, ErrWrongCluster):
+		return fmt.Errorf("%w: node %d to %s, node %d to %s", why, i.node.ID, i.cluster, listener.node.ID, listener.cluster)
+	}
+	return why
+}
+
 // receive is the listener's half. The dialler is told why it is refused where it can do something
 // about it.
-func receive(c net.Conn, secret []byte, self introduction, local bool, deadline time.Time) (agreed, error) {
+func receive(c net.Conn, on channel, secret []byte, self introduction, local bool, deadline time.Time) (agreed, error) {
 	if err := c.SetDeadline(deadline); err != nil {
 		return agreed{}, err
 	}
 	hello, err := readFrame(c)
+	if errors.Is(err, ErrOneSided) {
+		if _, writeErr := c.Write(notTLS); writeErr != nil {
+			return agreed{}, writeErr
+		}
+	}
 	if err != nil {
 		return agreed{}, fmt.Errorf("wait for the other node's introduction: %w", err)
 	}
@@ -187,7 +221,7 @@ func receive(c net.Conn, secret []byte, self introduction, local bool, deadline 
 	}
 	verdict := []byte{accepted}
 	switch {
-	case !hmac.Equal(proof, prove(secret, dialler, hello, challenge)):
+	case !hmac.Equal(proof, prove(secret, on, dialler, hello, challenge)):
 		verdict[0] = refusedSecret
 	case len(secret) == 0 && !local:
 		verdict[0] = refusedRemote
@@ -196,13 +230,13 @@ func receive(c net.Conn, secret []byte, self introduction, local bool, deadline 
 	case !sameCluster(self.cluster, other.cluster):
 		verdict[0] = refusedCluster
 	default:
-		verdict = append(verdict, prove(secret, listener, hello, challenge)...)
+		verdict = append(verdict, prove(secret, on, listener, hello, challenge)...)
 	}
 	if err := writeFrame(c, verdict); err != nil {
 		return agreed{}, fmt.Errorf("send the verdict: %w", err)
 	}
 	if verdict[0] != accepted {
-		return agreed{}, fmt.Errorf("node %d: %w", other.node.ID, refusals[verdict[0]])
+		return agreed{}, fmt.Errorf("node %d: %w", other.node.ID, other.refused(refusals[verdict[0]], &self))
 	}
 	return agreed{other.node, self.cluster != "" && other.cluster != ""}, c.SetDeadline(time.Time{})
 }

@@ -15,11 +15,14 @@ import (
 // link keeps one connection to another node. Its goroutine connects, sends what was posted, and looks
 // whether the other end still answers; Call sends on the connection directly.
 type link struct {
-	p      *Peers
-	to     int32
-	data   bool
-	wake   chan struct{} // holds one token: something below has changed
-	random *rand.Rand    // the goroutine's
+	p         *Peers
+	ctx       context.Context // ends with p, or when the node is forgotten
+	stop      context.CancelFunc
+	to        int32
+	data      bool
+	forgotten bool          // under p.mu
+	wake      chan struct{} // holds one token: something below has changed
+	random    *rand.Rand    // the goroutine's
 
 	mu struct { // short
 		sync.Mutex
@@ -74,8 +77,8 @@ func (l *link) call(ctx context.Context, kind Kind, body []byte, memory func(n i
 			case <-changed:
 			case <-ctx.Done():
 				return nil, fmt.Errorf("connect to node %d: %w", l.to, errors.Join(context.Cause(ctx), l.trouble()))
-			case <-l.p.ctx.Done():
-				return nil, ErrClosed
+			case <-l.ctx.Done():
+				return nil, l.ended()
 			}
 			continue
 		}
@@ -90,6 +93,14 @@ func (l *link) call(ctx context.Context, kind Kind, body []byte, memory func(n i
 	}
 }
 
+// ended is why a link whose context is over serves nobody any more.
+func (l *link) ended() error {
+	if l.p.ctx.Err() == nil {
+		return fmt.Errorf("node %d: %w", l.to, ErrUnknownNode)
+	}
+	return ErrClosed
+}
+
 // trouble is why there is no connection.
 func (l *link) trouble() error {
 	l.mu.Lock()
@@ -100,7 +111,7 @@ func (l *link) trouble() error {
 // run is the link's goroutine.
 func (l *link) run() {
 	pause := firstPause
-	for l.p.ctx.Err() == nil {
+	for l.ctx.Err() == nil {
 		client, err := l.connect()
 		l.mu.Lock()
 		l.mu.down = err
@@ -136,7 +147,7 @@ func (l *link) rest(pause time.Duration) {
 	for {
 		select {
 		case <-l.wake:
-		case <-l.p.ctx.Done():
+		case <-l.ctx.Done():
 			return
 		}
 		l.mu.Lock()
@@ -165,22 +176,23 @@ func (l *link) connect() (*wire.Client, error) {
 	l.mu.Lock()
 	addr := l.mu.addr
 	l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(l.p.ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(l.ctx, dialTimeout)
 	defer cancel()
 	conn, err := l.p.o.Network.Dial(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to node %d: %w", l.to, err)
 	}
-	stop := context.AfterFunc(l.p.ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(l.ctx, func() { _ = conn.Close() })
 	defer stop()
 	self := l.p.introduction(l.to)
-	with, err := l.greet(conn, self)
+	raw := conn
+	conn, with, err := l.greet(raw, addr, self)
 	if err != nil {
-		_ = conn.Close()
+		_ = raw.Close()
 		l.p.warnRefused(l, addr, err)
 		return nil, fmt.Errorf("connect to node %d at %s: %w", l.to, addr, err)
 	}
-	if l.p.ctx.Err() != nil {
+	if l.ctx.Err() != nil {
 		_ = conn.Close()
 		return nil, ErrClosed
 	}
@@ -195,11 +207,25 @@ func (l *link) connect() (*wire.Client, error) {
 	return client, nil
 }
 
-func (l *link) greet(conn net.Conn, self introduction) (agreed, error) {
-	if len(l.p.o.Secret) == 0 && !l.p.o.Loopback(conn.RemoteAddr()) {
-		return agreed{}, ErrNotLoopback
+func (l *link) greet(raw net.Conn, addr string, self introduction) (net.Conn, agreed, error) {
+	o := &l.p.o
+	if !o.open() && !o.Loopback(raw.RemoteAddr()) {
+		return nil, agreed{}, ErrNotLoopback
 	}
-	return greet(conn, l.p.o.Secret, self, time.Now().Add(handshakeTimeout))
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, agreed{}, err
+	}
+	deadline := time.Now().Add(handshakeTimeout)
+	conn, on, err := o.secure(raw, host, true, deadline)
+	if err != nil {
+		return nil, agreed{}, err
+	}
+	with, err := greet(conn, on, o.Secret, self, deadline)
+	if err != nil && on != nil {
+		err = ofTLS(err) // a listener looks at a certificate when the dialler believes that all is done
+	}
+	return conn, with, err
 }
 
 func (l *link) set(client *wire.Client, with agreed) {
@@ -228,7 +254,7 @@ func (l *link) serve(client *wire.Client) {
 	for client.Err() == nil {
 		select {
 		case <-l.wake:
-		case <-l.p.ctx.Done():
+		case <-l.ctx.Done():
 			return
 		}
 		l.mu.Lock()
@@ -261,13 +287,13 @@ func (l *link) serve(client *wire.Client) {
 // ping asks whether the other end is there. Where so many requests are unanswered that there is no room for
 // this one, it waits no longer than for an answer: an end that is gone frees none.
 func (l *link) ping(client *wire.Client) (*wire.Pending, error) {
-	ctx, cancel := context.WithTimeout(l.p.ctx, pingPatience)
+	ctx, cancel := context.WithTimeout(l.ctx, pingPatience)
 	defer cancel()
 	return client.Start(ctx, KindKey+int16(kindPing), 0, func(dst []byte) []byte { return dst })
 }
 
 func (l *link) gaveUp(addr string) {
-	if l.p.ctx.Err() == nil {
+	if l.ctx.Err() == nil {
 		l.p.log.Info("another node does not answer; its connection is given up", "node", l.to, "address", addr)
 	}
 }
@@ -286,7 +312,7 @@ func isDone(p *wire.Pending) bool {
 }
 
 func (l *link) send(client *wire.Client, m *post) error {
-	ctx, cancel := context.WithTimeout(l.p.ctx, pingPatience) // as for a ping
+	ctx, cancel := context.WithTimeout(l.ctx, pingPatience) // as for a ping
 	defer cancel()
 	return client.Send(ctx, KindKey+int16(m.kind), oneWay, func(dst []byte) []byte { return append(dst, m.body...) })
 }

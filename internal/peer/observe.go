@@ -64,7 +64,7 @@ func (p *Peers) observed(l *link, up bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.closed {
+	if p.mu.closed || l.forgotten { // which was told
 		return
 	}
 	p.mu.up[l.to] = up

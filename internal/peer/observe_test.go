@@ -1,6 +1,8 @@
 package peer
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -96,6 +98,53 @@ func TestSlowObserverMissesNoEnd(t *testing.T) {
 		synctest.Wait()
 		if got := o.all(); !slices.Equal(got, []string{"7:true", "7:false", "7:true"}) {
 			t.Errorf("told %v", got)
+		}
+	})
+}
+
+// TestForgottenNodeIsLeftAlone: nobody dials it any more, who waits for it or asks for it is told at once, observers hear
+// that it is away, and it can become known again.
+func TestForgottenNodeIsLeftAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, b := w.node(1, nil), w.node(2, nil)
+		heard := &told{}
+		defer a.Observe(heard.tell)()
+		b.Handle(kindCopy, Answer(func(context.Context, Node, []byte) ([]byte, error) { return nil, nil }))
+		a.SetAddress(2, addrOf(2))
+		w.mustEcho(a, 1, 2)
+		if _, err := w.call(a, 2, kindCopy, "", time.Second); err != nil {
+			t.Fatal(err)
+		}
+		a.Forget(2)
+		if _, err := w.call(a, 2, kindEcho, "", time.Minute); !errors.Is(err, ErrUnknownNode) || a.Connected(2) || a.Post(2, kindNote, nil) {
+			t.Fatalf("asked a node that is forgotten: %v", err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.mu.Lock()
+		left := len(b.mu.inbound)
+		b.mu.Unlock()
+		if left > 0 {
+			t.Fatalf("%d connections are left", left)
+		}
+		w.net.Kill("node2")
+		a.SetAddress(2, addrOf(2)) // and now it does not answer
+		waits := make(chan error, 1)
+		go func() {
+			_, err := w.call(a, 2, kindEcho, "", time.Hour)
+			waits <- err
+		}()
+		time.Sleep(time.Minute)
+		a.Forget(2)
+		if err := <-waits; !errors.Is(err, ErrUnknownNode) {
+			t.Fatalf("who waited was told %v", err)
+		}
+		w.node(2, nil)
+		a.SetAddress(2, addrOf(2))
+		w.mustEcho(a, 1, 2)
+		synctest.Wait()
+		if got := heard.all(); !slices.Equal(got, []string{"2:true", "2:false", "2:true"}) {
+			t.Fatalf("heard %v", got)
 		}
 	})
 }

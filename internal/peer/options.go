@@ -47,8 +47,16 @@ var (
 	ErrWrongCluster = errors.New("the nodes belong to different clusters")
 	// ErrWrongNode: another node answers at the address.
 	ErrWrongNode = errors.New("another node answers at this address")
-	// ErrNotLoopback: without a secret only this machine is spoken to.
-	ErrNotLoopback = errors.New("without a secret only nodes on the same machine may connect (key cluster.secret.file)")
+	// ErrNotLoopback: without a secret or certificates only this machine is spoken to.
+	ErrNotLoopback = errors.New("without a secret or certificates only nodes on the same machine may connect (key cluster.secret.file)")
+	// ErrOneSided: one end has certificates and the other speaks in the clear.
+	ErrOneSided = errors.New("one of the two nodes uses certificates on the internal listener and the other does not (key listener.security.protocol.map)")
+	// ErrUntrusted: the other end's certificate is missing or not to be believed.
+	ErrUntrusted = errors.New("the other node's certificate is not trusted")
+	// ErrDistrusted: the other end does not believe this one's.
+	ErrDistrusted = errors.New("the other node does not trust this node's certificate")
+	// ErrTLS: the ends cannot agree on how to speak TLS.
+	ErrTLS = errors.New("the nodes cannot agree on TLS")
 	// ErrHandshake: what came was no handshake of this version.
 	ErrHandshake = errors.New("malformed handshake")
 )
@@ -61,7 +69,7 @@ func (e *RemoteError) Error() string { return "the other node: " + e.Message }
 // Limits of one node's part.
 const (
 	maxFrameBytes     = 16 << 20 // of a frame on an authenticated connection; a longer one closes it
-	maxFrameMemory    = 64 << 20 // bytes of frames above keepFrameBytes being handled, over all connections; who would exceed it waits
+	maxFrameMemory    = 64 << 20 // Options.FrameMemory where it is 0
 	maxHandshakeBytes = 1 << 10  // of a frame before that; a longer one closes the connection
 	maxUnanswered     = 256      // requests of one connection at work; past it nothing more is read from it
 	maxInFlight       = 256      // requests sent on one connection and not answered; past it Call waits
@@ -88,12 +96,17 @@ type Options struct {
 	Self     Node
 	// ClusterID is "" as long as the node belongs to no cluster; see SetClusterID.
 	ClusterID string
-	// Secret is the cluster's; empty: only this machine is spoken to.
+	// Secret is the cluster's; empty: without Certificates only this machine is spoken to.
 	Secret []byte
+	// Certificates are for TLS; nil: connections are in the clear. With a Secret a node proves both.
+	Certificates Certificates
 	// Loopback says whether an address is this machine's. nil: the IP addresses that are.
 	Loopback func(net.Addr) bool
-	Logger   *slog.Logger
-	Random   io.Reader // read once, in Open
+	// FrameMemory bounds the bytes of large frames (above 64 KiB) that are being read or handled, over all connections; who would
+	// exceed it waits. 0: 64 MiB. Less than the longest frame, 16 MiB, is that.
+	FrameMemory int64
+	Logger      *slog.Logger
+	Random      io.Reader // read once, in Open
 }
 
 func isLoopback(a net.Addr) bool {

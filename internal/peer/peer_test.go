@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,16 +175,17 @@ func TestWhoDoesNotBelongIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		dialler, listener func(*Options)
 		want              error
+		says              []string
 	}{
-		"another secret":  {func(o *Options) { o.Secret = []byte("guess") }, nil, ErrWrongSecret},
-		"no secret":       {nil, func(o *Options) { o.Secret = nil }, ErrWrongSecret},
-		"another cluster": {func(o *Options) { o.ClusterID = "two" }, nil, ErrWrongCluster},
-		"another node":    {nil, func(o *Options) { o.Self.ID = 3 }, ErrWrongNode},
+		"another secret":  {func(o *Options) { o.Secret = []byte("guess") }, nil, ErrWrongSecret, nil},
+		"no secret":       {nil, func(o *Options) { o.Secret = nil }, ErrWrongSecret, nil},
+		"another cluster": {func(o *Options) { o.ClusterID = "two" }, nil, ErrWrongCluster, []string{"node 1 to two, node 2 to one"}},
+		"another node":    {nil, func(o *Options) { o.Self.ID = 3 }, ErrWrongNode, []string{"node 3, and node 2 is looked for there", "controller.quorum.voters"}},
 		"a remote dialler without a secret": {
 			func(o *Options) { o.Secret, o.Loopback = nil, func(net.Addr) bool { return true } },
-			func(o *Options) { o.Secret = nil }, ErrNotLoopback,
+			func(o *Options) { o.Secret = nil }, ErrNotLoopback, nil,
 		},
-		"a remote listener without a secret": {func(o *Options) { o.Secret = nil }, func(o *Options) { o.Secret = nil }, ErrNotLoopback},
+		"a remote listener without a secret": {func(o *Options) { o.Secret = nil }, func(o *Options) { o.Secret = nil }, ErrNotLoopback, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -197,6 +199,11 @@ func TestWhoDoesNotBelongIsRefused(t *testing.T) {
 				_, err := w.call(a, 2, kindEcho, "x", 5*time.Second)
 				if !errors.Is(err, c.want) || called {
 					t.Fatalf("called %v, error %v, want %v", called, err, c.want)
+				}
+				for _, words := range c.says {
+					if !strings.Contains(err.Error(), words) {
+						t.Errorf("%v does not say %q", err, words)
+					}
 				}
 			})
 		})
@@ -249,7 +256,7 @@ func (w *world) introduce() *tape {
 	w.t.Helper()
 	c := &tape{Conn: w.dial("node1", addrOf(2))}
 	self := introduction{node: Node{ID: 1}, wants: 2, cluster: "one"}
-	if _, err := greet(c, []byte("a secret"), self, time.Now().Add(time.Minute)); err != nil {
+	if _, err := greet(c, nil, []byte("a secret"), self, time.Now().Add(time.Minute)); err != nil {
 		w.t.Fatalf("seed %d: %v", w.seed, err)
 	}
 	return c
@@ -280,10 +287,10 @@ func TestAHandshakeCannotBePlayedAgain(t *testing.T) {
 // does not get in with that.
 func TestAProofCannotBeSentBack(t *testing.T) {
 	hello, challenge := []byte("hello"), []byte("challenge")
-	if bytes.Equal(prove([]byte("s"), dialler, hello, challenge), prove([]byte("s"), listener, hello, challenge)) {
+	if bytes.Equal(prove([]byte("s"), nil, dialler, hello, challenge), prove([]byte("s"), nil, listener, hello, challenge)) {
 		t.Fatal("both ends prove themselves with the same bytes")
 	}
-	if bytes.Equal(prove([]byte("s"), dialler, []byte("ab"), []byte("c")), prove([]byte("s"), dialler, []byte("a"), []byte("bc"))) {
+	if bytes.Equal(prove([]byte("s"), nil, dialler, []byte("ab"), []byte("c")), prove([]byte("s"), nil, dialler, []byte("a"), []byte("bc"))) {
 		t.Fatal("the proof does not say where the introduction ends")
 	}
 }
@@ -532,4 +539,46 @@ func TestOverRealConnections(t *testing.T) {
 	if err != nil || string(got) != "1:x" {
 		t.Fatalf("%q, %v", got, err)
 	}
+}
+
+// TestLargeFramesWaitForMemory: while as many bytes are handled as may be, further large frames are not read, small ones are, and
+// one that is larger than all that was allowed goes through alone.
+func TestLargeFramesWaitForMemory(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		served := w.node(1, func(o *Options) { o.FrameMemory = 1 })
+		var at, most atomic.Int64
+		release := make(chan struct{})
+		served.Handle(kindNote, Receive(func(_ Node, body []byte) error { // on the reader, so it holds the frame
+			if len(body) > keepFrameBytes {
+				most.Store(max(most.Load(), at.Add(1)))
+				<-release
+				at.Add(-1)
+			}
+			return nil
+		}))
+		var asking sync.WaitGroup
+		for id := range int32(3) {
+			p := w.node(2+id, nil)
+			p.SetAddress(1, addrOf(1))
+			w.mustEcho(p, 2+id, 1)
+			asking.Go(func() {
+				if !p.Post(1, kindNote, make([]byte, maxPostedBytes-100)) {
+					t.Error("it is not sent")
+				}
+			})
+		}
+		asking.Wait()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		small := w.node(9, nil)
+		small.SetAddress(1, addrOf(1))
+		w.mustEcho(small, 9, 1)
+		for range 3 {
+			release <- struct{}{}
+		}
+		synctest.Wait()
+		if most.Load() != 1 || at.Load() != 0 {
+			t.Fatalf("%d large frames were handled at a time, %d are left", most.Load(), at.Load())
+		}
+	})
 }

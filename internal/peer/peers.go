@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -59,7 +61,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 	}
 	p := &Peers{
 		o: o, log: o.Logger,
-		memory: semaphore.NewWeighted(maxFrameMemory),
+		memory: semaphore.NewWeighted(max(cmp.Or(o.FrameMemory, maxFrameMemory), maxFrameBytes)),
 	}
 	var seed [32]byte
 	if _, err := io.ReadFull(o.Random, seed[:]); err != nil {
@@ -140,6 +142,27 @@ func (p *Peers) SetAddress(node int32, addr string) {
 	}
 }
 
+// Forget ends the connections from here to a node, which are not made again before SetAddress: it is no part of the cluster any
+// more. Observers are told that it is away. It does not wait.
+func (p *Peers) Forget(node int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, to := range []line{{node, false}, {node, true}} {
+		if l := p.mu.links[to]; l != nil {
+			delete(p.mu.links, to)
+			l.forgotten = true
+			l.stop()
+		}
+	}
+	delete(p.mu.warned, node)
+	if p.mu.up[node] && !p.mu.closed {
+		for _, o := range p.mu.observers {
+			o.add(change{node, false})
+		}
+	}
+	delete(p.mu.up, node)
+}
+
 func (l *link) move(addr string) {
 	l.mu.Lock()
 	client := l.mu.client
@@ -174,6 +197,7 @@ func (p *Peers) line(to line, addr string) *link {
 		return nil
 	}
 	l = &link{p: p, to: to.to, data: to.data, wake: make(chan struct{}, 1)}
+	l.ctx, l.stop = context.WithCancel(p.ctx)
 	l.random = rand.New(rand.NewPCG(p.mu.random.Uint64(), uint64(to.to)))
 	l.mu.addr = addr
 	l.mu.changed = make(chan struct{})
@@ -334,7 +358,7 @@ func (p *Peers) dismiss(in *inbound) {
 
 // warnRefused reports once what somebody has to look after: the other end is there, and will not have us.
 func (p *Peers) warnRefused(l *link, addr string, err error) {
-	for _, lasting := range []error{ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrHandshake} {
+	for _, lasting := range lastingErrors {
 		if !errors.Is(err, lasting) {
 			continue
 		}
@@ -347,4 +371,14 @@ func (p *Peers) warnRefused(l *link, addr string, err error) {
 		}
 		return
 	}
+}
+
+// lastingErrors are those that pass only when somebody looks after them.
+var lastingErrors = []error{
+	ErrWrongSecret, ErrWrongCluster, ErrWrongNode, ErrNotLoopback, ErrOneSided, ErrUntrusted, ErrDistrusted, ErrTLS, ErrHandshake,
+}
+
+// IsRefusal tells whether one of two nodes will not have the other: trying again does not help.
+func IsRefusal(err error) bool {
+	return slices.ContainsFunc(lastingErrors, func(lasting error) bool { return errors.Is(err, lasting) })
 }

@@ -32,11 +32,33 @@ const (
 // proposeChange proposes a change of the members. Raft takes one at a time, and turns a second into nothing
 // without a word, so whoever asks looks again later. Owner only.
 func (q *Quorum) proposeChange(changes []*pb.ConfChangeSingle, c membersChange) error {
+	c.Voters = q.votersWith(changes, c)
 	context, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("encode a change of the metadata quorum's members: %w", err)
 	}
 	return q.raft.ProposeConfChange(&pb.ConfChangeV2{Changes: changes, Context: context})
+}
+
+// votersWith are those who vote after a change of the members. Owner only.
+func (q *Quorum) votersWith(changes []*pb.ConfChangeSingle, c membersChange) []metadata.Voter {
+	status := q.raft.Status()
+	ids := slices.Collect(maps.Keys(status.Config.Voters[0]))
+	for _, one := range changes {
+		ids = slices.DeleteFunc(ids, func(id uint64) bool { return id == one.GetNodeId() && one.GetType() != pb.ConfChangeUpdateNode })
+		if one.GetType() == pb.ConfChangeAddNode {
+			ids = append(ids, one.GetNodeId())
+		}
+	}
+	all := membership{Members: append(slices.Clone(c.Members), q.me()), Addresses: slices.Concat(c.Addresses, q.membership().Addresses)}
+	for _, m := range q.members {
+		if !slices.Contains(all.Members, m) {
+			all.Members = append(all.Members, m)
+		}
+	}
+	slices.SortFunc(all.Members, compareMembers)
+	all.Members = slices.Compact(all.Members)
+	return all.voters(ids)
 }
 
 func change(kind pb.ConfChangeType, id uint64) *pb.ConfChangeSingle {
@@ -347,7 +369,7 @@ func (q *Quorum) handOver() {
 func (q *Quorum) startHandOver(s *raft.Status) bool {
 	best := raft.None
 	for id, p := range s.Progress {
-		if id == q.self || p.IsLearner || !p.RecentActive {
+		if id == q.self || p.IsLearner || !p.RecentActive || q.down[q.leaderNode(id)] {
 			continue
 		}
 		if best == raft.None || p.Match > s.Progress[best].Match || p.Match == s.Progress[best].Match && id < best {

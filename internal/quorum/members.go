@@ -53,6 +53,8 @@ type membersChange struct {
 	Removed   []int32   `json:"removed,omitempty"`  // nodes that lose their vote on request
 	Returned  []int32   `json:"returned,omitempty"` // and such that get it again
 	Addresses []address `json:"addresses,omitempty"`
+	// Voters are all who vote once it is made: what the entry shows to Kafka's tools.
+	Voters []metadata.Voter `json:"voters,omitempty"`
 }
 
 const (
@@ -88,6 +90,9 @@ func decodeMembersChange(b []byte) (c membersChange, err error) {
 	}
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("change of the metadata quorum's members: %w: %w", ErrDamaged, err)
+	}
+	if len(c.Voters) > maxMembers {
+		return c, fmt.Errorf("%d voters of the metadata quorum: %w", len(c.Voters), ErrDamaged)
 	}
 	return c, checkMembers(c.Members, slices.Concat(c.Removed, c.Returned), c.Addresses)
 }
@@ -136,6 +141,21 @@ func (m membership) listeners(node int32) []Listener {
 		}
 	}
 	return nil
+}
+
+// voters are the members that have the ids, as Kafka records them.
+func (m membership) voters(ids []uint64) (voters []metadata.Voter) {
+	for _, one := range m.Members {
+		if !slices.Contains(ids, one.raftID()) {
+			continue
+		}
+		v := metadata.Voter{NodeID: one.NodeID, Directory: one.Directory}
+		for _, l := range m.listeners(one.NodeID) {
+			v.Endpoints = append(v.Endpoints, metadata.VoterEndpoint(l))
+		}
+		voters = append(voters, v)
+	}
+	return voters
 }
 
 func compareMembers(a, b Member) int {

@@ -126,15 +126,25 @@ func (q *Quorum) deliver(messages []*pb.Message) {
 
 // standFor bounds the pause, drawn at random, between the end of the connection to the leader and
 // standing for election: followers that lose it at one moment must not all stand at once. In ticks.
-const standFor = 3
+//
+// Where two stood at once all the same each has its own vote and nobody a majority. Each then stands again after standAgain ticks
+// and such a pause, sooner than by raft's own timeout, but not before an election on slow disks would be over; at
+// most standTimes in all, so that the timeout decides where nobody can win.
+const (
+	standFor   = 3
+	standAgain = 4
+	standTimes = 3
+)
 
 // connected is told when the connection to another node is made or has ended. A leader whose
 // connection breaks is not waited for: this node forgets it, so that it grants others its vote, and
 // stands itself. Those whose connection holds refuse, so a hiccup of one line changes nothing.
 func (q *Quorum) connected(node int32, up bool) {
 	if up {
+		delete(q.down, node)
 		return
 	}
+	q.down[node] = true
 	for id, at := range q.routes {
 		if at != node {
 			continue
@@ -147,14 +157,29 @@ func (q *Quorum) connected(node int32, up bool) {
 			continue
 		}
 		term := q.raft.BasicStatus().GetTerm()
-		pause := time.Duration(q.random.Int64N(int64(standFor * q.o.Tick)))
-		q.standing.Stop()
-		q.standing = time.AfterFunc(pause, func() {
-			q.do(func() {
-				if s := q.raft.BasicStatus(); s.Lead == raft.None && s.GetTerm() == term {
-					_ = q.raft.Campaign() // refused where this node has no vote
-				}
-			})
-		})
+		q.stand(0, standTimes, func(s raft.BasicStatus) bool { return s.GetTerm() == term })
 	}
+}
+
+// stand has this node stand for election after some ticks and a pause, if nobody leads by then and it is still meant to; and
+// once more if that comes to nothing. Owner only.
+func (q *Quorum) stand(ticks time.Duration, times int, meant func(raft.BasicStatus) bool) {
+	pause := ticks*q.o.Tick + time.Duration(q.random.Int64N(int64(standFor*q.o.Tick)))
+	q.standing.Stop()
+	q.standing = time.AfterFunc(pause, func() {
+		q.do(func() {
+			if s := q.raft.BasicStatus(); s.Lead != raft.None || !meant(s) {
+				return
+			}
+			_ = q.raft.Campaign() // refused where this node has no vote
+			if times > 1 {
+				q.stand(standAgain, times-1, isCandidate)
+			}
+		})
+	})
+}
+
+// isCandidate: it has not been elected, nor voted for another.
+func isCandidate(s raft.BasicStatus) bool {
+	return s.RaftState == raft.StateCandidate || s.RaftState == raft.StatePreCandidate
 }

@@ -44,6 +44,7 @@ type Quorum struct {
 	sending  map[uint64]bool     // a snapshot is on its way to them
 	received *snapshotFile       // the last one that came, for raft to take or to leave
 	standing *time.Timer         // this node stands for election when it fires
+	down     map[int32]bool      // nodes whose connection has broken and not been made again
 	ticks    int
 	alone    int  // ticks without a leader
 	quiet    int  // ticks since a leader was last heard
@@ -102,7 +103,7 @@ func Open(ctx context.Context, o Options) (*Quorum, error) {
 		members: map[uint64]Member{}, routes: map[uint64]int32{}, voices: map[uint64]*voice{}, sending: map[uint64]bool{},
 		observers: map[Member]*observed{},
 		intake:    make(chan struct{}, 1), joined: make(chan struct{}), handedOver: make(chan struct{}),
-		standing: time.NewTimer(0),
+		standing: time.NewTimer(0), down: map[int32]bool{},
 	}
 	q.standing.Stop()
 	q.mu.moved = make(chan struct{})

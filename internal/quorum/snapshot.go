@@ -17,7 +17,8 @@ import (
 )
 
 // A snapshot is a file in Kafka's naming (end offset, exclusive, and epoch) and of batches with one
-// record each: a header (raft's metadata of the snapshot), in a quorum of several its members, then
+// record each: a header (raft's metadata of the snapshot), in a quorum of several its members, and once more those that vote in
+// Kafka's own control records, for its tools to read; then
 // records by the thousand, then a footer with their count, so that a file that was cut short is told
 // from a whole one.
 const (
@@ -64,13 +65,20 @@ func parseSnapshotName(name string) (index, term uint64, ok bool) {
 
 func encodeSnapshot(f *snapshotFile, nowMs int64) ([]byte, error) {
 	var out []byte
-	b := batch.NewBuilder(batch.BuilderOptions{})
-	add := func(key byte, value []byte) error {
-		b.Reset()
-		b.Append(nowMs, []byte{key}, value, nil)
+	with, next := newBuilders(), int64(0)
+	flush := func(b *batch.Builder) error {
 		built, err := b.Build()
+		if err == nil {
+			built.Assign(next, 0)
+			next += int64(built.Count())
+		}
 		out = append(out, built...)
+		b.Reset()
 		return err
+	}
+	add := func(key byte, value []byte) error {
+		with.data.Append(nowMs, []byte{key}, value, nil)
+		return flush(with.data)
 	}
 	header, err := proto.Marshal(f.meta)
 	if err == nil {
@@ -80,6 +88,11 @@ func encodeSnapshot(f *snapshotFile, nowMs int64) ([]byte, error) {
 		members, encodeErr := f.members.encode()
 		if err = errors.Join(err, encodeErr); err == nil {
 			err = add(keyMembers, members)
+		}
+		if voters := f.members.voters(f.meta.GetConfState().GetVoters()); err == nil && len(voters) > 0 {
+			with.control.Append(nowMs, controlKey(batch.KRaftVersion), metadata.AppendKRaftVersion(nil), nil)
+			with.control.Append(nowMs, controlKey(batch.KRaftVoters), metadata.AppendVoters(nil, voters, nil), nil)
+			err = flush(with.control)
 		}
 	}
 	for chunk := range slices.Chunk(f.records, recordsPerBatch) {
@@ -110,6 +123,9 @@ func decodeSnapshot(c *batch.Checker, data []byte) (*snapshotFile, error) {
 			return nil, fmt.Errorf("snapshot: %w: %w", ErrDamaged, err)
 		}
 		data = rest
+		if b.IsControl() && f.meta != nil {
+			continue // what is said of the voters for others to read
+		}
 		for r, err := range c.Records(b) {
 			if err != nil || len(r.Key) != 1 || f.meta == nil && r.Key[0] != keyHeader {
 				return nil, errors.Join(fmt.Errorf("snapshot: %w: unexpected record", ErrDamaged), err)

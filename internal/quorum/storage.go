@@ -26,8 +26,8 @@ type storage struct {
 	dir     string         // of the log, where quorum-state and the snapshots lie too
 	log     *commitlog.Log
 	checker *batch.Checker
-	builder *batch.Builder // the appender's
-	stating chan struct{}  // one slot: quorum-state is being written
+	build   builders      // the appender's
+	stating chan struct{} // one slot: quorum-state is being written
 
 	mu struct { // held for copying pointers only
 		sync.Mutex
@@ -51,7 +51,7 @@ func openStorage(o *Options, self uint64) (s *storage, snapshot *snapshotFile, e
 	tp := commitlog.TopicPartition{Topic: "__cluster_metadata"}
 	s = &storage{
 		fs: o.FS, home: o.Dir, dir: o.Dir.Path() + "/" + logName,
-		checker: batch.NewChecker(), builder: batch.NewBuilder(batch.BuilderOptions{}), stating: make(chan struct{}, 1),
+		checker: batch.NewChecker(), build: newBuilders(), stating: make(chan struct{}, 1),
 	}
 	if s.log, err = o.Dir.Log(tp, metadata.MetadataTopicID, o.Log); err != nil {
 		return nil, nil, fmt.Errorf("open metadata log: %w", err)
@@ -315,7 +315,7 @@ func (s *storage) writeEntries(entries []*pb.Entry, nowMs int64) error {
 			s.forgetChanges(e.GetIndex())
 			end = at
 		}
-		b, err := encodeEntry(s.builder, e, nowMs)
+		b, err := encodeEntry(s.build, e, nowMs)
 		if err != nil {
 			return err
 		}

@@ -469,7 +469,7 @@ func TestVotersFormOneQuorum(t *testing.T) {
 
 func TestLeaderThatDiesIsReplacedWithinASecond(t *testing.T) {
 	slowest, sum := time.Duration(0), time.Duration(0)
-	const seeds = 30
+	const seeds = 200
 	for seed := range uint64(seeds) {
 		inWorld(t, seed, 3, func(w *world) {
 			w.startAll()
@@ -488,7 +488,7 @@ func TestLeaderThatDiesIsReplacedWithinASecond(t *testing.T) {
 		})
 	}
 	t.Logf("from the leader's end to the next commit: mean %v, slowest %v of %d", sum/seeds, slowest, seeds)
-	if slowest > 1500*time.Millisecond || sum/seeds > 400*time.Millisecond {
+	if slowest > 450*time.Millisecond || sum/seeds > 150*time.Millisecond { // also where two stood at once
 		t.Fatalf("mean %v, slowest %v", sum/seeds, slowest)
 	}
 }

@@ -3,9 +3,11 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -25,6 +27,8 @@ const (
 	workMembers    = 2
 	workEvery      = 4 * time.Millisecond // between two records
 	memberLivesMax = 21 * time.Second
+
+	noteworthySilence = 2 * time.Second
 )
 
 // work is a producer and a consumer group on our own client, and what they were told.
@@ -39,6 +43,7 @@ type work struct {
 	mu           sync.Mutex
 	acknowledged map[int32]map[int64]string // by partition and offset
 	unplaced     map[string]bool            // acknowledged without an offset
+	latestSent   map[int32]time.Time        // when a partition's record was last acknowledged
 	delivered    map[int32]map[int64]string
 	commits      map[int32]*committed
 	members      int
@@ -63,7 +68,7 @@ func (c *committed) may(offset int64) bool { return offset == c.acknowledged || 
 func workBegins(t *testing.T, c *cluster, seed uint64) *work {
 	t.Helper()
 	w := &work{
-		t: t, cluster: c, acknowledged: map[int32]map[int64]string{}, unplaced: map[string]bool{},
+		t: t, cluster: c, acknowledged: map[int32]map[int64]string{}, unplaced: map[string]bool{}, latestSent: map[int32]time.Time{},
 		delivered: map[int32]map[int64]string{}, commits: map[int32]*committed{},
 	}
 	for p := range int32(workPartitions) {
@@ -92,15 +97,35 @@ func workBegins(t *testing.T, c *cluster, seed uint64) *work {
 	return w
 }
 
-// connect makes a client that does not wait for long for a node that does not answer.
-func (w *work) connect() (*ours.Client, error) {
+// connect makes a client that does not wait for long for a node that does not answer. What it has to say
+// stands beside what was done to the cluster.
+func (w *work) connect(name string) (*ours.Client, error) {
+	log := slog.New(slog.NewTextHandler(noteWriter{w.cluster, name}, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: withoutTime}))
 	return ours.New(ours.Brokers(strings.Split(w.cluster.addresses(), ",")...), ours.RequestTimeout(2*time.Second),
-		ours.ConnectionSetupTimeout(time.Second))
+		ours.ConnectionSetupTimeout(time.Second), ours.Logger(log))
+}
+
+// noteWriter notes the lines of a log under a name.
+type noteWriter struct {
+	cluster *cluster
+	name    string
+}
+
+func (n noteWriter) Write(line []byte) (int, error) {
+	n.cluster.note("%s: %s", n.name, bytes.TrimSpace(line))
+	return len(line), nil
+}
+
+func withoutTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
 }
 
 // send writes numbers, in order for each partition.
 func (w *work) send(ctx context.Context) {
-	c, err := w.connect()
+	c, err := w.connect("the producer")
 	if err != nil {
 		w.t.Errorf("make a client: %v", err)
 		return
@@ -140,6 +165,11 @@ func (w *work) sent(value string, m ours.RecordMetadata, err error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	now := time.Now()
+	if silence := now.Sub(w.latestSent[m.Partition]); !w.latestSent[m.Partition].IsZero() && silence > noteworthySilence {
+		w.cluster.note("the producer was acknowledged nothing in partition %d for %.1f s", m.Partition, silence.Seconds())
+	}
+	w.latestSent[m.Partition] = now
 	if m.Offset < 0 {
 		w.unplaced[value] = true
 		return
@@ -161,7 +191,11 @@ func (w *work) consume(ctx context.Context, rng *rand.Rand) {
 
 // member polls for a while, and commits now and then.
 func (w *work) member(ctx context.Context, lives time.Duration, leaves bool, rng *rand.Rand) error {
-	c, err := w.connect()
+	w.mu.Lock()
+	w.members++
+	name := fmt.Sprintf("member %d of the group", w.members)
+	w.mu.Unlock()
+	c, err := w.connect(name)
 	if err != nil {
 		return err
 	}
@@ -180,10 +214,6 @@ func (w *work) member(ctx context.Context, lives time.Duration, leaves bool, rng
 	if err := g.Subscribe(workTopic); err != nil {
 		return err
 	}
-	w.mu.Lock()
-	w.members++
-	name := fmt.Sprintf("member %d of the group", w.members)
-	w.mu.Unlock()
 	w.cluster.note("%s comes", name)
 	defer w.cluster.note("%s has gone, with a word: %v", name, leaves)
 	life, cancel := context.WithTimeout(ctx, lives)
@@ -219,6 +249,9 @@ func (w *work) took(records []ours.Record, next map[int32]int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
+	if silence := now.Sub(w.latest); !w.latest.IsZero() && silence > noteworthySilence {
+		w.cluster.note("nobody was given a record for %.1f s", silence.Seconds())
+	}
 	if !w.latest.IsZero() && now.Sub(w.latest) > w.silence {
 		w.silence, w.silenceEnded = now.Sub(w.latest), now
 	}

@@ -18,7 +18,7 @@ const groupPartitions = 4
 func groups(t *testing.T, l *library, b *rig.Broker) {
 	const topic, group = "group-life", "life"
 	createTopic(t, b.Addr, topic, groupPartitions)
-	j := newJournal(t, b, topic, group)
+	j := newJournal(t, b.Addr, topic, group)
 	produce := func(start, count int) *production {
 		flags := []string{
 			"--brokers", b.Addr, "--topic", topic, "--start", flagOf(start), "--count", flagOf(count), "--size", flagOf(recordSize), "--pace-ms", "2",
@@ -56,14 +56,14 @@ func groups(t *testing.T, l *library, b *rig.Broker) {
 	j.awaitAllRead(endOffsets(t, b.Addr, topic))
 	j.leave(one)
 	j.check()
-	arrived(t, l, b, topic, acked)
-	resumes(t, l, j)
+	arrived(t, l, b.Addr, topic, acked)
+	resumes(t, l, j, b)
 }
 
 // arrived looks at what the producers have left behind.
-func arrived(t *testing.T, l *library, b *rig.Broker, topic string, acked map[int]place) {
+func arrived(t *testing.T, l *library, addr, topic string, acked map[int]place) {
 	t.Helper()
-	read := readAll(t, b.Addr, topic)
+	read := readAll(t, addr, topic)
 	checkRecords(t, l, read, acked, func(int) string { return "all" }, func(int) string { return "none" })
 	if l.about.Idempotent { // otherwise what was sent again may lie there twice
 		count(t, read, len(acked))
@@ -73,15 +73,15 @@ func arrived(t *testing.T, l *library, b *rig.Broker, topic string, acked map[in
 
 // resumes lets new members find the group exactly where it was left: after it was left in peace, and
 // after the member and the broker were killed.
-func resumes(t *testing.T, l *library, j *journal) {
-	ends := endOffsets(t, j.broker.Addr, j.topic)
-	if at := committedOffsets(t, j.broker.Addr, j.group, j.topic); !maps.Equal(at, ends) {
+func resumes(t *testing.T, l *library, j *journal, b *rig.Broker) {
+	ends := endOffsets(t, b.Addr, j.topic)
+	if at := committedOffsets(t, b.Addr, j.group, j.topic); !maps.Equal(at, ends) {
 		t.Errorf("the group has read everything and left; it stands at %v, the ends are %v", at, ends)
 	}
 	j.demandExact(sortedPartitions(ends))
 	more := func(start int) map[int32]int64 {
-		l.produce(t, l.name+" producer", "--brokers", j.broker.Addr, "--topic", j.topic, "--start", flagOf(start), "--count", "130", "--size", flagOf(recordSize)).finish()
-		return endOffsets(t, j.broker.Addr, j.topic)
+		l.produce(t, l.name+" producer", "--brokers", b.Addr, "--topic", j.topic, "--start", flagOf(start), "--count", "130", "--size", flagOf(recordSize)).finish()
+		return endOffsets(t, b.Addr, j.topic)
 	}
 	four := j.join(l, l.name+" four", "--commit-every", "40")
 	j.awaitAllRead(more(10_000))
@@ -95,8 +95,8 @@ func resumes(t *testing.T, l *library, j *journal) {
 		})
 	}
 	four.Kill()
-	j.broker.Kill()
-	j.broker.Restart()
+	b.Kill()
+	b.Restart()
 	j.kill(four) // dead already: what the broker has kept is what the next one begins with
 	five := j.join(l, l.name+" five")
 	j.awaitAllRead(more(20_000))
@@ -110,7 +110,7 @@ func resumes(t *testing.T, l *library, j *journal) {
 func static(t *testing.T, l *library, b *rig.Broker) {
 	const topic, group = "group-static", "static"
 	createTopic(t, b.Addr, topic, groupPartitions)
-	j := newJournal(t, b, topic, group)
+	j := newJournal(t, b.Addr, topic, group)
 	one := j.join(l, l.name+" instance one", "--instance", "one")
 	two := j.join(l, l.name+" instance two", "--instance", "two")
 	j.awaitShared(groupPartitions, one, two)
@@ -140,7 +140,7 @@ func assigns(t *testing.T, l *library, b *rig.Broker) {
 	createTopic(t, b.Addr, topic, groupPartitions)
 	l.produce(t, l.name+" producer", "--brokers", b.Addr, "--topic", topic, "--start", "0", "--count", "200", "--size", flagOf(recordSize)).finish()
 	for _, assignor := range l.about.Assignors {
-		j := newJournal(t, b, topic, "assigned-"+assignor)
+		j := newJournal(t, b.Addr, topic, "assigned-"+assignor)
 		one := j.join(l, fmt.Sprintf("%s %s one", l.name, assignor), "--assignor", assignor)
 		two := j.join(l, fmt.Sprintf("%s %s two", l.name, assignor), "--assignor", assignor)
 		j.awaitShared(groupPartitions, one, two)

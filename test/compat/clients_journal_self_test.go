@@ -28,7 +28,7 @@ b {"assigned":[0]}
 		{"no longer its own", `a {"record":{"partition":0,"offset":3}}`, "does not have"},
 		{"another place than where the group stands", `exact {"committed":{"0":2}}` + "\n" + `b {"record":{"partition":0,"offset":3}}`, "stands at 2"},
 	} {
-		j := newJournal(t, nil, "topic", "group")
+		j := newJournal(t, "", "topic", "group")
 		members := map[string]*groupMember{}
 		for _, line := range strings.Split(fine+c.more, "\n") {
 			name, text, _ := strings.Cut(line, " ")

@@ -29,7 +29,7 @@ func mixed(t *testing.T, m mixture, v *compatibility) {
 	const topic, group = "mixed", "mixed"
 	b := rig.Start(t, groupSettings...)
 	createTopic(t, b.Addr, topic, mixedPartitions)
-	j := newJournal(t, b, topic, group)
+	j := newJournal(t, b.Addr, topic, group)
 	producer := v.library(t, m.members[len(m.members)-1]).produce(t, "producer", "--brokers", b.Addr, "--topic", topic, "--start", "0", "--count", "3000",
 		"--size", flagOf(recordSize), "--pace-ms", "3")
 	var members []*groupMember

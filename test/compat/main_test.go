@@ -37,10 +37,11 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// kgoClient makes a client of the brokers at addr, which may be several with commas between them.
 func kgoClient(t *testing.T, addr string, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(addr), kgo.MetadataMinAge(50 * time.Millisecond),
+		kgo.SeedBrokers(strings.Split(addr, ",")...), kgo.MetadataMinAge(50 * time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
 	}, opts...)...)
 	if err != nil {

@@ -46,6 +46,8 @@ type Cluster struct {
 	Random   *Random
 	links    *Links // for metadata and whatever has no links of its own
 
+	features features
+
 	cfg    Config
 	log    *slog.Logger
 	ctx    context.Context // ends with Close

@@ -276,7 +276,7 @@ func (l *Link) establish() (*Connection, error) {
 			WriteStall: c.cfg.RequestTimeout,
 		}),
 	}
-	versions, err := conn.negotiate(ctx)
+	versions, err := conn.negotiate(ctx, &c.features)
 	if err != nil {
 		conn.wire.Close()
 		return nil, err
@@ -287,7 +287,7 @@ func (l *Link) establish() (*Connection, error) {
 
 // negotiate asks which requests the broker speaks (KIP-35). A broker that does not know our
 // version of the question answers version 0, with the versions of the question itself.
-func (conn *Connection) negotiate(ctx context.Context) (apiVersions, error) {
+func (conn *Connection) negotiate(ctx context.Context, known *features) (apiVersions, error) {
 	limit := int16(-1)
 	for range 2 {
 		req := kmsg.NewPtrApiVersionsRequest()
@@ -308,6 +308,7 @@ func (conn *Connection) negotiate(ctx context.Context) (apiVersions, error) {
 		if err := errcode.Of(answer.ErrorCode, nil); err != nil {
 			return apiVersions{}, fmt.Errorf("ApiVersions: %w", err)
 		}
+		known.take(answer)
 		return v, nil
 	}
 	return apiVersions{}, fmt.Errorf("ApiVersions: %w", ErrUnsupported)

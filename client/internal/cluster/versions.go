@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -30,6 +31,10 @@ var Newest = map[int16]int16{
 	18: 4,  // ApiVersions
 	22: 5,  // InitProducerId; 6 is not stable
 	23: 4,  // OffsetForLeaderEpoch
+	24: 3,  // AddPartitionsToTxn: from 4 on between brokers
+	25: 4,  // AddOffsetsToTxn
+	26: 5,  // EndTxn: the next epoch
+	28: 5,  // TxnOffsetCommit: implies AddOffsetsToTxn
 }
 
 // choose gives the newest version of the request that both ends know, at most limit (-1: no limit).
@@ -50,6 +55,35 @@ func (v *apiVersions) choose(req kmsg.Request, limit int16) (int16, error) {
 	}
 	return 0, fmt.Errorf("%w: it speaks %s versions %d to %d, we at most %d",
 		ErrUnsupported, kmsg.NameForKey(req.Key()), r.least, r.most, ours)
+}
+
+// features are the finalised levels of a cluster's features (KIP-584). Brokers learn of a change one
+// after another: the highest epoch counts.
+type features struct {
+	mu     sync.Mutex
+	epoch  int64
+	levels map[string]int16
+}
+
+func (f *features) take(answer *kmsg.ApiVersionsResponse) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if answer.FinalizedFeaturesEpoch < f.epoch || answer.FinalizedFeaturesEpoch < 0 {
+		return
+	}
+	f.epoch = answer.FinalizedFeaturesEpoch
+	f.levels = make(map[string]int16, len(answer.FinalizedFeatures))
+	for _, l := range answer.FinalizedFeatures {
+		f.levels[l.Name] = l.MaxVersionLevel
+	}
+}
+
+// Feature gives the finalised level of a feature, as the brokers connected to so far have told; 0
+// where they have not.
+func (c *Cluster) Feature(name string) int16 {
+	c.features.mu.Lock()
+	defer c.features.mu.Unlock()
+	return c.features.levels[name]
 }
 
 // minimalVersions is what may be asked of a broker that has not said anything yet.

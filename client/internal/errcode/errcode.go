@@ -14,25 +14,37 @@ type Error int16
 
 // The codes that the client's internal packages decide by. Package client names all of them.
 const (
-	UnknownServerError        Error = -1
-	UnknownTopicOrPartition   Error = 3
-	LeaderNotAvailable        Error = 5
-	RequestTimedOut           Error = 7
-	Network                   Error = 13
-	CoordinatorLoadInProgress Error = 14
-	CoordinatorNotAvailable   Error = 15
-	NotCoordinator            Error = 16
-	IllegalGeneration         Error = 22
-	InconsistentGroupProtocol Error = 23
-	UnknownMemberID           Error = 25
-	RebalanceInProgress       Error = 27
-	UnsupportedVersion        Error = 35
-	FetchSessionIDNotFound    Error = 70
-	InvalidFetchSessionEpoch  Error = 71
-	MemberIDRequired          Error = 79
-	FencedInstanceID          Error = 82
-	FetchSessionTopicIDError  Error = 106
-	RebootstrapRequired       Error = 129
+	UnknownServerError                 Error = -1
+	UnknownTopicOrPartition            Error = 3
+	LeaderNotAvailable                 Error = 5
+	RequestTimedOut                    Error = 7
+	MessageTooLarge                    Error = 10
+	Network                            Error = 13
+	CoordinatorLoadInProgress          Error = 14
+	CoordinatorNotAvailable            Error = 15
+	NotCoordinator                     Error = 16
+	RecordListTooLarge                 Error = 18
+	IllegalGeneration                  Error = 22
+	InconsistentGroupProtocol          Error = 23
+	UnknownMemberID                    Error = 25
+	RebalanceInProgress                Error = 27
+	ClusterAuthorizationFailed         Error = 31
+	UnsupportedVersion                 Error = 35
+	UnsupportedForMessageFormat        Error = 43
+	OutOfOrderSequenceNumber           Error = 45
+	InvalidProducerEpoch               Error = 47
+	InvalidTxnState                    Error = 48
+	InvalidProducerIDMapping           Error = 49
+	ConcurrentTransactions             Error = 51
+	TransactionalIDAuthorizationFailed Error = 53
+	UnknownProducerID                  Error = 59
+	FetchSessionIDNotFound             Error = 70
+	InvalidFetchSessionEpoch           Error = 71
+	MemberIDRequired                   Error = 79
+	FencedInstanceID                   Error = 82
+	ProducerFenced                     Error = 90
+	FetchSessionTopicIDError           Error = 106
+	RebootstrapRequired                Error = 129
 )
 
 // Error gives Kafka's name of the code and its number, as in "NOT_LEADER_OR_FOLLOWER (6)".

@@ -21,6 +21,7 @@ const (
 	quorumLost     = "quorum without a leader"
 	belowMinISR    = "partitions below min.insync.replicas"
 	dirFailed      = "data directories failed"
+	diskFull       = "disks full"
 	brokerAway     = "brokers away"
 	voterAway      = "voters behind"
 	underRepaired  = "partitions with replicas out of sync"
@@ -157,7 +158,7 @@ func (o *observed) judge() *health {
 }
 
 func (f *finding) rank() int {
-	return slices.Index([]string{noLeader, quorumLost, belowMinISR, dirFailed, brokerAway, voterAway, silentBroker, underRepaired}, f.Kind)
+	return slices.Index([]string{noLeader, quorumLost, belowMinISR, dirFailed, diskFull, brokerAway, voterAway, silentBroker, underRepaired}, f.Kind)
 }
 
 // judgePartitions counts each partition once, as the worst that it is.
@@ -190,6 +191,12 @@ func (o *observed) judgePartitions(all int) (found []finding) {
 	return found
 }
 
+// isAway tells whether a voter is not up to date. One of which nothing is known is not accused.
+func isAway(quorum *admin.Quorum, v *admin.QuorumReplica, now time.Time) bool {
+	unknown := v.LastCaughtUp.IsZero() && v.LogEnd < 0 && v.LastFetch.IsZero()
+	return v.Node != quorum.Leader && !unknown && now.Sub(v.LastCaughtUp) >= voterPatience
+}
+
 func (o *observed) judgeQuorum() (found []finding) {
 	if o.quorumErr != nil || o.quorum.Leader < 0 {
 		why := "no leader"
@@ -203,8 +210,9 @@ func (o *observed) judgeQuorum() (found []finding) {
 	}
 	var away []int32
 	var since *time.Time
-	for _, v := range o.quorum.Voters {
-		if v.Node == o.quorum.Leader || v.LastCaughtUp.IsZero() && v.LogEnd < 0 && v.LastFetch.IsZero() || o.now.Sub(v.LastCaughtUp) < voterPatience {
+	for i := range o.quorum.Voters {
+		v := &o.quorum.Voters[i]
+		if !isAway(&o.quorum, v, o.now) {
 			continue
 		}
 		away = append(away, v.Node)
@@ -240,6 +248,13 @@ func nodes(what string, ids []int32, of string) string {
 func (o *observed) judgeDirs() (found []finding) {
 	for _, d := range o.dirs {
 		if d.Err == nil {
+			if isFull(&d) {
+				found = append(found, finding{
+					Kind: diskFull, Severity: severityAtRisk, Nodes: []int32{d.Node},
+					What:  fmt.Sprintf("the disk of data directory %s of broker %d is full (%s of %s left)", d.Path, d.Node, terminal.HumanBytes(d.UsableBytes), terminal.HumanBytes(d.TotalBytes)),
+					Means: "what it leads takes no records, and what it follows falls out of sync, until there is room (shorter retention, topics deleted, a larger disk)",
+				})
+			}
 			continue
 		}
 		f := finding{Kind: dirFailed, Severity: severityAtRisk, Nodes: []int32{d.Node}}
@@ -253,6 +268,16 @@ func (o *observed) judgeDirs() (found []finding) {
 		found = append(found, f)
 	}
 	return found
+}
+
+// A disk counts as full with so few bytes left, where that is also no more than one part in so many.
+const (
+	fullBytes = 64 << 20
+	fullPart  = 20
+)
+
+func isFull(d *admin.LogDir) bool {
+	return d.TotalBytes > 0 && d.UsableBytes >= 0 && d.UsableBytes < fullBytes && d.UsableBytes <= d.TotalBytes/fullPart
 }
 
 func (o *observed) judgeBrokers() (found []finding) {

@@ -85,6 +85,15 @@ func TestHealthSaysWhatIsWrong(t *testing.T) {
 			func(o *observed) { o.dirs[1].Err = client.ErrKafkaStorageError },
 			"data directory /data of broker 2 has failed: its replicas are offline until the disk is replaced and the broker restarted",
 		},
+		"a full disk": {
+			func(o *observed) {
+				o.dirs[0].TotalBytes, o.dirs[0].UsableBytes = 40<<20, 20<<20 // small and half empty
+				o.dirs[1].TotalBytes, o.dirs[1].UsableBytes = 10<<40, 1<<20
+				o.dirs[2].TotalBytes, o.dirs[2].UsableBytes = -1, -1
+			},
+			"the disk of data directory /data of broker 2 is full (1.0 MiB of 10.0 TiB left): what it leads takes no records, and what it follows falls out of sync, " +
+				"until there is room (shorter retention, topics deleted, a larger disk)",
+		},
 		"a broker that hangs": {
 			func(o *observed) { o.dirs[1] = admin.LogDir{Node: 2, Err: errors.New("no answer")} },
 			"broker 2 does not say how its data directories are (no answer): its replicas may not be served",

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -130,7 +131,8 @@ const removeHelp = `Take a node out of the cluster: its vote in the metadata quo
 its registration as a broker.
 
 Move its replicas to other brokers first ('barnabas topic reassign --brokers ...') and
-stop it: a broker that runs registers again. With --keep-broker only its vote goes.`
+stop it: a broker that runs registers again. With --keep-broker only its vote goes. A vote is not
+taken where the voters that are left, as far as they are up to date, could not lead.`
 
 func newRemove(p *terminal.Program, t *terminal.Target) *cobra.Command {
 	var out terminal.Format
@@ -195,6 +197,9 @@ func removeNode(ctx context.Context, a *admin.Admin, node int32, keep, force boo
 		}
 	}
 	if vote >= 0 {
+		if err := staysLed(&quorum, node, time.Now()); err != nil {
+			return nil, err
+		}
 		voter := admin.RaftVoter{Node: node, Directory: quorum.Voters[vote].Directory}
 		if err := a.RemoveRaftVoter(ctx, voter); err != nil {
 			return nil, err
@@ -208,6 +213,40 @@ func removeNode(ctx context.Context, a *admin.Admin, node int32, keep, force boo
 		done.Unregistered = true
 	}
 	return done, nil
+}
+
+// staysLed refuses to take a vote where the voters that are left could not lead the quorum: a majority of them has to
+// be there. A cluster whose quorum is lost by its own command could not even take the command back.
+func staysLed(quorum *admin.Quorum, node int32, now time.Time) error {
+	var left, away []int32
+	for i := range quorum.Voters {
+		switch v := &quorum.Voters[i]; {
+		case v.Node == node:
+		case isAway(quorum, v, now):
+			away = append(away, v.Node)
+			fallthrough
+		default:
+			left = append(left, v.Node)
+		}
+	}
+	switch {
+	case len(left) == 0:
+		return fmt.Errorf("node %d is the only voter, and a cluster without one has no leader: give another node a vote first ('barnabas cluster add')", node)
+	case len(left)-len(away) <= len(left)/2:
+		return terminal.Hinted{
+			Err: fmt.Errorf("without node %d the quorum would have no majority: of the voters that are left, %s not up to date", node, nodes("voter", away, "")),
+			Hint: fmt.Sprintf("start %s first, or remove %s before node %d; --force changes nothing here",
+				them(len(away)), them(len(away)), node),
+		}
+	}
+	return nil
+}
+
+func them(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
 }
 
 // mayGo refuses to forget a broker that somebody needs.

@@ -3,7 +3,10 @@ package logdump
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -55,6 +58,9 @@ const (
 
 // metadataEntry shows what an entry of the metadata log changes. Its key is raft's type.
 func (d *dumper) metadataEntry(c *batch.Checker, at int64, b batch.Batch) error {
+	if b.IsControl() {
+		return d.voters(c, at, b)
+	}
 	for r, err := range c.Records(b) {
 		if err != nil {
 			return d.damage(at, "%v", err)
@@ -73,6 +79,26 @@ func (d *dumper) metadataEntry(c *batch.Checker, at int64, b batch.Batch) error 
 			err = d.changes(at, b.BaseOffset(), r.Value[proposalIDBytes:])
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// voters shows what Kafka's control records say of the quorum.
+func (d *dumper) voters(c *batch.Checker, at int64, b batch.Batch) error {
+	for r, err := range c.Records(b) {
+		if err != nil {
+			return d.damage(at, "%v", err)
+		}
+		if len(r.Key) != 4 || batch.ControlType(binary.BigEndian.Uint16(r.Key[2:])) != batch.KRaftVoters {
+			continue
+		}
+		voters, _, err := metadata.ParseVoters(r.Value)
+		if err != nil {
+			return d.damage(at, "%v", err)
+		}
+		if err := d.show(Change{Kind: "change", Offset: b.BaseOffset(), Type: "KRaftVoters", Fields: map[string]any{"voters": voters}, order: []string{"voters"}}); err != nil {
 			return err
 		}
 	}
@@ -140,6 +166,7 @@ func scalar(v protoreflect.Value) any {
 // The keys of the batches of a metadata snapshot.
 const (
 	keyHeader  = 'h'
+	keyMembers = 'v'
 	keyRecords = 'r'
 	keyFooter  = 'f'
 )
@@ -153,6 +180,9 @@ func (d *dumper) metadataSnapshot() error {
 			return d.damage(at, "%v", err)
 		}
 		d.sum.Batches++
+		if b.IsControl() && headed && !footer {
+			return d.voters(checker, at, b)
+		}
 		for r, err := range checker.Records(b) {
 			if err != nil {
 				return d.damage(at, "%v", err)
@@ -185,6 +215,13 @@ func (d *dumper) snapshotPart(at int64, r batch.Record, footer *bool) error {
 			return d.damage(at, "the head cannot be decoded: %v", err)
 		}
 		return d.show(SnapshotHead{"snapshot", int64(m.GetIndex()) - indexAhead, m.GetTerm(), m.GetConfState().GetVoters()})
+	case keyMembers:
+		c := Change{Kind: "change", Type: "QuorumMembers"}
+		if err := json.Unmarshal(r.Value, &c.Fields); err != nil {
+			return d.damage(at, "the members of the quorum cannot be decoded: %v", err)
+		}
+		c.order = slices.Sorted(maps.Keys(c.Fields))
+		return d.show(c)
 	case keyRecords:
 		return d.changes(at, 0, r.Value)
 	case keyFooter:

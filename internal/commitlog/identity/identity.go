@@ -1,10 +1,12 @@
-// Package identity is the content of the two files that say whose a directory is: meta.properties in a data
-// directory, and partition.metadata in a log's, named and written as Kafka does (KIP-858, KIP-516). It turns bytes into
+// Package identity is the content of the files that say whose a directory is: meta.properties in a data
+// directory, partition.metadata in a log's, and the mark of a clean stop, which tells under which registration the
+// broker wrote there last; named and written as Kafka does (KIP-858, KIP-516, KIP-966). It turns bytes into
 // values and back. It knows no disk, and leaves to commitlog what follows when an identity is not the expected one.
 package identity
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -134,4 +136,28 @@ func ParsePartition(data []byte) (topicID [16]byte, err error) {
 		return topicID, fmt.Errorf("%s: %.80q", PartitionFile, rest)
 	}
 	return ParseUUID(strings.TrimSpace(text))
+}
+
+// NoEpoch stands for a broker epoch that is not known.
+const NoEpoch int64 = -1
+
+// cleanStop is the content of .kafka_cleanshutdown, version 0.
+type cleanStop struct {
+	Version     int   `json:"version"`
+	BrokerEpoch int64 `json:"brokerEpoch"`
+}
+
+// FormatCleanStop is the content of the mark of a clean stop. brokerEpoch is that of the registration that ends with it.
+func FormatCleanStop(brokerEpoch int64) []byte {
+	return fmt.Appendf(nil, `{"version":0,"brokerEpoch":%d}`, brokerEpoch)
+}
+
+// ParseCleanStop is the inverse of FormatCleanStop. That there is a mark counts by itself, so one that says something else,
+// or, as Kafka's before 3.7, nothing, has NoEpoch.
+func ParseCleanStop(data []byte) (brokerEpoch int64) {
+	said := cleanStop{Version: -1}
+	if err := json.Unmarshal(data, &said); err != nil || said.Version != 0 || said.BrokerEpoch <= 0 {
+		return NoEpoch
+	}
+	return said.BrokerEpoch
 }

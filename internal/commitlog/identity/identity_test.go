@@ -30,3 +30,24 @@ func FuzzMeta(f *testing.F) {
 		}
 	})
 }
+
+func FuzzCleanStop(f *testing.F) {
+	for text, epoch := range map[string]int64{
+		`{"version":0,"brokerEpoch":17}`: 17, `{"version":0,"brokerEpoch":-1}`: NoEpoch, ``: NoEpoch, `{}`: NoEpoch, `17`: NoEpoch,
+		`{"version":1,"brokerEpoch":17}`: NoEpoch, `{"brokerEpoch":17}`: NoEpoch, `{"version":0,"brokerEpoch":0}`: NoEpoch,
+	} {
+		if got := ParseCleanStop([]byte(text)); got != epoch {
+			f.Errorf("%s: %d", text, got)
+		}
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		epoch := ParseCleanStop(data)
+		if epoch == 0 || epoch < NoEpoch {
+			t.Fatalf("epoch %d", epoch)
+		}
+		if again := ParseCleanStop(FormatCleanStop(epoch)); again != epoch {
+			t.Fatalf("%d, again %d", epoch, again)
+		}
+	})
+}

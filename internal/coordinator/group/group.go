@@ -104,6 +104,9 @@ type request struct {
 	version int16
 }
 
+// listens tells whether a client waits for the answer.
+func (r *request) listens() bool { return r.on && !r.deaf }
+
 func (m *member) metadata(name string) []byte {
 	for i := range m.protocols {
 		if m.protocols[i].name == name {

@@ -176,6 +176,7 @@ func (s *Shard) joinAgain(t Token, from Client, g *group, req *kmsg.JoinGroupReq
 		if g.state == Stable {
 			r.Members = nil
 		}
+		s.keepAlive(m)
 		s.answer(t, r)
 	}
 }

@@ -557,7 +557,7 @@ func TestForgottenRequestsAreNotAnswered(t *testing.T) {
 	b := newBench(t, nil)
 	ids := b.stable("g", 2, "flights")
 	gone := b.send(joining("g", ids[0], "airports"))
-	b.s.Forget(gone)
+	b.s.Forget(b.now, gone)
 	if len(b.s.waiting) != 0 {
 		t.Fatal("it still waits")
 	}

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -90,10 +91,12 @@ func (s *Shard) completeJoin(g *group) {
 	g.readSubscriptions()
 	g.to(CompletingRebalance, s.now)
 	for _, m := range g.order {
+		if !m.join.deaf {
+			s.keepAlive(m)
+		}
 		if m.join.on {
 			s.finishJoin(m, g.joined(m, m.join.version))
 		}
-		s.keepAlive(m)
 		m.fresh, m.owesSync = false, true
 	}
 	g.unsynced = g.size()
@@ -112,16 +115,22 @@ func (s *Shard) dropMissing(g *group) {
 	}
 }
 
-// electJoined makes sure that the leader is one that has come.
+// electJoined makes sure that the leader is one that has come, and if possible one whose connection is
+// still there: everybody waits for what it assigns.
 func (g *group) electJoined() bool {
+	if g.leader != nil && g.leader.join.listens() {
+		return true
+	}
+	if at := slices.IndexFunc(g.order, func(m *member) bool { return m.join.listens() }); at >= 0 {
+		g.leader = g.order[at]
+		return true
+	}
 	if g.leader != nil && g.leader.join.on {
 		return true
 	}
-	for _, m := range g.order {
-		if m.join.on {
-			g.leader = m
-			return true
-		}
+	at := slices.IndexFunc(g.order, func(m *member) bool { return m.join.on })
+	if at >= 0 {
+		g.leader = g.order[at]
 	}
-	return false
+	return at >= 0
 }

@@ -35,7 +35,8 @@ func (s *Shard) beat(req *kmsg.HeartbeatRequest) int16 {
 }
 
 // sessionEnded drops a member that was not heard of. One whose request waits here is alive as far as
-// can be seen, but for a new one, whose first JoinGroup has waited too long.
+// can be seen, but for a new one, whose first JoinGroup has waited too long, and one whose connection has
+// gone.
 func (s *Shard) sessionEnded(m *member) {
 	g := m.group
 	if g.pending[m.id] == m {
@@ -43,7 +44,7 @@ func (s *Shard) sessionEnded(m *member) {
 		s.afterPendingLeft(g)
 		return
 	}
-	if g.members[m.id] != m || (!m.fresh && (m.join.on || m.sync.on)) {
+	if g.members[m.id] != m || (!m.fresh && (m.join.listens() || m.sync.listens())) {
 		return
 	}
 	s.remove(g, m.id)

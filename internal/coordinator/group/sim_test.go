@@ -181,7 +181,7 @@ func (w *world) arrive(req kmsg.Request, from Client, answer func(kmsg.Response)
 		w.effects(w.shard.Handle(w.now, w.next, from, w.topics, req))
 	}
 	if w.fault(10) {
-		w.shard.Forget(w.next)
+		w.shard.Forget(w.now, w.next)
 		delete(w.awaiting, w.next)
 	}
 }

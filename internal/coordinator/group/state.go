@@ -148,9 +148,10 @@ func (s *Shard) Loaded(now time.Time) {
 	s.take() // nobody waits yet, and no join phase is complete
 }
 
-// Forget says that nobody waits for the answer to t any more. The member stays what it is: its client
-// may come back over another connection.
-func (s *Shard) Forget(t Token) {
+// Forget says that nobody waits for the answer to t any more. The member stays what it is, for its
+// client may come back over another connection, but only as long as a session lasts from now: what
+// waits here is no sign of life any more.
+func (s *Shard) Forget(now time.Time, t Token) {
 	m := s.waiting[t]
 	switch {
 	case m == nil:
@@ -161,6 +162,8 @@ func (s *Shard) Forget(t Token) {
 		m.sync.deaf = true
 	}
 	delete(s.waiting, t)
+	s.now = now
+	s.keepAlive(m)
 }
 
 // Unload ends the Shard: this broker no longer leads the partition. Everybody who waits here, and

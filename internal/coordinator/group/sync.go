@@ -90,9 +90,11 @@ func (s *Shard) endSync(m *member, r *kmsg.SyncGroupResponse, code int16) {
 	default:
 		s.answer(m.sync.token, syncResponse(m.sync.version, code))
 	}
+	if !m.sync.deaf {
+		s.keepAlive(m)
+	}
 	delete(s.waiting, m.sync.token)
 	m.sync = request{}
-	s.keepAlive(m)
 }
 
 // assign takes the leader's assignment. The record makes the group Stable and the assignments the

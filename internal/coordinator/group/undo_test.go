@@ -332,7 +332,7 @@ func TestFailedRestoresExactly(t *testing.T) {
 			case 5, 6:
 				b.pass(time.Duration(rnd.IntN(20_000)) * time.Millisecond)
 			case 7:
-				b.s.Forget(Token(rnd.Uint64N(uint64(b.next) + 1)))
+				b.s.Forget(b.now, Token(rnd.Uint64N(uint64(b.next)+1)))
 			}
 			b.sound(what)
 		}

@@ -5,6 +5,7 @@ package rig
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,14 +64,20 @@ func kafkaCommand(t testing.TB, properties string) *exec.Cmd {
 		"-cp", jars(t), "kafka.Kafka", properties)
 }
 
-// formatKafka writes the properties of a combined node and formats its directory.
+// formatKafka makes the directory of a node that is alone.
 func (b *Broker) formatKafka() {
 	b.t.Helper()
+	b.formatNode(1, fmt.Sprintf("1@127.0.0.1:%d", b.port+1), nil)
+}
+
+// formatNode writes the properties of a combined node and formats its directory.
+func (b *Broker) formatNode(id int, voters string, settings map[string]string) {
+	b.t.Helper()
 	home := b.t.TempDir()
-	b.Data = filepath.Join(home, "1")
+	b.Data = filepath.Join(home, fmt.Sprint(id))
 	set := map[string]string{
-		"process.roles": "broker,controller", "node.id": "1",
-		"controller.quorum.voters":       fmt.Sprintf("1@127.0.0.1:%d", b.port+1),
+		"process.roles": "broker,controller", "node.id": fmt.Sprint(id),
+		"controller.quorum.voters":       voters,
 		"listeners":                      fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", b.Addr, b.port+1),
 		"advertised.listeners":           "PLAINTEXT://" + b.Addr,
 		"controller.listener.names":      "CONTROLLER",
@@ -80,6 +87,7 @@ func (b *Broker) formatKafka() {
 		"share.coordinator.state.topic.replication.factor": "1", "share.coordinator.state.topic.min.isr": "1",
 		"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500", // a killed broker may come back sooner
 	}
+	maps.Copy(set, settings)
 	for _, s := range b.settings {
 		k, v, _ := strings.Cut(s, "=")
 		set[k] = v
@@ -89,7 +97,7 @@ func (b *Broker) formatKafka() {
 		text = append(text, k+"="+v+"\n")
 	}
 	sort.Strings(text)
-	properties := filepath.Join(home, "1.properties")
+	properties := b.Data + ".properties"
 	if err := os.WriteFile(properties, []byte(strings.Join(text, "")), 0o600); err != nil {
 		b.t.Fatal(err)
 	}

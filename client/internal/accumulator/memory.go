@@ -1,15 +1,22 @@
-package client
+package accumulator
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// bufferMemory is buffer.memory: the bytes that records may occupy between Send and their
+// Why bytes are not to be had; package client gives them to users under these names.
+var (
+	ErrBufferFull     = errors.New("buffer.memory is exhausted")
+	ErrRecordTooLarge = errors.New("record is larger than max.request.size or buffer.memory allows")
+)
+
+// Memory is buffer.memory: the bytes that records may occupy between Send and their
 // callbacks. Who finds it exhausted waits, first come, first served.
-type bufferMemory struct {
+type Memory struct {
 	limit   int64
 	used    atomic.Int64
 	waiting atomic.Int64 // changes only under mu
@@ -25,14 +32,18 @@ type memoryWaiter struct {
 	granted chan struct{}
 }
 
-func newBufferMemory(limit int64) *bufferMemory { return &bufferMemory{limit: limit} }
+// NewMemory makes one with all of its bytes free.
+func NewMemory(limit int64) *Memory { return &Memory{limit: limit} }
 
-// tryTake takes the bytes where they are free and nobody waits.
-func (m *bufferMemory) tryTake(bytes int64) bool {
+// Used is how many bytes are taken.
+func (m *Memory) Used() int64 { return m.used.Load() }
+
+// TryTake takes the bytes where they are free and nobody waits.
+func (m *Memory) TryTake(bytes int64) bool {
 	return m.waiting.Load() == 0 && m.takeFree(bytes)
 }
 
-func (m *bufferMemory) takeFree(bytes int64) bool {
+func (m *Memory) takeFree(bytes int64) bool {
 	for {
 		used := m.used.Load()
 		if used+bytes > m.limit {
@@ -44,17 +55,25 @@ func (m *bufferMemory) takeFree(bytes int64) bool {
 	}
 }
 
-// take waits for the bytes until the deadline, ctx or closed end the wait.
-func (m *bufferMemory) take(ctx context.Context, bytes int64, deadline time.Time, closed <-chan struct{}) error {
-	if m.tryTake(bytes) {
+// Take waits for the bytes until the deadline (zero: there is none), ctx or ended end the wait. What
+// ended ends is told by the caller's endedErr. Errors: ErrBufferFull at the deadline,
+// ErrRecordTooLarge for more than there will ever be, ctx's.
+func (m *Memory) Take(ctx context.Context, bytes int64, deadline time.Time, ended <-chan struct{}, endedErr error) error {
+	if m.TryTake(bytes) {
 		return nil
 	}
 	if bytes > m.limit {
 		return ErrRecordTooLarge
 	}
-	wait := time.Until(deadline)
-	if wait <= 0 {
-		return ErrBufferFull
+	var passed <-chan time.Time
+	if !deadline.IsZero() {
+		wait := time.Until(deadline)
+		if wait <= 0 {
+			return ErrBufferFull
+		}
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		passed = timer.C
 	}
 	w := &memoryWaiter{bytes: bytes, granted: make(chan struct{})}
 	m.mu.Lock()
@@ -63,18 +82,16 @@ func (m *bufferMemory) take(ctx context.Context, bytes int64, deadline time.Time
 	m.grantLocked() // what was released before waiting was counted woke nobody
 	m.mu.Unlock()
 
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	var err error
 	select {
 	case <-w.granted:
 		return nil
-	case <-timer.C:
+	case <-passed:
 		err = ErrBufferFull
 	case <-ctx.Done():
 		err = context.Cause(ctx)
-	case <-closed:
-		err = ErrClosed
+	case <-ended:
+		err = endedErr
 	}
 	if m.giveUp(w) {
 		return err
@@ -83,7 +100,7 @@ func (m *bufferMemory) take(ctx context.Context, bytes int64, deadline time.Time
 }
 
 // giveUp takes a waiter out of the queue; false where it has been granted.
-func (m *bufferMemory) giveUp(w *memoryWaiter) bool {
+func (m *Memory) giveUp(w *memoryWaiter) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, other := range m.mu.queue {
@@ -97,8 +114,8 @@ func (m *bufferMemory) giveUp(w *memoryWaiter) bool {
 	return false
 }
 
-// release gives bytes back.
-func (m *bufferMemory) release(bytes int64) {
+// Release gives bytes back.
+func (m *Memory) Release(bytes int64) {
 	m.used.Add(-bytes)
 	if m.waiting.Load() == 0 {
 		return
@@ -108,7 +125,7 @@ func (m *bufferMemory) release(bytes int64) {
 	m.mu.Unlock()
 }
 
-func (m *bufferMemory) grantLocked() {
+func (m *Memory) grantLocked() {
 	for len(m.mu.queue) > 0 && m.takeFree(m.mu.queue[0].bytes) {
 		close(m.mu.queue[0].granted)
 		m.mu.queue = m.mu.queue[1:]
