@@ -17,8 +17,8 @@ import (
 // the elections and the records make them; Apache Kafka, which passes the same test, writes the same bytes.
 func TestFilesOfReplicas(t *testing.T) {
 	c := rig.StartCluster(t, 3, "auto.leader.rebalance.enable=false")
-	small, two := "1048576", "2"
-	if _, err := admin(t, c.Addresses()).CreateTopic(within(t, patience), 1, 3, map[string]*string{"segment.bytes": &small, "min.insync.replicas": &two}, "files"); err != nil {
+	small, two, forever := "1048576", "2", "-1" // the records are old
+	if _, err := admin(t, c.Addresses()).CreateTopic(within(t, patience), 1, 3, map[string]*string{"segment.bytes": &small, "min.insync.replicas": &two, "retention.ms": &forever}, "files"); err != nil {
 		t.Fatal(err)
 	}
 	seed := rand.Uint64()
