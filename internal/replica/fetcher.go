@@ -10,6 +10,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
+	"barnabas/internal/planted"
 )
 
 const (
@@ -87,7 +88,10 @@ type pull struct {
 }
 
 func newFetcher(l *links, leader int32) *fetcher {
-	f := &fetcher{links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{}, memory: new(answerMemory), full: map[*commitlog.Dir]*fullDisk{}}
+	f := &fetcher{
+		links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{},
+		full: map[*commitlog.Dir]*fullDisk{}, memory: new(answerMemory),
+	}
 	f.mu.pulls = map[*Partition]*pull{}
 	return f
 }
@@ -404,6 +408,9 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 		if err := l.Follow(n.epoch); err != nil {
 			f.failed(n, now, err)
 			return
+		}
+		if planted.TruncateByWatermark {
+			_ = l.TruncateFollowing(l.Progress().HighWatermark, n.epoch)
 		}
 		n.begun = true
 	}

@@ -7,6 +7,7 @@ import (
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/metadata"
+	"barnabas/internal/planted"
 )
 
 // leading: this broker is the partition's leader in this epoch. It is a state machine without clock or lock: the
@@ -108,7 +109,7 @@ func (l *leading) follower(id int32) *follower {
 func (f *follower) reliedOn() bool { return f.inSync || f.joining || f.standby }
 
 func (f *follower) counts(durable bool) int64 {
-	if durable {
+	if durable && !planted.CountUnflushed {
 		return f.flushed
 	}
 	return f.end

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"barnabas/internal/commitlog"
+	"barnabas/internal/planted"
 )
 
 // Isolation is how far a reader may read.
@@ -85,6 +86,9 @@ func (p *Partition) read(from int64, maxBytes int, atLeastOne bool, isolation Is
 			p.id, from, progress.Start, progress.End, ErrOffsetOutOfRange)
 	}
 	limit := isolation.limit(progress)
+	if planted.ServeAboveWatermark {
+		limit = progress.End
+	}
 	if from >= limit || maxBytes <= 0 && !atLeastOne {
 		if err := p.log.Dir().Offline(); err != nil {
 			return Result{Progress: progress}, fmt.Errorf("read %v: %w", p.id, err)
