@@ -34,6 +34,7 @@
 //	partitioner   which partition a record goes to
 //	accumulator   which batch of a partition is sent next, under which number, and how often
 //	transaction   what a transactional producer may do, and how its transaction ends
+//	aborted       which batches belong to aborted transactions
 //	fetchsession  what a Fetch request need not say again
 //	assignor      who of a group reads which partition
 //	membership    what a member of a group does next

@@ -303,7 +303,7 @@ func (g *GroupConsumer) commitOnce(ctx context.Context, offsets map[TopicPartiti
 		return err
 	}
 	err = g.committed(resp.(*kmsg.OffsetCommitResponse), names, offsets)
-	if lostCoordinator(err) && err != nil {
+	if cluster.LostCoordinator(err) && err != nil {
 		g.event(func(m *membership.Machine, now time.Time) { m.CoordinatorLost(now, node) })
 	} else {
 		g.event(func(m *membership.Machine, now time.Time) { m.CommitAnswered(now, id, generation, err) })

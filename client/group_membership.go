@@ -11,7 +11,6 @@ import (
 
 	"barnabas/client/internal/assignor"
 	"barnabas/client/internal/cluster"
-	"barnabas/client/internal/errcode"
 	"barnabas/client/internal/membership"
 )
 
@@ -234,17 +233,4 @@ func (g *GroupConsumer) awaitCoordinator(ctx context.Context) (int32, error) {
 		}
 		again.Stop()
 	}
-}
-
-// lostCoordinator tells whether an error means that another broker is to be asked.
-func lostCoordinator(err error) bool {
-	var code Error
-	if !errors.As(err, &code) {
-		return true
-	}
-	switch code {
-	case errcode.NotCoordinator, errcode.CoordinatorNotAvailable, errcode.Network:
-		return true
-	}
-	return false
 }

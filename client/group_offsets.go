@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/internal/cluster"
 	"barnabas/client/internal/membership"
 )
 
@@ -51,7 +52,7 @@ func (g *GroupConsumer) fetchCommittedOnce(ctx context.Context, partitions []Top
 	if err == nil {
 		offsets, err = readOffsets(resp.(*kmsg.OffsetFetchResponse), names)
 	}
-	if err != nil && lostCoordinator(err) {
+	if err != nil && cluster.LostCoordinator(err) {
 		g.event(func(m *membership.Machine, now time.Time) { m.CoordinatorLost(now, node) })
 	}
 	return offsets, err

@@ -248,7 +248,7 @@ func (p *Producer) Close(ctx context.Context) error {
 	}
 	if p.txn != nil {
 		p.txn.close(ctx)
-		p.txn.links.Close()
+		p.txn.asks.Close()
 	}
 	p.acc.Refuse()
 	close(p.closed)

@@ -1,14 +1,12 @@
 package client
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
-
+	"barnabas/client/internal/aborted"
 	"barnabas/internal/batch"
 )
 
@@ -22,14 +20,14 @@ func (k *Consumer) decode(a *fetched) ([]Record, error) {
 		most += min(max(int(b.Count()), 0), len(b)/leastRecordBytes+compressedRecords)
 	}
 	records := make([]Record, 0, most)
-	aborted := newAbortedTransactions(k.cfg.isolation, a.aborted)
+	transactions := aborted.New(a.aborted, k.cfg.isolation == ReadCommitted)
 	for _, b := range a.batches {
 		if k.cfg.checkCRCs {
 			if err := b.CheckCRC(); err != nil {
 				return records, fmt.Errorf("batch at offset %d: %w: %w", b.BaseOffset(), ErrCorruptMessage, err)
 			}
 		}
-		skip, err := aborted.skips(k.checker, b)
+		skip, err := transactions.Skips(k.checker, b)
 		if err != nil {
 			return records, fmt.Errorf("batch at offset %d: %w: %w", b.BaseOffset(), ErrCorruptMessage, err)
 		}
@@ -105,47 +103,4 @@ func (a *arena) copy(p []byte) []byte {
 	a.free = a.free[len(p):]
 	copy(c, p)
 	return c
-}
-
-// abortedTransactions tells which batches belong to transactions that were aborted: those of a
-// producer from the first offset of its transaction up to the marker that ends it.
-type abortedTransactions struct {
-	coming []kmsg.FetchResponseTopicPartitionAbortedTransaction // by first offset
-	open   map[int64]bool                                       // producers
-}
-
-// newAbortedTransactions sorts what a broker lists: not every broker does (trap 20).
-func newAbortedTransactions(i Isolation, list []kmsg.FetchResponseTopicPartitionAbortedTransaction) *abortedTransactions {
-	if i != ReadCommitted || len(list) == 0 {
-		return &abortedTransactions{}
-	}
-	sorted := slices.Clone(list)
-	slices.SortFunc(sorted, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
-		return cmp.Compare(a.FirstOffset, b.FirstOffset)
-	})
-	return &abortedTransactions{coming: sorted, open: map[int64]bool{}}
-}
-
-func (t *abortedTransactions) skips(checker *batch.Checker, b batch.Batch) (bool, error) {
-	if t.open == nil {
-		return false, nil
-	}
-	for len(t.coming) > 0 && t.coming[0].FirstOffset <= b.LastOffset() {
-		t.open[t.coming[0].ProducerID] = true
-		t.coming = t.coming[1:]
-	}
-	if !b.IsTransactional() {
-		return false, nil
-	}
-	if !b.IsControl() {
-		return t.open[b.ProducerID()], nil
-	}
-	marker, err := checker.ParseControl(b)
-	if err != nil {
-		return false, err
-	}
-	if marker.Type == batch.AbortMarker {
-		delete(t.open, b.ProducerID())
-	}
-	return true, nil
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -32,17 +31,15 @@ const (
 type transactions struct {
 	p     *Producer
 	id    string
-	links *cluster.Links // of their own: an answer to acks=all would hold up those to what ends a transaction
-	calls chan struct{}  // one slot: the calls that ask the coordinator come one after another
+	asks  *cluster.Coordinators
+	calls chan struct{} // one slot: the calls that ask the coordinator come one after another
 
 	mu struct { // never held while asking or waiting; a queue's lock may be held when it is taken, not the reverse
 		sync.Mutex
-		machine     *transaction.Machine
-		waiting     []*queue // scheduled, until the coordinator has been told of their partitions
-		telling     *telling
-		dropped     bool             // what the failed transaction had left is being given up
-		coordinator int32            // -1: not known
-		groups      map[string]int32 // the coordinators of groups
+		machine *transaction.Machine
+		waiting []*queue // scheduled, until the coordinator has been told of their partitions
+		telling *telling
+		dropped bool // what the failed transaction had left is being given up
 	}
 }
 
@@ -53,10 +50,8 @@ type telling struct {
 }
 
 func newTransactions(p *Producer, id string) *transactions {
-	t := &transactions{p: p, id: id, links: cluster.NewLinks(p.c.cluster), calls: make(chan struct{}, 1)}
+	t := &transactions{p: p, id: id, asks: cluster.NewCoordinators(p.c.cluster), calls: make(chan struct{}, 1)}
 	t.mu.machine = transaction.New()
-	t.mu.coordinator = -1
-	t.mu.groups = map[string]int32{}
 	return t
 }
 
@@ -179,7 +174,7 @@ func (t *transactions) initialise(ctx context.Context) error {
 	t.mu.Lock()
 	req.ProducerID, req.ProducerEpoch = t.mu.machine.Identity()
 	t.mu.Unlock()
-	resp, err := t.ask(ctx, t.asCoordinator(), req, -1, func(resp kmsg.Response) error {
+	resp, err := t.ask(ctx, req, -1, func(resp kmsg.Response) error {
 		return CodeError(resp.(*kmsg.InitProducerIDResponse).ErrorCode, nil)
 	})
 	if err != nil {
@@ -192,11 +187,17 @@ func (t *transactions) initialise(ctx context.Context) error {
 	})
 }
 
+// ask sends a request to the coordinator of the transactional id.
+func (t *transactions) ask(ctx context.Context, req kmsg.Request, limit int16, check func(kmsg.Response) error) (kmsg.Response, error) {
+	return t.asks.Ask(ctx, cluster.TransactionCoordinator, t.id, req, limit, check)
+}
+
 // refused lets the machine draw its conclusions from an error, unless the caller gave up.
 func (t *transactions) refused(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
+	err = unsupported(err)
 	err = t.with(func(m *transaction.Machine) error { return m.RequestFailed(err) })
 	t.drop()
 	return err
@@ -284,7 +285,7 @@ func (t *transactions) tellEnd(ctx context.Context, commit bool) (next transacti
 	req.ProducerID, req.ProducerEpoch = t.mu.machine.Identity()
 	limit := t.limitLocked(lastEndTxnTold)
 	t.mu.Unlock()
-	resp, err := t.ask(ctx, t.asCoordinator(), req, limit, func(resp kmsg.Response) error {
+	resp, err := t.ask(ctx, req, limit, func(resp kmsg.Response) error {
 		return CodeError(resp.(*kmsg.EndTxnResponse).ErrorCode, nil)
 	})
 	if err != nil {
@@ -321,7 +322,7 @@ func (t *transactions) sendOffsets(ctx context.Context, offsets map[TopicPartiti
 	if limit >= 0 {
 		add := kmsg.NewPtrAddOffsetsToTxnRequest()
 		add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = t.id, id, epoch, of.Group
-		if _, err := t.ask(ctx, t.asCoordinator(), add, -1, func(resp kmsg.Response) error {
+		if _, err := t.ask(ctx, add, -1, func(resp kmsg.Response) error {
 			return CodeError(resp.(*kmsg.AddOffsetsToTxnResponse).ErrorCode, nil)
 		}); err != nil {
 			return t.refused(ctx, err)
@@ -336,7 +337,7 @@ func (t *transactions) sendOffsets(ctx context.Context, offsets map[TopicPartiti
 		req.InstanceID = kmsg.StringPtr(of.InstanceID)
 	}
 	addTransactionOffsets(req, offsets)
-	if _, err := t.ask(ctx, t.ofGroup(of.Group), req, limit, transactionOffsetsError); err != nil {
+	if _, err := t.asks.Ask(ctx, cluster.GroupCoordinator, of.Group, req, limit, transactionOffsetsError); err != nil {
 		return t.refused(ctx, err)
 	}
 	return nil
@@ -376,100 +377,6 @@ func transactionOffsetsError(resp kmsg.Response) error {
 		}
 	}
 	return passing
-}
-
-// coordinatorOf says whom to ask.
-type coordinatorOf struct {
-	kind cluster.CoordinatorKind
-	key  string
-}
-
-func (t *transactions) asCoordinator() coordinatorOf {
-	return coordinatorOf{cluster.TransactionCoordinator, t.id}
-}
-
-func (t *transactions) ofGroup(group string) coordinatorOf {
-	return coordinatorOf{cluster.GroupCoordinator, group}
-}
-
-// ask sends a request to a coordinator, again and again while that may help and ctx lasts. check
-// finds the error inside an answer.
-func (t *transactions) ask(ctx context.Context, to coordinatorOf, req kmsg.Request, limit int16, check func(kmsg.Response) error) (kmsg.Response, error) {
-	for failures := 1; ; failures++ {
-		resp, err := t.askOnce(ctx, to, req, limit)
-		if err == nil {
-			if err = check(resp); err == nil {
-				return resp, nil
-			}
-		}
-		if errors.Is(err, ErrClosed) {
-			return nil, err
-		}
-		if lostCoordinator(err) {
-			t.forget(to)
-		}
-		if ctx.Err() == nil && !retriable(err) && !errors.Is(err, ErrNoBrokers) && !errors.Is(err, ErrUnknownBroker) {
-			return nil, unsupported(err)
-		}
-		// The end of the transaction before is often still being written: that takes no long wait.
-		wait := t.p.c.cfg.RetryBackoff.After(failures, t.p.c.random)
-		if errors.Is(err, ErrConcurrentTransactions) {
-			wait = min(wait, concurrentTransactionsBackoff<<min(failures-1, 5))
-		}
-		if ended := cluster.Sleep(ctx, wait); ended != nil {
-			return nil, fmt.Errorf("%w; the last attempt: %w", ended, err)
-		}
-	}
-}
-
-// concurrentTransactionsBackoff is the first wait for the end of the transaction before, doubled up
-// to retry.backoff.max.ms.
-const concurrentTransactionsBackoff = 10 * time.Millisecond
-
-func (t *transactions) askOnce(ctx context.Context, to coordinatorOf, req kmsg.Request, limit int16) (kmsg.Response, error) {
-	node, known := t.known(to)
-	if !known {
-		var err error
-		if node, err = t.p.c.cluster.FindCoordinator(ctx, to.kind, to.key); err != nil {
-			return nil, err
-		}
-		t.mu.Lock()
-		if to.kind == cluster.GroupCoordinator {
-			t.mu.groups[to.key] = node
-		} else {
-			t.mu.coordinator = node
-		}
-		t.mu.Unlock()
-	}
-	l, err := t.links.Node(node)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := l.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return conn.Ask(ctx, req, limit)
-}
-
-func (t *transactions) known(to coordinatorOf) (int32, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if to.kind == cluster.GroupCoordinator {
-		node, ok := t.mu.groups[to.key]
-		return node, ok
-	}
-	return t.mu.coordinator, t.mu.coordinator >= 0
-}
-
-func (t *transactions) forget(to coordinatorOf) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if to.kind == cluster.GroupCoordinator {
-		delete(t.mu.groups, to.key)
-	} else {
-		t.mu.coordinator = -1
-	}
 }
 
 // The accumulator's hooks.
@@ -562,7 +469,7 @@ func (t *transactions) addPartitions(ctx context.Context, names []transaction.Pa
 		}
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p.Number)
 	}
-	_, err := t.ask(ctx, t.asCoordinator(), req, -1, func(resp kmsg.Response) error {
+	_, err := t.ask(ctx, req, -1, func(resp kmsg.Response) error {
 		var found error
 		for _, topic := range resp.(*kmsg.AddPartitionsToTxnResponse).Topics {
 			for _, part := range topic.Partitions {

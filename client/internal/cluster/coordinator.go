@@ -2,7 +2,10 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -46,4 +49,101 @@ func (c *Cluster) FindCoordinator(ctx context.Context, kind CoordinatorKind, key
 	}
 	c.Metadata.AddBroker(Broker{ID: found.NodeID, Address: JoinHostPort(found.Host, found.Port)})
 	return found.NodeID, nil
+}
+
+// LostCoordinator tells whether an error means that another broker is to be asked.
+func LostCoordinator(err error) bool {
+	var code errcode.Error
+	if !errors.As(err, &code) {
+		return true
+	}
+	switch code {
+	case errcode.NotCoordinator, errcode.CoordinatorNotAvailable, errcode.Network:
+		return true
+	}
+	return false
+}
+
+// Coordinators asks coordinators and remembers which brokers they are, over links of its own: an
+// answer that takes long, to a Produce with acks=all or to a Fetch, holds up nothing here. It is
+// safe for concurrent use. Close it.
+type Coordinators struct {
+	c     *Cluster
+	links *Links
+
+	mu    sync.Mutex // never held while asking
+	nodes map[coordinated]int32
+}
+
+type coordinated struct {
+	kind CoordinatorKind
+	key  string
+}
+
+// NewCoordinators knows no coordinator yet.
+func NewCoordinators(c *Cluster) *Coordinators {
+	return &Coordinators{c: c, links: NewLinks(c), nodes: map[coordinated]int32{}}
+}
+
+// Close ends the connections.
+func (cs *Coordinators) Close() { cs.links.Close() }
+
+// concurrentTransactionsBackoff is the first wait for the end of the transaction before, doubled up
+// to retry.backoff.ms: it is often still being written, which takes no long wait.
+const concurrentTransactionsBackoff = 10 * time.Millisecond
+
+// Ask sends a request to a coordinator, in a version of at most limit (-1: no limit), again and
+// again while that may help and ctx lasts. check finds the error inside an answer.
+func (cs *Coordinators) Ask(ctx context.Context, kind CoordinatorKind, key string, req kmsg.Request, limit int16, check func(kmsg.Response) error) (kmsg.Response, error) {
+	of := coordinated{kind, key}
+	for failures := 1; ; failures++ {
+		resp, err := cs.askOnce(ctx, of, req, limit)
+		if err == nil {
+			if err = check(resp); err == nil {
+				return resp, nil
+			}
+		}
+		if errors.Is(err, ErrClosed) {
+			return nil, err
+		}
+		if LostCoordinator(err) {
+			cs.mu.Lock()
+			delete(cs.nodes, of)
+			cs.mu.Unlock()
+		}
+		if ctx.Err() == nil && !errcode.Retriable(err) && !errors.Is(err, ErrNoBrokers) && !errors.Is(err, ErrUnknownBroker) {
+			return nil, err
+		}
+		wait := cs.c.cfg.RetryBackoff.After(failures, cs.c.Random)
+		if errors.Is(err, errcode.ConcurrentTransactions) {
+			wait = min(wait, concurrentTransactionsBackoff<<min(failures-1, 5))
+		}
+		if ended := Sleep(ctx, wait); ended != nil {
+			return nil, fmt.Errorf("%w; the last attempt: %w", ended, err)
+		}
+	}
+}
+
+func (cs *Coordinators) askOnce(ctx context.Context, of coordinated, req kmsg.Request, limit int16) (kmsg.Response, error) {
+	cs.mu.Lock()
+	node, known := cs.nodes[of]
+	cs.mu.Unlock()
+	if !known {
+		var err error
+		if node, err = cs.c.FindCoordinator(ctx, of.kind, of.key); err != nil {
+			return nil, err
+		}
+		cs.mu.Lock()
+		cs.nodes[of] = node
+		cs.mu.Unlock()
+	}
+	l, err := cs.links.Node(node)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := l.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn.Ask(ctx, req, limit)
 }
