@@ -295,3 +295,54 @@ func TestEncoderMayFailNobodyElse(t *testing.T) {
 		}
 	})
 }
+
+// A response goes where the caller says; one that was given up still comes there, and to nobody else.
+func TestResponsesGoIntoTheCallersMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, broker := pair(t, 1)
+		c := NewClient(conn, ClientOptions{})
+		defer c.Close()
+		body := func(dst []byte) []byte { return dst }
+		given, kept := make([]byte, 100), make([]byte, 100)
+		into := func(b []byte) func(int) []byte { return func(n int) []byte { return b[:n] } }
+		impatient, giveUp := context.WithCancel(t.Context())
+		abandoned := make(chan error, 1)
+		go func() {
+			_, err := c.CallInto(impatient, private, 0, body, into(given))
+			abandoned <- err
+		}()
+		synctest.Wait()
+		giveUp()
+		if err := <-abandoned; !errors.Is(err, context.Canceled) {
+			t.Fatalf("given up: %v", err)
+		}
+		answered := make(chan []byte, 1)
+		go func() {
+			b, err := c.CallInto(t.Context(), private, 0, body, into(kept))
+			if err != nil {
+				t.Error(err)
+			}
+			answered <- b
+		}()
+		for _, text := range []string{"first", "second"} {
+			frame, err := readFrame(broker)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := ParseRequest(frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := answer(broker, r.Header, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := <-answered
+		if string(b) != "second" || !bytes.Contains(kept, []byte("second")) {
+			t.Fatalf("answered %q, the memory holds %q", b, kept)
+		}
+		if !bytes.Contains(given, []byte("first")) || bytes.Contains(kept, []byte("first")) {
+			t.Fatalf("the abandoned answer: %q in its memory, %q in that of the next", given, kept)
+		}
+	})
+}
