@@ -2,7 +2,6 @@ package commitlog
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
 )
@@ -58,34 +58,12 @@ func (d *Dir) load(ctx context.Context) error {
 	return d.flushSurvivors(logs)
 }
 
-// cleanMark is what the mark of a clean stop says: Kafka's, version 0.
-type cleanMark struct {
-	Version     int   `json:"version"`
-	BrokerEpoch int64 `json:"brokerEpoch"` // -1: none
-}
-
-// mostCleanBytes is more than the mark of a clean stop has.
-const mostCleanBytes = 4 << 10
-
 // CleanEpoch is the broker epoch that the process before had when it closed this directory in peace; 0 where it did not, or
 // had none.
 func (d *Dir) CleanEpoch() int64 { return d.cleanEpoch }
 
 // SetBrokerEpoch says under which registration everything in the directory was written that Close will leave there.
 func (d *Dir) SetBrokerEpoch(epoch int64) { d.brokerEpoch.Store(epoch) }
-
-// markClean leaves the mark of a clean stop.
-func (d *Dir) markClean() error {
-	mark := cleanMark{BrokerEpoch: -1}
-	if epoch := d.brokerEpoch.Load(); epoch > 0 {
-		mark.BrokerEpoch = epoch
-	}
-	content, err := json.Marshal(mark)
-	if err != nil {
-		panic(fmt.Sprintf("BUG: encode the mark of a clean stop: %v", err))
-	}
-	return disk.WriteFileAtomic(d.fs, d.join(cleanFile), content)
-}
 
 // unmarkClean takes the mark of a clean stop away, durably, before any log is looked at: a crash while they are loaded
 // must count as one (KAFKA-10471).
@@ -95,22 +73,14 @@ func (d *Dir) unmarkClean() error {
 		d.unclean = true
 		return nil
 	}
-	var mark []byte
 	if err == nil {
-		mark, err = disk.ReadFile(d.fs, d.join(cleanFile), mostCleanBytes)
-		if errors.Is(err, disk.ErrTooLarge) {
-			err = nil // not ours; the mark alone says enough
-		}
+		d.cleanEpoch, err = identity.ReadCleanMark(d.fs, d.join(cleanFile))
 	}
 	if err == nil {
 		err = d.fs.Remove(d.join(cleanFile))
 	}
 	if err == nil {
 		err = d.fs.SyncDir(d.path)
-	}
-	var said cleanMark
-	if err == nil && json.Unmarshal(mark, &said) == nil {
-		d.cleanEpoch = max(0, said.BrokerEpoch)
 	}
 	if err != nil {
 		return fmt.Errorf("remove the mark of a clean stop: %w", err)
@@ -218,7 +188,7 @@ func (d *Dir) closeClean(logs []*Log) error {
 	}
 	d.keeper.removeAll()
 	if full == nil && err == nil {
-		full, err = ifFull(d.markClean())
+		full, err = ifFull(disk.WriteFileAtomic(d.fs, d.join(cleanFile), identity.CleanMark(d.brokerEpoch.Load())))
 	}
 	if full != nil {
 		d.logger.Warn("the disk is full: everything is flushed, but the next start has to look through what was written last",

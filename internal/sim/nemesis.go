@@ -239,7 +239,7 @@ func (m *nemesis) settle(id int32, n *clustertest.Node) {
 		if attempt > mostStarts {
 			m.r.Fatalf("%s does not start", n.Name)
 		}
-		if attempt > 0 && m.failed[id] && m.anyMarked(n) { // as it should, without an operator's word
+		if attempt > 0 && m.failed[id] { // a disk that has failed is not used again without an operator's word
 			delete(m.failed, id)
 			m.replace(id, n)
 			return
@@ -274,13 +274,27 @@ func (m *nemesis) repair(id int32) {
 	}
 	if m.failed[id] {
 		delete(m.failed, id)
-		if n.Broker().Failure() != nil || m.anyMarked(n) {
+		switch {
+		case n.Broker().Failure() != nil || m.anyMarked(n):
 			m.replace(id, n)
+		case m.leftOut(id): // it could not be read when the node was started, and can be now
+			n.Kill()
+			m.settle(id, n)
 		}
 	}
 	if err := n.Broker().Failure(); err != nil {
 		m.r.Fatalf("%s has failed: %v", n.Name, err)
 	}
+}
+
+// leftOut reports whether a node goes without one of its data directories.
+func (m *nemesis) leftOut(id int32) bool {
+	for _, n := range m.r.there() {
+		if b, known := n.Broker().Image().Broker(id); known && len(b.Directories) < len(m.r.plan.dirs) {
+			return true
+		}
+	}
+	return false
 }
 
 // replace gives a node a new disk.
