@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -60,40 +61,99 @@ func (m *nemesis) cutPowerOfSlow() (string, bool) {
 	return fmt.Sprintf("each flush of %d takes %v, and the power goes after %v", slow, latency, d), true
 }
 
-// tearElection parts two voters, and kills the third, whom both need, over and over: it dies soon after it has voted, before it
-// has heard of the leader that it made.
+// tearElection parts two voters, and kills the third, which leads and whom both need, over and over. Once it is back it makes
+// one of the others the leader, and is killed again before it has heard of that; then the other one stands too.
 func (m *nemesis) tearElection() (string, bool) {
-	id := m.victim(func(id int32) bool { return int(id) <= m.r.plan.voters && m.mayDie(id) })
-	if id == 0 || m.r.plan.voters != 3 {
+	p := m.quorum()
+	if p == nil || m.r.plan.voters != 3 || p.LeaderID > 3 || !m.free(p.LeaderID) || !m.mayDie(p.LeaderID) {
 		return "", false
 	}
-	x, y := id%3+1, (id+1)%3+1
-	if m.dice.IntN(2) == 0 {
-		x, y = y, x
+	t := &torn{voter: p.LeaderID, others: [2]int32{p.LeaderID%3 + 1, (p.LeaderID+1)%3 + 1}, epoch: p.LeaderEpoch, left: 2 + m.dice.IntN(2)}
+	t.latency = m.between(40*time.Millisecond, 70*time.Millisecond)
+	m.r.Net.Cut(m.name(t.others[0]), m.name(t.others[1]))
+	for _, o := range t.others {
+		m.slow(o, t.voter, t.latency)
 	}
-	latency, lives := m.between(30*time.Millisecond, 150*time.Millisecond), 2+m.dice.IntN(3)
-	m.r.Net.Cut(m.name(x), m.name(y))
-	m.slow(x, id, latency)
-	m.flap(id, lives)
-	return fmt.Sprintf("%d and %d are apart, %d dies %d times, hears of %d late by %v", x, y, id, lives, x, latency), true
+	m.dies(t.voter)
+	m.r.node(t.voter).Kill()
+	m.busy[t.voter] = true
+	m.elect(t, m.between(5*time.Millisecond, 400*time.Millisecond))
+	return fmt.Sprintf("%d in %d elections, %v away from the others, who are apart", t.voter, t.left, t.latency), true
 }
 
-// flap kills a node so many times, each time after a life as long as an election.
-func (m *nemesis) flap(id int32, times int) {
-	m.dies(id)
-	m.r.node(id).Kill()
-	m.busy[id] = true
-	m.after(m.between(5*time.Millisecond, 60*time.Millisecond), func() {
-		m.begin(id)
-		m.busy[id] = true
-		m.after(m.between(300*time.Millisecond, 1200*time.Millisecond), func() {
-			if times > 1 {
-				m.flap(id, times-1)
+// torn is such a sequence under way.
+type torn struct {
+	voter  int32 // who is killed
+	others [2]int32
+	epoch  int32 // the newest of the quorum that was heard of
+	left   int   // elections
+
+	latency time.Duration // from the others to the voter
+}
+
+// elect starts the voter, and kills it as soon as another leads.
+func (m *nemesis) elect(t *torn, after time.Duration) {
+	const looks, every = 500, 2 * time.Millisecond
+	var look func(left int)
+	look = func(left int) {
+		for _, o := range t.others {
+			if epoch, leads := m.leads(o); leads && epoch > t.epoch {
+				t.epoch = epoch
+				m.killOnce(t, o)
 				return
 			}
-			delete(m.busy, id)
-		})
+		}
+		if left > 0 {
+			m.after(every, func() { look(left - 1) })
+		}
+	}
+	m.after(after, func() {
+		m.begin(t.voter)
+		m.busy[t.voter] = true
+		look(looks)
 	})
+}
+
+// killOnce kills the voter, which is back at once, and nearer to the one that does not lead; after a while the next election comes.
+func (m *nemesis) killOnce(t *torn, leader int32) {
+	const lives, away = 1500 * time.Millisecond, 1100 * time.Millisecond
+	m.tell("%s: %d leads in epoch %d", electionTorn, leader, t.epoch)
+	m.r.node(t.voter).Kill()
+	for _, o := range t.others {
+		if o != leader {
+			m.slow(o, t.voter, 0)
+		}
+	}
+	m.after(m.between(5*time.Millisecond, 30*time.Millisecond), func() {
+		m.begin(t.voter)
+		m.busy[t.voter] = true
+	})
+	m.after(lives, func() {
+		if t.left--; t.left == 0 {
+			delete(m.busy, t.voter)
+			return
+		}
+		m.r.node(t.voter).Kill()
+		for _, o := range t.others {
+			m.slow(o, t.voter, t.latency)
+		}
+		m.elect(t, away)
+	})
+}
+
+// leads reports whether a node says at once that it leads the quorum.
+func (m *nemesis) leads(id int32) (epoch int32, leads bool) {
+	const patience = 5 * time.Millisecond
+	if !m.up(m.r.node(id)) {
+		return 0, false
+	}
+	ctx, cancel := context.WithTimeout(m.r.Context(), patience)
+	defer cancel()
+	p := m.askQuorum(ctx, id)
+	if p == nil {
+		return 0, false
+	}
+	return p.LeaderEpoch, p.LeaderID == id
 }
 
 // outdateMajority leaves one voter behind, wipes another and kills the third, the only one left that has everything. The first

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/clustertest"
+	"barnabas/internal/metadata"
+	"barnabas/internal/quorum"
 )
 
 // nemesis harms the cluster in rounds: some faults at a time, which may overlap, and then all is healed, and has to become
@@ -239,7 +242,7 @@ func (m *nemesis) settle(id int32, n *clustertest.Node) {
 		if attempt > mostStarts {
 			m.r.Fatalf("%s does not start", n.Name)
 		}
-		if attempt > 0 && m.failed[id] && m.anyMarked(n) { // as it should, without an operator's word
+		if attempt > 0 && m.failed[id] { // a disk that has failed is not used again without an operator's word
 			delete(m.failed, id)
 			m.replace(id, n)
 			return
@@ -274,13 +277,27 @@ func (m *nemesis) repair(id int32) {
 	}
 	if m.failed[id] {
 		delete(m.failed, id)
-		if n.Broker().Failure() != nil || m.anyMarked(n) {
+		switch {
+		case n.Broker().Failure() != nil || m.anyMarked(n):
 			m.replace(id, n)
+		case m.leftOut(id): // it could not be read when the node was started, and can be now
+			n.Kill()
+			m.settle(id, n)
 		}
 	}
 	if err := n.Broker().Failure(); err != nil {
-		m.r.Fatalf("%s has failed: %v", n.Name, err)
+		m.failedBy(n, err)
 	}
+}
+
+// leftOut reports whether a node goes without one of its data directories.
+func (m *nemesis) leftOut(id int32) bool {
+	for _, n := range m.r.there() {
+		if b, known := n.Broker().Image().Broker(id); known && len(b.Directories) < len(m.r.plan.dirs) {
+			return true
+		}
+	}
+	return false
 }
 
 // replace gives a node a new disk.
@@ -313,7 +330,7 @@ func (m *nemesis) wrong() string {
 		agreed := ""
 		for _, n := range m.r.there() {
 			if err := n.Broker().Failure(); err != nil {
-				m.r.Fatalf("%s has failed: %v", n.Name, err)
+				m.failedBy(n, err)
 			}
 			t, known := n.Broker().Image().Topic(topic)
 			if !known {
@@ -357,6 +374,17 @@ func (m *nemesis) logs() string {
 	return all
 }
 
+// nodesAgree is the name of what nodes find wrong themselves: what the quorum has committed contradicts what they have.
+const nodesAgree = "nodes agree on metadata"
+
+// failedBy ends a world in which a node has failed by itself.
+func (m *nemesis) failedBy(n *clustertest.Node, err error) {
+	if errors.Is(err, metadata.ErrMalformed) || errors.Is(err, quorum.ErrDamaged) {
+		m.r.complain(nodesAgree, "%s: %v", n.Name, err)
+	}
+	m.r.Fatalf("%s has failed: %v", n.Name, err)
+}
+
 // quorum asks whoever answers first for the voters and who leads them; nil while nobody knows.
 func (m *nemesis) quorum() *kmsg.DescribeQuorumResponseTopicPartition {
 	for i, n := range m.r.there() {
@@ -375,6 +403,10 @@ const quorumPatience = 600 * time.Millisecond
 func (m *nemesis) quorumBy(id int32) *kmsg.DescribeQuorumResponseTopicPartition {
 	ctx, cancel := context.WithTimeout(m.r.Context(), quorumPatience)
 	defer cancel()
+	return m.askQuorum(ctx, id)
+}
+
+func (m *nemesis) askQuorum(ctx context.Context, id int32) *kmsg.DescribeQuorumResponseTopicPartition {
 	c, err := m.at(ctx, id)
 	if err != nil {
 		return nil

@@ -280,7 +280,12 @@ func (r *Run) readAll() {
 		}
 	}
 	for group := range 2 {
-		if err := r.readGroup(g, fmt.Sprint("group-", group)); err != nil {
+		err := r.readGroup(g, fmt.Sprint("group-", group))
+		for tries := 0; err != nil && tries < mostMoves; tries++ { // their coordinator may move too
+			g.rest(r.Context(), 20*time.Millisecond)
+			err = r.readGroup(g, fmt.Sprint("group-", group))
+		}
+		if err != nil {
 			r.Fatalf("read what group %d has committed: %v", group, err)
 		}
 	}
@@ -300,15 +305,21 @@ func (r *Run) readAll() {
 }
 
 func (r *Run) readPlace(g *guest, checker *batch.Checker, place Place) error {
-	leader, err := g.leader(r.Context(), place)
-	if err != nil {
-		return err
-	}
-	for from := int64(0); ; {
+	for from, moved := int64(0), 0; ; {
+		leader, err := g.leader(r.Context(), place)
+		if err != nil {
+			return err
+		}
 		asked := r.history.Now()
 		got, err := g.fetch(r.Context(), leader.node, question{place: place, epoch: leader.epoch, from: from, most: 1 << 20})
 		if err != nil {
-			return fmt.Errorf("fetch from %d: %w", from, err)
+			// Leaders go back to where they belong in a cluster that is well, too.
+			if moved++; moved > mostMoves {
+				return fmt.Errorf("fetch from %d: %w", from, err)
+			}
+			delete(g.leads, place)
+			g.rest(r.Context(), 20*time.Millisecond)
+			continue
 		}
 		records, next, err := decode(checker, got.RecordBatches, from)
 		if err != nil {
@@ -327,6 +338,9 @@ func (r *Run) readPlace(g *guest, checker *batch.Checker, place Place) error {
 		from = next
 	}
 }
+
+// mostMoves is how often the leader of one partition may move while it is read in the end.
+const mostMoves = 50
 
 func (r *Run) readGroup(g *guest, group string) error {
 	c, err := g.at(r.Context(), 1)

@@ -88,6 +88,8 @@ func (s *set) live(t *testing.T, from, to uint64) {
 		switch n := len(results); {
 		case n > 0 && results[n-1].Failed:
 			s.fail(results[n-1].Seed, out)
+		case from > to && out != "":
+			s.fail(to, out)
 		case from <= to: // it has died, or was given up
 			s.fail(from, out)
 			from++

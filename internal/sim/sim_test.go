@@ -36,10 +36,16 @@ func runSeed(t *testing.T, seed uint64) (r *Run, hash uint64, lived time.Duratio
 	runtime.GC()
 	cryptotest.SetGlobalRandom(t, seed) // raft draws its election timeouts there
 	defer func() {
-		if judge(t, seed, r); t.Failed() && r != nil {
+		if judge(t, seed, r); r == nil {
+			return
+		}
+		if why := r.tooLittle(lived); why != "" && !t.Failed() {
+			t.Errorf("seed %d: %s", seed, why)
+		}
+		if t.Failed() {
 			t.Logf("seed %d: %v\n%s", seed, r.plan, r.story())
 		}
-		if *resultLines && r != nil {
+		if *resultLines {
 			tell(t, result{seed, hash, lived, r.history.Acknowledged(), r.Counts(), t.Failed()})
 		}
 	}()
@@ -68,9 +74,6 @@ func TestSimulatedClusters(t *testing.T) {
 	for seed := range clustertest.Seeds(usualSeeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r, hash, lived := runSeed(t, seed)
-			if why := r.tooLittle(lived); why != "" {
-				t.Errorf("seed %d: %s", seed, why)
-			}
 			t.Logf("%x, %v, %d acknowledged, %v", hash, lived, r.history.Acknowledged(), r.Counts())
 		})
 	}

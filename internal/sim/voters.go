@@ -108,10 +108,9 @@ func (m *nemesis) wrongVoters() string {
 		if v.LogEndOffset < p.HighWatermark-behind {
 			return fmt.Sprintf("voter %d is at %d, the watermark is %d", v.ReplicaID, v.LogEndOffset, p.HighWatermark)
 		}
-		for _, o := range p.Observers {
-			if o.ReplicaID == v.ReplicaID {
-				return fmt.Sprintf("node %d votes, and follows under another directory", v.ReplicaID)
-			}
+		b, known := m.r.node(v.ReplicaID).Broker().Image().Broker(v.ReplicaID)
+		if !known || !slices.Contains(b.Directories, v.ReplicaDirectoryID) {
+			return fmt.Sprintf("node %d votes under a directory that it has lost", v.ReplicaID)
 		}
 	}
 	return ""
