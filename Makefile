@@ -5,14 +5,14 @@ GO ?= go
 BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s
-SEEDS ?= 200
+SEEDS ?= 2000
 FROM ?= 0
-SIM ?= ^TestAcknowledgedOutlives
+CRASHES ?= ^TestAcknowledgedOutlives
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
 LINT_MODFILE := tools/golangci-lint/go.mod
 
-.PHONY: all build check race sim compat chaos bench lint fuzz cross clean
+.PHONY: all build check race sim sim-bugs crashes compat chaos bench lint fuzz cross clean
 
 all: check
 
@@ -29,15 +29,24 @@ check:
 race:
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
-# Simulated worlds, a process per seed: on one processor and without a collector a seed replays. A
-# seed that fails is run again at once, to see whether it does. SIM names the tests.
+# Whole clusters, simulated and harmed by seed (internal/sim): as many as SEEDS says, in processes side by side. It prints what has
+# happened in all of them. A seed that fails is lived again, to see whether it does.
 sim:
-	@world=$$(mktemp -d) && trap 'rm -rf "$$world"' EXIT && $(GO) test -c -o $$world/sim.test ./internal/clustertest && \
+	$(GO) test -count=1 -timeout 0 -v -run '^TestSimulatedClusters$$' ./internal/sim -args -sim.seeds=$(SEEDS) -sim.from=$(FROM)
+
+# One broker under load whose lives end badly, a process per seed; CRASHES names the tests.
+crashes:
+	@world=$$(mktemp -d) && trap 'rm -rf "$$world"' EXIT && $(GO) test -c -o $$world/crashes.test ./internal/clustertest && \
 	seq $(FROM) $$(($(FROM) + $(SEEDS) - 1)) | (cd internal/clustertest && WORLD=$$world xargs -P $$(nproc) -I{} sh -c ' \
-		run() { BARNABAS_TEST_SEEDS={}-{} GOMAXPROCS=1 GOGC=off $$WORLD/sim.test -test.run "$(SIM)" > $$WORLD/{}.$$1 2>&1; }; \
+		run() { BARNABAS_TEST_SEEDS={}-{} GOMAXPROCS=1 GOGC=off $$WORLD/crashes.test -test.run "$(CRASHES)" > $$WORLD/{}.$$1 2>&1; }; \
 		run first && exit 0; cat $$WORLD/{}.first; \
 		if run again; then echo "seed {} fails, and passes when run again"; else echo "seed {} fails, again too"; fi; exit 1') && \
 	echo "$(SEEDS) seeds from $(FROM) on: no failure"
+
+# Builds the simulation with each of the planted bugs (internal/planted), and looks for a seed that finds it, from 0 to 199:
+# a build and some worlds for each, ten minutes in all. HINTS=1 begins with seeds that have found them before; BUG names some.
+sim-bugs:
+	BARNABAS_SIMBUGS_FROM_HINTS=$(HINTS) BARNABAS_SIMBUGS_ONLY='$(BUG)' $(GO) test -tags simbugs -count=1 -timeout 120m -v -run '^TestPlantedBugsAreFound$$' ./internal/sim
 
 # Other people's clients and Apache Kafka's own tools against our broker; docs/compat.md is written anew.
 # Then the tests that other projects wrote, all of them: .ci/run does a tenth of those.

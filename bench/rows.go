@@ -245,7 +245,7 @@ func rows(o options) []row {
 	all = append(all, groupRows()...)
 	all = append(all, startRows(o)...)
 	all = append(all, teamRows()...)
-	all = append(all, scaleRow(3000, kafka, durable), scaleRow(10_000, kafka, durable), catchUpRow())
+	all = append(all, scaleRow(3000, kafka, durable), scaleRow(10_000, durable), catchUpRow())
 	return append(all, storedRows()...)
 }
 

@@ -87,7 +87,7 @@ func (r result) verdicts() (lines [][]string) {
 			got = r.values(b.variant, b.metric)
 			cells = append(cells, "")
 		}
-		if len(got) == 0 {
+		if len(got) == 0 || len(r.values(b.variant, b.metric)) == 0 { // one side was measured alone
 			continue
 		}
 		reached := median(got)

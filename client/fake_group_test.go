@@ -65,7 +65,7 @@ func (g *fakeGroups) move(node int32) {
 	defer g.f.mu.Unlock()
 	g.node = node
 	for token, answer := range g.waiting {
-		g.shard.Forget(token)
+		g.shard.Forget(time.Now(), token)
 		close(answer)
 		delete(g.waiting, token)
 	}

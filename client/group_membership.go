@@ -61,8 +61,8 @@ func (g *GroupConsumer) performLocked(a membership.Action) {
 	switch a := a.(type) {
 	case membership.FindCoordinator:
 		g.wg.Go(func() {
-			node, err := g.findCoordinator()
-			g.event(func(m *membership.Machine, now time.Time) { m.Found(now, a.Flight, node, err) })
+			node, err := g.c.cluster.FindCoordinator(g.ctx, cluster.GroupCoordinator, g.group)
+			g.event(func(m *membership.Machine, now time.Time) { m.Found(now, a.Flight, node, unsupported(err)) })
 		})
 	case membership.Join:
 		g.wg.Go(func() {
@@ -123,34 +123,6 @@ func unsupported(err error) error {
 	}
 	return err
 }
-
-// findCoordinator asks any broker who coordinates the group.
-func (g *GroupConsumer) findCoordinator() (int32, error) {
-	req := kmsg.NewPtrFindCoordinatorRequest()
-	req.CoordinatorKey, req.CoordinatorKeys = g.group, []string{g.group}
-	resp, err := g.c.cluster.RequestAny(g.ctx, req)
-	if err != nil {
-		return -1, unsupported(err)
-	}
-	answer := resp.(*kmsg.FindCoordinatorResponse)
-	found := kmsg.FindCoordinatorResponseCoordinator{
-		NodeID: answer.NodeID, Host: answer.Host, Port: answer.Port, ErrorCode: answer.ErrorCode, ErrorMessage: answer.ErrorMessage,
-	}
-	if answer.Version >= firstFindCoordinatorOfMany {
-		if len(answer.Coordinators) != 1 {
-			return -1, fmt.Errorf("%w: the answer names %d coordinators", ErrCoordinatorNotAvailable, len(answer.Coordinators))
-		}
-		found = answer.Coordinators[0]
-	}
-	if err := CodeError(found.ErrorCode, found.ErrorMessage); err != nil {
-		return -1, err
-	}
-	g.c.meta.AddBroker(cluster.Broker{ID: found.NodeID, Address: cluster.JoinHostPort(found.Host, found.Port)})
-	return found.NodeID, nil
-}
-
-// firstFindCoordinatorOfMany is the version of FindCoordinator from which it asks for several.
-const firstFindCoordinatorOfMany = 4
 
 // describe asks for the metadata of topics as it is now, and falls back on what is known.
 func (g *GroupConsumer) describe(topics []string) map[string]assignor.Topic {

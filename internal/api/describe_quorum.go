@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -47,11 +48,22 @@ func describeQuorum(ctx context.Context, c *call, q *kmsg.DescribeQuorumRequest)
 		node.NodeID, node.Listeners = v.NodeID, c.h.votersListeners(&v)
 		res.Nodes = append(res.Nodes, node)
 	}
+	// Observers that say where they are reached are named as well, which Kafka does not do: whoever gives one of
+	// them a vote has to know. One that has just got its vote may still be among them.
+	for _, o := range status.Observers {
+		if slices.ContainsFunc(res.Nodes, func(n kmsg.DescribeQuorumResponseNode) bool { return n.NodeID == o.NodeID }) {
+			continue
+		}
+		node := kmsg.NewDescribeQuorumResponseNode()
+		if node.NodeID, node.Listeners = o.NodeID, c.h.votersListeners(&o); len(node.Listeners) > 0 {
+			res.Nodes = append(res.Nodes, node)
+		}
+	}
 	return res, nil
 }
 
-// votersListeners are where a voter is reached: as was said when it became one on request, as
-// controller.quorum.voters says, or where its broker is.
+// votersListeners are where voters reach a node: as was said when it became one on request, as
+// controller.quorum.voters says, or where its broker says that it has a listener for other nodes.
 func (h *Handler) votersListeners(voter *quorum.Replica) []kmsg.DescribeQuorumResponseNodeListener {
 	all := []kmsg.DescribeQuorumResponseNodeListener{}
 	add := func(name, host string, port uint16) {
@@ -73,7 +85,9 @@ func (h *Handler) votersListeners(voter *quorum.Replica) []kmsg.DescribeQuorumRe
 	}
 	if b, ok := h.o.Images.Image().Broker(voter.NodeID); ok && len(all) == 0 {
 		for _, l := range b.Listeners {
-			add(l.Name, l.Host, l.Port)
+			if settings.IsControllerListener(l.Name) {
+				add(l.Name, l.Host, l.Port)
+			}
 		}
 	}
 	return all

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,8 @@ plan; with -o json it is such a file, and so is what was before.
 
 A move goes on by itself: new replicas copy the partition, and the old ones go once those
 are in sync. --list shows what is under way, --verify whether a plan has come true (and
-then takes the throttle away), --cancel goes back to what was.`
+then takes the throttle away), --cancel goes back to what was. With --wait the command ends
+when the move does, and takes the throttle away as --verify does.`
 
 type topicReassign struct {
 	p            *terminal.Program
@@ -39,6 +41,7 @@ type topicReassign struct {
 	keepFactor   bool
 	keepThrottle bool
 	dryRun       bool
+	wait         bool
 	list         bool
 	verify       bool
 	cancel       bool
@@ -51,7 +54,7 @@ func newTopicReassign(p *terminal.Program, t *terminal.Target) *cobra.Command {
 		Short: "Move partitions to other brokers",
 		Long:  reassignHelp,
 		Example: `  barnabas topic reassign flights --to 1,2,4 --dry-run -o json > plan.json
-  barnabas topic reassign --file plan.json --throttle 50000000
+  barnabas topic reassign --file plan.json --throttle 50000000 --wait
   barnabas topic reassign --file plan.json --verify`,
 		RunE:              func(c *cobra.Command, names []string) error { return o.run(c, names) },
 		ValidArgsFunction: t.TopicNames(0),
@@ -63,7 +66,8 @@ func newTopicReassign(p *terminal.Program, t *terminal.Target) *cobra.Command {
 	flags.IntVar(&o.factor, "replication-factor", 0, "plan: this many replicas `N` of each partition (default: as many as it has)")
 	flags.Int64Var(&o.throttle, "throttle", 0, "copy at most `BYTES` per second from and to each broker (default: no limit)")
 	flags.BoolVar(&o.keepFactor, "disallow-replication-factor-change", false, "refuse what gives a partition more or fewer replicas")
-	flags.BoolVar(&o.keepThrottle, "preserve-throttles", false, "with --verify and --cancel: leave the throttle where it is")
+	flags.BoolVar(&o.keepThrottle, "preserve-throttles", false, "with --verify, --wait and --cancel: leave the throttle where it is")
+	flags.BoolVar(&o.wait, "wait", false, "end when everything is where it should be")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "show the plan, and change nothing")
 	flags.BoolVar(&o.list, "list", false, "show what is under way")
 	flags.BoolVar(&o.verify, "verify", false, "say whether the plan of --file has come true")
@@ -84,6 +88,8 @@ func (o *topicReassign) check(names []string) error {
 	switch {
 	case verbs > 1:
 		return terminal.Usagef("--list, --verify, --cancel and --dry-run: give one of them")
+	case verbs > 0 && o.wait:
+		return terminal.Usagef("--wait is for moving: leave --list, --verify, --cancel and --dry-run out")
 	case o.file != "" && len(o.to) > 0:
 		return terminal.Usagef("--file and --to: give one or the other")
 	case o.all && len(names) > 0:
@@ -309,10 +315,35 @@ func (o *topicReassign) alter(ctx context.Context, a *admin.Admin, plan reassign
 			failed = append(failed, terminal.FailedItem{What: fmt.Sprintf("move %s-%d", m.Topic, m.Partition), Err: r.Err})
 		}
 	}
+	if o.wait && len(failed) == 0 {
+		if err := awaitMoves(ctx, a, plan); err != nil {
+			return err
+		}
+		return o.showVerified(ctx, a, plan)
+	}
 	if err := o.p.Show(o.out, shown, func() error { return o.table(shown.Partitions, "") }); err != nil {
 		return err
 	}
 	return o.p.EachFailed(failed)
+}
+
+// moveEvery is how often --wait looks whether a move has come to its end.
+const moveEvery = 200 * time.Millisecond
+
+// awaitMoves waits until nothing of a plan is under way.
+func awaitMoves(ctx context.Context, a *admin.Admin, plan reassign.Plan) error {
+	partitions := plan.Partitions()
+	for {
+		moves, err := a.ListPartitionReassignments(ctx, partitions...)
+		if err != nil || len(moves) == 0 {
+			return err
+		}
+		select {
+		case <-time.After(moveEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (o *topicReassign) table(all []movedPartition, ifEmpty string) error {
@@ -445,17 +476,31 @@ func (o *topicReassign) limit(ctx context.Context, a *admin.Admin, now, plan rea
 	}
 	brokers := map[int32]bool{}
 	leaders, followers := map[string][]string{}, map[string][]string{}
-	for _, tp := range plan.Partitions() {
-		for _, id := range now[tp] {
+	throttle := func(tp client.TopicPartition, from, to []int32) {
+		for _, id := range from {
 			brokers[id] = true
 			leaders[tp.Topic] = append(leaders[tp.Topic], fmt.Sprintf("%d:%d", tp.Partition, id))
 		}
-		for _, id := range plan[tp] {
+		for _, id := range to {
 			brokers[id] = true
-			if !slices.Contains(now[tp], id) {
+			if !slices.Contains(from, id) {
 				followers[tp.Topic] = append(followers[tp.Topic], fmt.Sprintf("%d:%d", tp.Partition, id))
 			}
 		}
+	}
+	// The lists of a topic are set whole: what is under way already stays throttled with it, as with Kafka's tool.
+	moves, err := a.ListPartitionReassignments(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range moves {
+		if _, again := plan[m.TopicPartition]; !again {
+			from := slices.DeleteFunc(slices.Clone(m.Replicas), func(id int32) bool { return slices.Contains(m.Adding, id) })
+			throttle(m.TopicPartition, from, m.Adding)
+		}
+	}
+	for _, tp := range plan.Partitions() {
+		throttle(tp, now[tp], plan[tp])
 	}
 	var changes []admin.ConfigChange
 	for id := range brokers {

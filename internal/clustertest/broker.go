@@ -35,8 +35,10 @@ type Node struct {
 	disk     *disk.Mem
 	life     int
 	running  *node.Node
+	starting *Starting
 	logged   logLines
 	faults   faults
+	clock    clock
 }
 
 // Node adds a broker to the world; it does not start it. Settings are written KEY=VALUE, over
@@ -92,21 +94,85 @@ func (n *Node) Start(ctx context.Context) error {
 
 // StartOn is Start with a network and a configuration of the caller's.
 func (n *Node) StartOn(ctx context.Context, network netx.Network, set *config.Set) error {
+	o := n.prepare(network, set)
+	running, err := node.Start(ctx, o)
+	return n.started(running, err)
+}
+
+// prepare begins a life up to where the process would run.
+func (n *Node) prepare(network netx.Network, set *config.Set) node.Options {
 	n.life++
 	n.keepSecret()
 	n.disk.SetFault(n.faults.ask)
 	n.logged.clear()
 	name := fmt.Sprintf("%s/%d", n.Name, n.life)
-	running, err := node.Start(ctx, node.Options{
+	return node.Options{
 		Config: set, FS: n.disk, Network: network, Logger: slog.New(slog.NewTextHandler(&n.logged, nil)),
-		Now: time.Now, Random: newRandomBytes(n.w.Dice(name)), Version: "test", Insecure: n.insecure,
-	})
+		Now: n.clock.now, Random: newRandomBytes(n.w.Dice(name)), Version: "test", Insecure: n.insecure,
+	}
+}
+
+func (n *Node) started(running *node.Node, err error) error {
 	n.w.Trace(n.Name, "start %d: %v", n.life, err == nil)
 	if err != nil {
 		return err
 	}
 	n.running = running
 	return nil
+}
+
+// Starting is a start under way.
+type Starting struct {
+	abandon context.CancelFunc
+	done    chan struct{}
+	running *node.Node
+	err     error
+}
+
+// Done is closed when the start has ended, well or not.
+func (s *Starting) Done() <-chan struct{} { return s.done }
+
+// Begin is Start beside the caller, who goes on: Started says when it has ended and how. Until then the node has no
+// Broker, but it can be killed, or lose its power, in the middle of its start.
+func (n *Node) Begin(ctx context.Context) (*Starting, error) {
+	set, err := n.Config()
+	if err != nil {
+		return nil, err
+	}
+	ctx, abandon := context.WithCancel(ctx)
+	s := &Starting{abandon: abandon, done: make(chan struct{})}
+	o := n.prepare(n.w.Net.Host(n.Name), set)
+	n.starting = s
+	go func() {
+		defer close(s.done)
+		s.running, s.err = node.Start(ctx, o)
+	}()
+	return s, nil
+}
+
+// Started waits for a start that Begin has begun, if there is one, and says how it ended.
+func (n *Node) Started() error {
+	s := n.starting
+	if s == nil {
+		return nil
+	}
+	<-s.done
+	s.abandon()
+	n.starting = nil
+	return n.started(s.running, s.err)
+}
+
+// IsStarting reports whether a start that Begin has begun is still under way.
+func (n *Node) IsStarting() bool {
+	if n.starting == nil {
+		return false
+	}
+	select {
+	case <-n.starting.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // keepSecret writes the cluster's secret, and what else has to be there, to the disk that the node has now.
@@ -121,13 +187,16 @@ func (n *Node) keepSecret() {
 }
 
 func (n *Node) write(name, text string) {
+	if kept, err := disk.ReadFile(n.disk, name, int64(len(text))); err == nil && string(kept) == text {
+		return // and it may be that there is no room for another
+	}
 	f, err := n.disk.Open(name, disk.Create)
 	if err == nil {
 		err = f.Truncate(0)
 	}
 	if err == nil {
 		_, err = f.WriteAt([]byte(text), 0)
-		err = errors.Join(err, f.Close())
+		err = errors.Join(err, f.SyncData(), f.Close(), n.disk.SyncDir(path.Dir(name)))
 	}
 	if err != nil {
 		n.w.Errorf("write %s of %s: %v", name, n.Name, err)
@@ -144,6 +213,9 @@ func (n *Node) MustStart() {
 
 // Stop ends the life cleanly.
 func (n *Node) Stop() error {
+	if err := n.Started(); err != nil {
+		return err
+	}
 	if n.running == nil {
 		return nil
 	}
@@ -177,6 +249,11 @@ func (n *Node) CrashedDisk(d *disk.Mem) {
 
 // bury waits for the goroutines of a process that is gone; whatever they do, its disk and network are dead.
 func (n *Node) bury(how string) {
+	n.resumeDisk() // what waited for it finds it gone
+	if s := n.starting; s != nil {
+		s.abandon()
+		_ = n.Started() // as it may
+	}
 	if n.running == nil {
 		return
 	}
@@ -235,6 +312,8 @@ type faults struct {
 	rule disk.Fault
 	ops  []disk.Op // seen since Record; nil: not recorded
 	on   bool
+	// paused is closed when the node goes on; nil while it does.
+	paused chan struct{}
 }
 
 // Fault puts a rule before every operation of the node's disk, in this life and the next; nil takes it away.
@@ -257,7 +336,7 @@ func (f *faults) ask(op disk.Op) error {
 	flush := op.Kind == disk.OpSync || op.Kind == disk.OpSyncDir || op.Kind == disk.OpSyncFS
 	var latency time.Duration
 	f.mu.Lock()
-	rule := f.rule
+	rule, paused := f.rule, f.paused
 	if f.on {
 		f.ops = append(f.ops, op)
 	}
@@ -273,6 +352,9 @@ func (f *faults) ask(op disk.Op) error {
 	f.mu.Unlock()
 	if latency > 0 {
 		time.Sleep(latency)
+	}
+	if paused != nil {
+		<-paused
 	}
 	if rule != nil {
 		return rule(op)

@@ -222,7 +222,7 @@ func TestAcknowledgedOutlivesPowerCutsKillsAndFullDisks(t *testing.T) {
 // runs in a hundred; chance in the code has all of them differ.
 func TestSeedReplays(t *testing.T) {
 	most := 15
-	if underRace { // whose scheduler is random
+	if UnderRace { // whose scheduler is random
 		most = 2
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -237,7 +237,7 @@ func TestSeedReplays(t *testing.T) {
 			hashes[hash]++
 			alike = max(alike, hashes[hash])
 		}
-		if 3*alike < 2*runs && !underRace {
+		if 3*alike < 2*runs && !UnderRace {
 			t.Errorf("seed %d: of %d runs only %d are alike: %x", seed, runs, alike, hashes)
 		}
 	}

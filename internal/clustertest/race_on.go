@@ -2,5 +2,5 @@
 
 package clustertest
 
-// underRace: the race detector's scheduler is random, so no seed replays.
-const underRace = true
+// UnderRace reports whether the race detector is at work: its scheduler is random, so no seed replays.
+const UnderRace = true

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/batch"
 )
 
 // TestABrokerThatWasUnregisteredComesBackToItsReplicas: taking a dead broker off the list (KIP-185) takes no replica from it, and is
@@ -19,6 +21,12 @@ func TestABrokerThatWasUnregisteredComesBackToItsReplicas(t *testing.T) {
 				w.Fatalf("%v", err)
 			}
 			w.whole(nodes, 10*time.Second, "orders")
+			for _, n := range nodes { // one of them leads: what is written is on the disks of all
+				at := w.MustDial("writes", n)
+				for p := range int32(4) {
+					_, _ = at.Produce(w.Context(), -1, "orders", p, Batch(time.Now().UnixMilli(), batch.None, "v"))
+				}
+			}
 			nodes[2].Kill()
 			q := kmsg.NewPtrUnregisterBrokerRequest()
 			q.BrokerID = 3

@@ -31,7 +31,7 @@ const raceShare = 10
 // is read here alone.
 func Seeds(usual uint64) iter.Seq[uint64] {
 	first, end := uint64(0), usual
-	if underRace {
+	if UnderRace {
 		end = (usual + raceShare - 1) / raceShare
 	}
 	from, to, isRange := strings.Cut(os.Getenv(seedsVariable), "-")

@@ -144,11 +144,13 @@ type Dir struct {
 
 	mu struct { // short
 		sync.Mutex
-		meta   identity.Properties
-		logs   map[TopicPartition]*Log
-		found  []Found
-		rand   *mathrand.Rand
-		closed bool
+		meta  identity.Properties
+		logs  map[TopicPartition]*Log
+		found []Found
+		// unburied are logs that were removed and whose files could not be taken away.
+		unburied map[TopicPartition]struct{}
+		rand     *mathrand.Rand
+		closed   bool
 	}
 	points points
 }
@@ -202,8 +204,8 @@ func OpenDir(ctx context.Context, o DirOptions) (*Dir, error) {
 		maxProducers: int64(o.MaxProducerIDs), stopped: make(chan struct{}),
 	}
 	d.expiration.Store(int64(o.ProducerIDExpiration))
+	d.mu.logs, d.mu.unburied = map[TopicPartition]*Log{}, map[TopicPartition]struct{}{}
 	d.brokerEpoch.Store(NoEpoch)
-	d.mu.logs = map[TopicPartition]*Log{}
 	d.files = segment.NewFiles(o.FS, o.MaxOpenFiles, d.wakeHousekeeping)
 	d.points.slot = make(chan struct{}, 1)
 	d.flusher, d.keeper = newFlusher(d), newKeeper(d)
@@ -481,14 +483,48 @@ func (d *Dir) bury(tp TopicPartition) (grave, error) {
 	if err != nil {
 		return grave{}, l.failed("remove "+l.path, errors.Join(append(errs, err)...))
 	}
-	// At most 255 bytes for the name, as file systems have it; Kafka cuts the topic likewise.
-	suffix := fmt.Sprintf(".%x%s", id, deleteSuffix)
-	name := l.id.String()
-	path := d.join(name[:min(len(name), 255-len(suffix))] + suffix)
+	path := d.graveOf(l.id, id)
 	if err := errors.Join(append(errs, d.fs.Rename(l.path, path))...); err != nil {
+		d.mu.Lock()
+		d.mu.unburied[tp] = struct{}{}
+		d.mu.Unlock()
 		return grave{}, l.failed("remove "+l.path, err)
 	}
 	return grave{path, d.keeper.due(l.config.Load().FileDeleteDelayMs)}, nil
+}
+
+// graveOf is the name of a deleted log's directory: at most 255 bytes, as file systems have it; Kafka cuts the topic likewise.
+func (d *Dir) graveOf(tp TopicPartition, id [16]byte) string {
+	suffix := fmt.Sprintf(".%x%s", id, deleteSuffix)
+	name := tp.String()
+	return d.join(name[:min(len(name), 255-len(suffix))] + suffix)
+}
+
+// clearGround takes a deleted log's files away that a full disk had left there, before another log of the name gets its
+// first: else its records would be among the other's.
+func (d *Dir) clearGround(l *Log) error {
+	d.mu.Lock()
+	_, left := d.mu.unburied[l.id]
+	d.mu.Unlock()
+	if !left {
+		return nil
+	}
+	id, err := identity.NewUUID(d.options.Rand)
+	if err != nil {
+		return err
+	}
+	path := d.graveOf(l.id, id)
+	if err := d.fs.Rename(l.path, path); err != nil && !isNotExist(err) {
+		return err
+	}
+	if err := d.fs.SyncDir(d.path); err != nil {
+		return fmt.Errorf("flush %s: %w", d.path, err)
+	}
+	d.keeper.removeAt([]grave{{path, d.keeper.due(0)}})
+	d.mu.Lock()
+	delete(d.mu.unburied, l.id)
+	d.mu.Unlock()
+	return nil
 }
 
 // discardFile renames a file so that it counts as deleted, and has it removed later. A missing one is fine.

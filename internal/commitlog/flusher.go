@@ -12,6 +12,7 @@ import (
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
+	"barnabas/internal/planted"
 )
 
 // syncWorkers is how many files are flushed at a time, where they are flushed side by side.
@@ -206,7 +207,7 @@ func (l *Log) unsynced(items []syncItem, flushed int64) []syncItem {
 			items = append(items, syncItem{path: l.path + "/" + name})
 		}
 	}
-	if l.entriesDirty.Swap(false) {
+	if l.entriesDirty.Swap(false) && !planted.LoseDirectoryEntry {
 		items = append(items, syncItem{dir: l.path})
 	}
 	return items

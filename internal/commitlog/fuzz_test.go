@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/checkpoint"
 	"barnabas/internal/commitlog/epoch"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
@@ -106,7 +107,7 @@ func FuzzEpochs(f *testing.F) {
 	f.Add([]byte("0\n2\n0 0\n3 17\n"))
 	f.Add([]byte("0\n2\n3 17\n0 0\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, err := parseEpochs(data)
+		entries, err := checkpoint.ParseEpochs(data)
 		if err != nil {
 			return
 		}
@@ -117,7 +118,7 @@ func FuzzEpochs(f *testing.F) {
 				t.Fatalf("%v: epoch at %d", entries, s.Offset)
 			}
 		}
-		if again, err := parseEpochs(formatEpochs(entries)); err != nil || len(again) != len(entries) {
+		if again, err := checkpoint.ParseEpochs(checkpoint.FormatEpochs(entries)); err != nil || len(again) != len(entries) {
 			t.Fatalf("%v %v", again, err)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"barnabas/internal/commitlog/checkpoint"
 	"barnabas/internal/commitlog/epoch"
 	"barnabas/internal/commitlog/gather"
 	"barnabas/internal/commitlog/producer"
@@ -470,7 +471,7 @@ func (l *Log) storeEpochs() error {
 	if len(*l.segments.Load()) == 0 {
 		return nil
 	}
-	text := formatEpochs(l.epochs.All())
+	text := checkpoint.FormatEpochs(l.epochs.All())
 	var err error
 	if l.config.Load().ReserveBytes > 0 { // this file is part of the reserve: every start writes it
 		err = l.failed("write "+epochFile, disk.WriteFileReserved(l.dir.fs, l.path+"/"+epochFile, text))

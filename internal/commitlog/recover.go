@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/checkpoint"
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/commitlog/segment"
@@ -144,7 +145,7 @@ func (r *loader) loadEpochs(base int64) (known bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	entries, err := parseEpochs(data)
+	entries, err := checkpoint.ParseEpochs(data)
 	if err != nil {
 		r.log.dir.logger.Warn("leader epochs are damaged and read again from the log", "file", path, "error", err)
 		return false, nil

@@ -9,7 +9,6 @@ const (
 	keepsTelling       = "a failed directory is reported until the controller has heard of it, and its partitions are not served meanwhile"
 	quorumTimes        = "the quorum's times and sizes are its own: elections after half a second to one, a broken connection to the leader at once"
 	namedVoters        = "a node finds the others by controller.quorum.voters"
-	noThrottle         = "copying between brokers is not throttled yet; the value is checked as Kafka does, kept and shown"
 	noConsumerGroups   = "there are only classic groups yet, none of the consumer protocol (KIP-848)"
 	lentBuffers        = "groups that have nothing to write keep no buffer; memory for writing is lent to those that do"
 	noStreamsGroups    = "there are no streams groups yet"

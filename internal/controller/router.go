@@ -196,6 +196,7 @@ func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, millis
 	ctx, cancel := within(ctx, millis)
 	defer cancel()
 	var response R
+	whole := ctx // the asking ends when that node leads no more; an answer that has come is waited for all the same
 	err := r.route(ctx, func() (err error) {
 		response, err = local(ctx, req)
 		return err
@@ -211,7 +212,7 @@ func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, millis
 			r.standAside(ctx, answer)
 			return false, nil
 		}
-		_ = r.seen(ctx, offset)
+		_ = r.seen(whole, offset)
 		decoded := req.ResponseKind()
 		decoded.SetVersion(req.GetVersion())
 		if err := decoded.ReadFrom(rest); err != nil {
@@ -415,6 +416,7 @@ func (r *Router) Sync(ctx context.Context) error {
 func (r *Router) order(ctx context.Context, o *order, local func(context.Context) error, take func(*orderAnswer) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, ordersPatience, ErrTimedOut)
 	defer cancel()
+	whole := ctx // as in ask
 	return r.route(ctx, func() error { return local(ctx) }, func(ctx context.Context, node int32) (bool, error) {
 		body, err := json.Marshal(o)
 		if err != nil {
@@ -430,7 +432,7 @@ func (r *Router) order(ctx context.Context, o *order, local func(context.Context
 		}
 		var a orderAnswer
 		if err = json.Unmarshal(rest, &a); err == nil && !o.quick(&a) {
-			_ = r.seen(ctx, offset)
+			_ = r.seen(whole, offset)
 		}
 		if err == nil && a.Code != "" {
 			return true, a.failure()

@@ -1,5 +1,6 @@
 // Package lifecycle is a broker's side of being one of a cluster: it registers the process with the controller,
-// says again and again that it lives, and takes leave of it.
+// says again and again that it lives and, where the metadata does not know it, in which directories its replicas lie, and
+// takes leave of it.
 //
 // It decides when to register, when to speak and what to say. The node builds it, tells it when clients are served
 // and when the process shall end, and puts it last in the line of the metadata's publishers, for what it reports

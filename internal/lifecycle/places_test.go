@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,9 +20,12 @@ func TestPlacesAreSaidUntilTheyAreTaken(t *testing.T) {
 		for n := range int32(2*maxPlaces + 1) {
 			misplaced = append(misplaced, metadata.ReplicaDirectory{Partition: n})
 		}
+		var mu sync.Mutex // over what both sides use
 		epoch, refusals, calls, largest := int64(0), 5, 0, 0
 		p := NewPlaces(PlacesOptions{
 			Assign: func(_ context.Context, in int64, places []metadata.ReplicaDirectory) error {
+				mu.Lock()
+				defer mu.Unlock()
 				calls++
 				largest = max(largest, len(places))
 				if in != 7 {
@@ -33,28 +37,30 @@ func TestPlacesAreSaidUntilTheyAreTaken(t *testing.T) {
 				misplaced = misplaced[len(places):]
 				return nil
 			},
-			Epoch:     func() int64 { return epoch },
-			Misplaced: func() []metadata.ReplicaDirectory { return misplaced },
+			Epoch:     func() int64 { mu.Lock(); defer mu.Unlock(); return epoch },
+			Misplaced: func() []metadata.ReplicaDirectory { mu.Lock(); defer mu.Unlock(); return misplaced },
 			Jitter:    func(d time.Duration) time.Duration { return d / 3 }, Logger: slog.New(slog.DiscardHandler),
 		})
 		defer p.Close()
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
-		if calls > 0 {
-			t.Fatalf("%d calls without a registration", calls)
+		// after lets a time pass and changes something, and returns the calls so far, and the replicas left before the change.
+		after := func(d time.Duration, change func()) (int, int, int) {
+			time.Sleep(d)
+			mu.Lock()
+			defer mu.Unlock()
+			said, left, most := calls, len(misplaced), largest
+			change()
+			return said, left, most
 		}
-		epoch = 7
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if len(misplaced) > 0 || calls != 5+3 || largest != maxPlaces {
-			t.Fatalf("%d left after %d calls of up to %d", len(misplaced), calls, largest)
+		if said, _, _ := after(10*time.Second, func() { epoch = 7 }); said > 0 {
+			t.Fatalf("%d calls without a registration", said)
 		}
-		refusals, misplaced = 1_000, []metadata.ReplicaDirectory{{}}
+		said, left, most := after(time.Minute, func() { refusals, misplaced = 1_000, []metadata.ReplicaDirectory{{}} })
+		if left > 0 || said != 5+3 || most != maxPlaces {
+			t.Fatalf("%d left after %d calls of up to %d", left, said, most)
+		}
 		p.Look()
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if said := calls - 8; said < 40 || said > 70 {
-			t.Fatalf("said %d times within a minute", said)
+		if again, _, _ := after(time.Minute, func() {}); again-said < 40 || again-said > 70 {
+			t.Fatalf("said %d times within a minute", again-said)
 		}
 	})
 }

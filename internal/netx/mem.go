@@ -52,6 +52,7 @@ type Mem struct {
 	ends      []*memConn              // of connections that have an open end, in order of their names
 	cut       map[way]bool
 	isolated  map[string]bool
+	paused    map[string]bool
 	lives     map[string]int // how often a host was killed
 	dials     map[string]int // how many between two hosts so far
 	ports     map[string]int // the next to give for port 0, by host
@@ -70,6 +71,7 @@ func NewMem(seed uint64) *Mem {
 		listeners: map[string]*memListener{},
 		cut:       map[way]bool{},
 		isolated:  map[string]bool{},
+		paused:    map[string]bool{},
 		lives:     map[string]int{},
 		dials:     map[string]int{},
 		ports:     map[string]int{},
@@ -137,6 +139,37 @@ func (m *Mem) HealAll() {
 	})
 }
 
+// Pause lets the process on a host stand still, as SIGSTOP does: whatever it asks of the network does not return, and no
+// deadline passes for it, until Resume. Its kernel goes on, takes connections and fills its buffers.
+func (m *Mem) Pause(host string) { m.setPaused(host, true) }
+
+// Resume ends a Pause; so does Kill.
+func (m *Mem) Resume(host string) { m.setPaused(host, false) }
+
+func (m *Mem) setPaused(host string, paused bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if paused {
+		m.paused[host] = true
+	} else {
+		delete(m.paused, host)
+	}
+	for _, l := range m.listeners {
+		if l.host == host {
+			l.arrived.wake()
+		}
+	}
+	for _, c := range m.ends {
+		if c.host == host {
+			c.pair.mu.Lock()
+			c.paused = paused
+			c.readable.wake()
+			c.writable.wake()
+			c.pair.mu.Unlock()
+		}
+	}
+}
+
 // faults makes a change to what is cut and lets all connections know.
 func (m *Mem) faults(change func()) {
 	m.mu.Lock()
@@ -176,6 +209,7 @@ func (m *Mem) Kill(host string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lives[host]++
+	delete(m.paused, host)
 	var gone []*memListener
 	for _, l := range m.listeners {
 		if l.host == host {
@@ -317,7 +351,7 @@ func (l *memListener) next() (*memConn, <-chan struct{}, error) {
 	switch {
 	case l.closed:
 		return nil, nil, net.ErrClosed
-	case len(l.waiting) == 0:
+	case len(l.waiting) == 0 || l.m.paused[l.host]:
 		return nil, l.arrived.wait(), nil
 	}
 	c := l.waiting[0]
@@ -351,7 +385,7 @@ func (l *memListener) shut() {
 }
 
 // Dial implements Network. A port where nobody listens refuses (syscall.ECONNREFUSED) after a
-// round trip. Where nothing comes through it tries again after 1, 2, 4 ... seconds and gives up
+// round trip. Where nothing comes through, and on a host that is paused, it tries again after 1, 2, 4 ... seconds and gives up
 // (syscall.ETIMEDOUT) after two minutes.
 func (h *memHost) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	c, err := h.dial(ctx, addr)
@@ -425,7 +459,7 @@ func (d *dialling) attempt() (*memConn, error) {
 	if err := d.h.alive(); err != nil {
 		return nil, err
 	}
-	if m.isCut(way{d.h.name, d.host}) || m.isCut(way{d.host, d.h.name}) {
+	if m.isCut(way{d.h.name, d.host}) || m.isCut(way{d.host, d.h.name}) || m.paused[d.h.name] {
 		return nil, errNoAnswer
 	}
 	l := m.listeners[string(d.addr)]
@@ -438,6 +472,7 @@ func (d *dialling) attempt() (*memConn, error) {
 	port := firstDialPort + int(hash(d.name)%(65_536-firstDialPort)) // a name for logs, not a resource
 	near := connect(m, d, join(d.h.name, port))
 	for _, c := range []*memConn{near, near.peer} {
+		c.paused = m.paused[c.host]
 		at, _ := slices.BinarySearchFunc(m.ends, c, func(a, b *memConn) int { return cmp.Compare(a.name, b.name) })
 		m.ends = slices.Insert(m.ends, at, c)
 	}

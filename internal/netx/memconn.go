@@ -28,6 +28,7 @@ type memConn struct {
 
 	// Guarded by the pair's lock.
 	closed                      bool
+	paused                      bool      // the process of this end stands still
 	failAt                      time.Time // when this end learns of failErr; zero: never
 	failErr                     error
 	readDeadline, writeDeadline time.Time
@@ -201,6 +202,8 @@ func (c *memConn) tryRead(p []byte) (n int, changed <-chan struct{}, until time.
 	switch {
 	case c.closed:
 		return 0, nil, until, net.ErrClosed
+	case c.paused:
+		return 0, c.readable.wait(), until, nil
 	case passed(c.readDeadline, now):
 		return 0, nil, until, os.ErrDeadlineExceeded
 	case len(p) == 0:
@@ -280,6 +283,8 @@ func (c *memConn) tryWrite(p []byte) (n int, changed <-chan struct{}, until time
 	switch {
 	case c.closed:
 		return 0, nil, until, net.ErrClosed
+	case c.paused:
+		return 0, c.writable.wait(), until, nil
 	case passed(c.writeDeadline, now):
 		return 0, nil, until, os.ErrDeadlineExceeded
 	case out.ended:

@@ -36,6 +36,9 @@ func (d *dirs) all() []*commitlog.Dir {
 // cleanEpoch is the broker epoch in which all data directories were left by one clean stop; commitlog.NoEpoch: they were not.
 // That of the metadata log alone has no replicas, and does not count.
 func (d *dirs) cleanEpoch() int64 {
+	if len(d.leftOut) > 0 {
+		return commitlog.NoEpoch
+	}
 	epoch := d.data[0].CleanEpoch()
 	for _, dir := range d.data {
 		if dir.CleanEpoch() != epoch {

@@ -33,6 +33,10 @@ var clusterEffects = map[string]effect{
 	"replica.fetch.max.bytes":                 {see: catchesUp(1, 50), cases: []string{"10000", "late", "1048576", "soon"}},
 	"replica.fetch.response.max.bytes":        {see: catchesUp(50, 1), cases: []string{"10000", "late", "10485760", "soon"}},
 	"replica.selector.class":                  {see: whomToRead, cases: []string{config.LeaderSelector, "the leader", config.RackAwareReplicaSelector, "the follower in the rack"}},
+	"leader.replication.throttled.rate":       {see: copiesThrottled, cases: []string{"100000", "late", "9223372036854775807", "soon"}},
+	"follower.replication.throttled.rate":     {see: copiesThrottled, cases: []string{"100000", "late", "9223372036854775807", "soon"}},
+	"replication.quota.window.size.seconds":   {see: copiesAtOnce, cases: []string{"1", "late", "60", "soon"}},
+	"replication.quota.window.num":            {see: copiesWhatWasLeft, cases: []string{"1", "late", "11", "late", "100", "soon"}},
 	"request.memory.internal.bytes":           {see: passedOn, cases: []string{"1", "one by one", "134217728", "together"}},
 	"auto.leader.rebalance.enable":            {see: ledAgain, cases: []string{"true", "by the preferred", "false", "by the other"}},
 	"leader.imbalance.check.interval.seconds": {see: ledAgain, cases: []string{"60", "by the preferred", "3600", "by the other"}},
@@ -43,7 +47,9 @@ func (p *probe) startCluster(settings ...string) {
 	p.T.Helper()
 	p.nodes = p.Cluster(3, append([]string{"connections.max.idle.ms=0"}, settings...)...)
 	for _, n := range p.nodes {
-		n.Set(p.key + "=" + p.value)
+		if p.key != "" {
+			n.Set(p.key + "=" + p.value)
+		}
 	}
 	p.StartAll(p.nodes...)
 	p.at(1)
@@ -280,6 +286,73 @@ func catchesUp(partitions int32, batches int) func(*probe) string {
 		follower.MustStart()
 		return yes(p.inSync(2, time.Minute) < 5*time.Second, "soon", "late")
 	}
+}
+
+// throttleTopic has broker 2 copy topic t from broker 1, at 100 kB per second at most on either side, unless the key is that
+// of one rate.
+func (p *probe) throttleTopic(configs map[string]string) {
+	p.T.Helper()
+	p.place(1, 1, 2)
+	brokers := map[string]string{}
+	if rate := "replication.throttled.rate"; strings.HasSuffix(p.key, rate) {
+		brokers[p.key] = p.value
+	} else {
+		brokers["leader."+rate], brokers["follower."+rate] = "100000", "100000"
+	}
+	for key, value := range brokers {
+		if err := p.c.Alter(p.Context(), kmsg.ConfigResourceTypeBroker, "", key, &value); err != nil {
+			p.Fatalf("alter %s: %v", key, err)
+		}
+	}
+	for key, value := range configs {
+		if err := p.c.Alter(p.Context(), kmsg.ConfigResourceTypeTopic, "t", key, &value); err != nil {
+			p.Fatalf("alter %s: %v", key, err)
+		}
+	}
+}
+
+// catchUp stops broker 2 and has it catch up with three megabytes.
+func (p *probe) catchUp() string {
+	p.T.Helper()
+	follower := p.nodes[1]
+	if err := follower.Stop(); err != nil {
+		p.Fatalf("stop: %v", err)
+	}
+	p.mustProduce("t", 0, texts(60, 50_000)...)
+	follower.MustStart()
+	return yes(p.inSync(2, time.Minute) < 5*time.Second, "soon", "late")
+}
+
+var throttledOnBothSides = map[string]string{"leader.replication.throttled.replicas": "*", "follower.replication.throttled.replicas": "*"}
+
+func copiesThrottled(p *probe) string {
+	key := p.key
+	p.key = "" // it is set while the cluster runs
+	p.startCluster()
+	p.key = key
+	if p.scope == config.Topics {
+		p.throttleTopic(map[string]string{p.key: p.value})
+	} else {
+		p.throttleTopic(throttledOnBothSides)
+	}
+	return p.catchUp()
+}
+
+// copiesAtOnce is whether three megabytes may be copied at once by who has copied nothing before.
+func copiesAtOnce(p *probe) string {
+	p.startCluster()
+	p.throttleTopic(throttledOnBothSides)
+	return p.catchUp()
+}
+
+// copiesWhatWasLeft is whether three megabytes are copied at once by who copied next to nothing for a time in which that
+// many were allowed.
+func copiesWhatWasLeft(p *probe) string {
+	p.startCluster()
+	p.throttleTopic(map[string]string{"leader.replication.throttled.replicas": "*"})
+	p.mustProduce("t", 0, "v")
+	time.Sleep(40 * time.Second)
+	return p.catchUp()
 }
 
 // whomToRead is whom a consumer in the rack of a follower is told to read from.

@@ -217,6 +217,12 @@ func (n *Node) registerMetrics() {
 		[]string{"topic", "partition"}, n.perPartition(func(p *partitionState) float64 { return float64(p.end) }))
 	n.metrics.Collect("partition_high_watermark", "Everything below this offset of the partition is committed.", metrics.Varies,
 		[]string{"topic", "partition"}, n.perPartition(func(p *partitionState) float64 { return float64(p.watermark) }))
+	n.metrics.Collect("replication_throttled_bytes_total", "Bytes of throttled partitions that this broker sent as their leader, or copied as a follower.",
+		metrics.Grows, []string{"side"}, func(emit func(float64, ...string)) {
+			leading, following := n.replicas.ThrottledBytes()
+			emit(float64(leading), "leader")
+			emit(float64(following), "follower")
+		})
 	n.metrics.Collect("directory_offline", "1 for a data directory that has failed.", metrics.Varies,
 		[]string{"dir"}, n.perDirectory)
 	n.metrics.Collect("build_info", "1, with the version of the program.", metrics.Varies,

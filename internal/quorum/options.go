@@ -10,6 +10,7 @@ import (
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
 	"barnabas/internal/metadata"
+	"barnabas/internal/planted"
 )
 
 // What a proposer can decide on.
@@ -109,6 +110,9 @@ func (o *Options) setDefaults() {
 // voterID is a voter's name within raft. It comes from node and directory, so that a wiped disk
 // is another member: under its old id a leader would believe it to hold what it has lost.
 func voterID(nodeID int32, directory metadata.UUID) uint64 {
+	if planted.WipedVoterVotes {
+		directory = metadata.UUID{}
+	}
 	sum := sha256.Sum256(append(binary.BigEndian.AppendUint32(nil, uint32(nodeID)), directory[:]...))
 	return binary.BigEndian.Uint64(sum[:])>>1 | 1 // neither 0 nor one of raft's reserved ids
 }

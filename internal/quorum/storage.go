@@ -13,6 +13,7 @@ import (
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
 	"barnabas/internal/metadata"
+	"barnabas/internal/planted"
 )
 
 // logName is the directory of the metadata log within the data directory.
@@ -62,6 +63,9 @@ func openStorage(o *Options, self uint64) (s *storage, snapshot *snapshotFile, e
 	hard, hasState, err := loadState(s.fs, s.dir)
 	if err != nil {
 		return nil, nil, err
+	}
+	if planted.VoteTwice {
+		hard.Vote = nil
 	}
 	file, err := loadSnapshot(s.fs, s.dir, s.checker)
 	switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"barnabas/internal/commitlog"
@@ -75,6 +76,10 @@ type feed struct {
 	sequence uint32
 	queue    []*fed // those that may have news
 	hurry    bool   // the follower waits to hear that it is welcome
+	// Held back by the throttle, and until when. Who is held may be in the queue too, with other news.
+	held      []*fed
+	heldUntil time.Time
+	changed   atomic.Bool // the throttle is another
 
 	mu struct { // short
 		sync.Mutex
@@ -96,6 +101,7 @@ type fed struct {
 	verify   bool  // what was sent before was corrupt there
 	unsaid   bool  // the verdict has not been told
 	queued   bool
+	held     bool // in the feed's held
 	told     part // the offsets told last
 }
 
@@ -185,6 +191,9 @@ func (f *feed) take() {
 	for _, d := range gone {
 		f.untap(d)
 		f.queue = slices.DeleteFunc(f.queue, func(q *fed) bool { return q == d })
+		if d.held {
+			f.held = slices.DeleteFunc(f.held, func(h *fed) bool { return h == d })
+		}
 	}
 	for i := range f.request.asks {
 		f.ask(&f.request.asks[i])
@@ -260,6 +269,8 @@ func (f *feed) answer(ctx context.Context, out *wire.Out) error {
 	defer func() { <-f.busy }()
 	timer := time.NewTimer(min(time.Duration(f.request.waitMs)*time.Millisecond, maxFetchWait))
 	defer timer.Stop()
+	room := time.NewTimer(maxFetchWait)
+	defer room.Stop()
 	for armed := false; !f.hasNews(); {
 		if len(f.queue) > 0 && !armed {
 			armed = true
@@ -267,8 +278,13 @@ func (f *feed) answer(ctx context.Context, out *wire.Out) error {
 			f.watch.hush(true)
 			defer f.watch.hush(false)
 		}
+		if len(f.held) > 0 {
+			room.Reset(time.Until(f.heldUntil))
+		}
 		select {
 		case <-f.watch.Moved:
+			continue
+		case <-room.C:
 			continue
 		case <-f.nudged:
 		case <-timer.C:
@@ -301,11 +317,13 @@ func (f *feed) listen() {
 // hasNews reports whether the follower should be answered now. What stays in the queue without that has moved its
 // watermark or its start, which can wait a little.
 func (f *feed) hasNews() bool {
+	now := time.Now()
 	f.listen()
+	f.release(now)
 	news := f.hurry
 	kept := f.queue[:0]
 	for _, d := range f.queue {
-		urgent, any := d.news()
+		urgent, any := f.news(d, now)
 		news = news || urgent
 		if d.queued = any; any {
 			kept = append(kept, d)
@@ -317,7 +335,7 @@ func (f *feed) hasNews() bool {
 }
 
 // news looks whether the follower of a partition has to be told something, and whether at once.
-func (d *fed) news() (urgent, any bool) {
+func (f *feed) news(d *fed, now time.Time) (urgent, any bool) {
 	if d.unsaid {
 		return true, true
 	}
@@ -333,7 +351,7 @@ func (d *fed) news() (urgent, any bool) {
 		return true, true
 	}
 	at := d.p.log.Progress()
-	if d.asked && d.end < at.End {
+	if d.asked && d.end < at.End && !f.holds(d, now) {
 		return true, true
 	}
 	return false, d.stale(at)
@@ -347,7 +365,7 @@ func (d *fed) stale(at commitlog.Progress) bool {
 func (f *feed) write(out *wire.Out) error {
 	out.Append(func(dst []byte) []byte { return appendAnswerHead(dst, answerOK, f.session) })
 	left := min(int64(f.request.maxBytes), maxFetchBytes)
-	sent := false
+	sent, now := false, time.Now()
 	kept := f.queue[:0]
 	for _, d := range f.queue {
 		d.queued = false
@@ -358,26 +376,47 @@ func (f *feed) write(out *wire.Out) error {
 		}
 		at := d.p.log.Progress()
 		p := part{slot: d.slot, highWatermark: at.HighWatermark, start: at.Start, everywhere: d.p.everywhere()}
-		var records commitlog.Range
-		if d.asked && d.end < at.End {
-			if left <= 0 {
-				d.queued = true
-				kept = append(kept, d)
-				continue
-			}
-			records = f.read(d, at, min(left, int64(f.request.partBytes)), !sent, &p)
+		if !d.asked || d.end >= at.End || f.holds(d, now) {
+			tell(out, &p, nil)
+			d.told = p
+			continue
 		}
-		if n := records.Len(); n > 0 {
+		var records commitlog.Range
+		if left > 0 {
+			records = f.next(d, at, left, !sent, now, &p)
+		}
+		switch n := records.Len(); {
+		case n > 0:
 			left, sent, d.asked = left-n, true, false
 			tell(out, &p, records)
-		} else {
+			d.told = p
+		case d.asked: // nothing fits any more; the next answer begins with it
+			d.queued = true
+			kept = append(kept, d)
+		default:
 			tell(out, &p, nil)
+			d.told = p
 		}
-		d.told = p
 	}
 	clear(f.queue[len(kept):])
 	f.queue = kept
 	return nil
+}
+
+// next reads the next records of a partition, within what is left of the answer and of the throttle.
+func (f *feed) next(d *fed, at commitlog.Progress, left int64, atLeastOne bool, now time.Time, p *part) commitlog.Range {
+	most := min(left, int64(f.request.partBytes))
+	if d.p.mayHold(f.broker) {
+		// One batch at least, or a low rate would never let a large one pass.
+		if room, _ := f.m.sending.room(now); room < most {
+			most, atLeastOne = room, true
+		}
+	}
+	records := f.read(d, at, most, atLeastOne, p)
+	if n := records.Len(); n > 0 && d.p.throttledLeader.Load() {
+		f.m.sending.spend(now, int(n), d.p.outOfSync(f.broker))
+	}
+	return records
 }
 
 // read finds what the follower gets. It is not looked at, but for the part that came to it corrupt.

@@ -10,6 +10,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
+	"barnabas/internal/planted"
 )
 
 const (
@@ -34,7 +35,8 @@ type fetcher struct {
 		pulls    map[*Partition]*pull
 		come     []*pull  // since the last fetch was built
 		gone     []uint32 // slots, likewise
-		noted    []*pull  // whose disk has come further
+		back     []returned
+		noted    []*pull // whose disk has come further
 		nextSlot uint32
 		session  uint64
 		life     int64 // broker epoch that it was begun with
@@ -48,6 +50,8 @@ type fetcher struct {
 	bySlot   map[uint32]*pull
 	due      []*pull // to be asked for
 	later    []*pull // refused, to be asked for at their time
+	held     []*pull // put off by the throttle, first come first served
+	full     map[*commitlog.Dir]*fullDisk
 	asked    []*pull // in the fetch under way
 	failures int     // exchanges without an answer, in a row
 	request  fetchRequest
@@ -65,6 +69,12 @@ type pull struct {
 	begun    bool // the log knows that it follows in this epoch
 	named    bool // the leader knows the slot
 	queued   bool // in due
+	held     bool // in the fetcher's held
+	rests    bool // in later
+	away     bool // its log is being dealt with aside; what the leader told meanwhile is in missed
+	missed   *part
+	full     bool // its disk had no room for what came last,
+	waits    bool // and it waits until another partition finds some
 	corrupt  bool // what came last was
 	damaged  bool // the log was when it was asked for
 	failures int
@@ -78,7 +88,10 @@ type pull struct {
 }
 
 func newFetcher(l *links, leader int32) *fetcher {
-	f := &fetcher{links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{}, memory: new(answerMemory)}
+	f := &fetcher{
+		links: l, leader: leader, wake: make(chan struct{}, 1), bySlot: map[uint32]*pull{},
+		full: map[*commitlog.Dir]*fullDisk{}, memory: new(answerMemory),
+	}
 	f.mu.pulls = map[*Partition]*pull{}
 	return f
 }
@@ -234,6 +247,9 @@ func (f *fetcher) begin() {
 		n.named = false
 		f.enqueue(n)
 	}
+	for _, n := range f.later {
+		n.rests = false
+	}
 	f.later = f.later[:0]
 }
 
@@ -248,7 +264,7 @@ func (f *fetcher) inOrder() []*pull {
 }
 
 func (f *fetcher) enqueue(n *pull) {
-	if !n.queued {
+	if !n.queued && !n.held && !n.waits && !n.away {
 		n.queued = true
 		f.due = append(f.due, n)
 	}
@@ -257,14 +273,15 @@ func (f *fetcher) enqueue(n *pull) {
 // collect takes over what has come and gone, and what is due again.
 func (f *fetcher) collect(now time.Time) {
 	f.mu.Lock()
-	come, gone := f.mu.come, f.mu.gone
-	f.mu.come, f.mu.gone = nil, nil
+	come, gone, back := f.mu.come, f.mu.gone, f.mu.back
+	f.mu.come, f.mu.gone, f.mu.back = nil, nil, nil
 	come = slices.DeleteFunc(come, func(n *pull) bool { return n.ended })
 	f.mu.Unlock()
 	for _, n := range come {
 		f.bySlot[n.slot] = n
 		f.enqueue(n)
 	}
+	f.resume(back, now)
 	for _, slot := range gone {
 		n := f.bySlot[slot]
 		delete(f.bySlot, slot)
@@ -276,6 +293,10 @@ func (f *fetcher) collect(now time.Time) {
 			f.due = slices.DeleteFunc(f.due, is)
 		}
 		f.later = slices.DeleteFunc(f.later, is)
+		if n.held {
+			f.held = slices.DeleteFunc(f.held, is)
+		}
+		f.pass(n)
 		if n.named {
 			f.request.gone = append(f.request.gone, slot)
 		}
@@ -284,6 +305,7 @@ func (f *fetcher) collect(now time.Time) {
 		if now.Before(n.retryAt) {
 			return false
 		}
+		n.rests = false
 		f.enqueue(n)
 		return true
 	})
@@ -326,7 +348,7 @@ func (f *fetcher) exchange(ctx context.Context) error {
 func (f *fetcher) waiting(is bool) {
 	f.mu.Lock()
 	f.mu.waiting = is
-	again := is && len(f.mu.come) > 0
+	again := is && len(f.mu.come)+len(f.mu.back) > 0
 	f.mu.nudge = again
 	f.mu.Unlock()
 	if again { // it came since the fetch was built
@@ -351,12 +373,21 @@ func (f *fetcher) build(now time.Time) time.Duration {
 	r.asks, f.asked = r.asks[:0], f.asked[:0]
 	n := 0
 	for ; n < len(f.due) && len(r.asks) < maxAsks; n++ {
-		f.due[n].queued = false
-		f.askFor(f.due[n], now)
+		next := f.due[n]
+		next.queued = false
+		if next.p.mayHoldItself() {
+			next.held = true
+			f.held = append(f.held, next)
+			continue
+		}
+		f.askFor(next, now)
 	}
 	f.due = slices.Delete(f.due, 0, n)
 	if len(f.due) > 0 {
 		wait = 0
+	}
+	if len(f.held) > 0 {
+		wait = min(wait, f.putOff(now))
 	}
 	for _, p := range f.later {
 		wait = min(wait, p.retryAt.Sub(now))
@@ -378,26 +409,24 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 			f.failed(n, now, err)
 			return
 		}
+		if planted.TruncateByWatermark {
+			_ = l.TruncateFollowing(l.Progress().HighWatermark, n.epoch)
+		}
 		n.begun = true
 	}
 	a := ask{slot: n.slot, epoch: n.epoch, lastEpoch: l.LastEpoch()}
 	at := l.Progress()
-	a.end, a.flushed = at.End, at.Flushed
+	a.start, a.end, a.flushed = at.Start, at.End, at.Flushed
 	n.damaged = false
 	if from, damaged := l.Damaged(); damaged {
-		repaired, err := f.repair(n, from)
-		if err != nil {
-			f.failed(n, now, err)
-			return
-		}
-		if repaired {
-			f.renew(n)
+		if !n.p.counted() {
+			f.aside(n, func() error { return f.repair(n, from) }, func() { f.renew(n) })
 			return
 		}
 		a.flags |= askDamaged
 		n.damaged = true
 		a.end = min(a.end, from)
-		a.flushed = min(a.flushed, a.end)
+		a.start, a.flushed = min(a.start, a.end), min(a.flushed, a.end)
 		f.retry(n, now)
 	}
 	if !n.named {
@@ -431,15 +460,15 @@ func (f *fetcher) renew(n *pull) {
 // up before the controller has taken this replica out of the in-sync and the eligible ones: until then
 // nobody may take it for complete. How far that goes this replica does not know: after a start its watermark may be an
 // old one.
-func (f *fetcher) repair(n *pull, from int64) (done bool, err error) {
-	if n.p.counted() {
-		return false, nil
+func (f *fetcher) repair(n *pull, from int64) error {
+	if n.p.counted() { // since it was looked at
+		return nil
 	}
 	f.links.m.log.Warn("a damaged log is cut and fetched again", "partition", n.p.id, "from", from)
 	if from <= n.p.log.Progress().Start {
-		return true, n.p.log.RestartFollowing(n.p.log.Progress().Start, n.epoch)
+		return n.p.log.RestartFollowing(n.p.log.Progress().Start, n.epoch)
 	}
-	return true, n.p.log.TruncateFollowing(from, n.epoch)
+	return n.p.log.TruncateFollowing(from, n.epoch)
 }
 
 // counted: others rely on what this replica has.
@@ -509,19 +538,31 @@ func (f *fetcher) validate(bad map[uint32]bool) {
 func (f *fetcher) apply(n *pull, told *part, now time.Time) {
 	var err error
 	switch {
+	case n.away:
+		if told.code == answerOK && told.flags == 0 {
+			n.missed = told.withoutRecords()
+		}
+		return
 	case told.code == answerOutOfRange:
-		err = f.startAgain(n, told)
+		f.startAgain(n, told)
 	case told.code != answerOK:
 		f.retry(n, now)
 		return
 	case told.flags&partDiverged != 0:
-		err = f.truncate(n, told)
+		f.truncate(n, told)
 	default:
 		err = f.append(n, told)
 	}
 	switch {
 	case err == nil:
 		n.failures = 0
+		switch {
+		case !n.full || n.waits || n.rests: // it was not asked for
+		case len(told.records) > 0:
+			f.room(n, now)
+		default:
+			f.pass(n)
+		}
 	case errors.Is(err, commitlog.ErrEpochOver): // the metadata was quicker
 	default:
 		f.failed(n, now, err)
@@ -532,6 +573,9 @@ func (f *fetcher) apply(n *pull, told *part, now time.Time) {
 func (f *fetcher) append(n *pull, told *part) error {
 	if len(told.records) > 0 {
 		f.enqueue(n)
+		if n.p.throttledFollower.Load() {
+			f.links.m.taking.spend(time.Now(), len(told.records), !n.p.inSyncHere())
+		}
 		_, err := n.p.log.Replicate(told.records, n.epoch)
 		if errors.Is(err, commitlog.ErrOutOfRange) && f.beginBefore(n, told.records) {
 			_, err = n.p.log.Replicate(told.records, n.epoch)
@@ -541,7 +585,21 @@ func (f *fetcher) append(n *pull, told *part) error {
 			return fmt.Errorf("copy %v from broker %d: %w", n.p.id, f.leader, err)
 		}
 	}
+	if told.start > n.p.log.Progress().Start {
+		told = told.withoutRecords()
+		f.aside(n, func() error { return n.p.followed(n.epoch, told) }, func() {
+			f.enqueue(n) // somebody may wait to hear that it is here too
+		})
+		return nil
+	}
 	return n.p.followed(n.epoch, told)
+}
+
+// withoutRecords is what can be kept: the records are in the memory of the answer.
+func (p *part) withoutRecords() *part {
+	kept := *p
+	kept.records = nil
+	return &kept
 }
 
 // beginBefore lets an empty log begin with the batch that was fetched, if its beginning lies inside of that: so it is
@@ -556,17 +614,17 @@ func (f *fetcher) beginBefore(n *pull, records []byte) bool {
 }
 
 // startAgain empties a log that has nothing to go on from.
-func (f *fetcher) startAgain(n *pull, told *part) error {
+func (f *fetcher) startAgain(n *pull, told *part) {
 	f.links.m.log.Warn("a log does not reach its leader's and is fetched whole", "partition", n.p.id, "end", n.p.log.Progress().End, "leader_start", told.start)
-	f.enqueue(n)
-	return n.p.log.RestartFollowing(told.start, n.epoch)
+	start := told.start
+	f.aside(n, func() error { return n.p.log.RestartFollowing(start, n.epoch) }, func() { f.enqueue(n) })
 }
 
 // truncate cuts the log back to where it and its leader's are of one history. The leader says where its last epoch
 // that is not above ours ended; what we have of later epochs it has not, and what we have of that
 // one beyond that end neither (KIP-101). Where we do not have that epoch at all, it is asked again from
 // there (KIP-279).
-func (f *fetcher) truncate(n *pull, told *part) error {
+func (f *fetcher) truncate(n *pull, told *part) {
 	l := n.p.log
 	at := l.Progress()
 	to := min(told.divergedEnd, at.End)
@@ -574,16 +632,22 @@ func (f *fetcher) truncate(n *pull, told *part) error {
 		to = min(to, end)
 	}
 	f.links.m.log.Info("a log leaves its leader's and is cut", "partition", n.p.id, "end", at.End, "to", to, "high_watermark", at.HighWatermark)
-	f.enqueue(n)
-	if to < at.Start {
-		return l.RestartFollowing(told.start, n.epoch)
-	}
-	return l.TruncateFollowing(to, n.epoch)
+	start := told.start
+	f.aside(n, func() error {
+		if to < at.Start {
+			return l.RestartFollowing(start, n.epoch)
+		}
+		return l.TruncateFollowing(to, n.epoch)
+	}, func() { f.enqueue(n) })
 }
 
 // failed notes that a partition cannot be followed now.
 func (f *fetcher) failed(n *pull, now time.Time, err error) {
 	if errors.Is(err, commitlog.ErrEpochOver) || errors.Is(err, commitlog.ErrClosed) {
+		return
+	}
+	if errors.Is(err, commitlog.ErrNoSpace) {
+		f.noRoom(n, now, err)
 		return
 	}
 	if n.failures == 0 {
@@ -594,12 +658,21 @@ func (f *fetcher) failed(n *pull, now time.Time, err error) {
 
 // retry asks for a partition again after a while.
 func (f *fetcher) retry(n *pull, now time.Time) {
+	f.unqueue(n)
+	f.restUntil(n, now.Add(backoff(&n.failures)))
+}
+
+func (f *fetcher) unqueue(n *pull) {
 	if n.queued {
 		f.due = slices.DeleteFunc(f.due, func(o *pull) bool { return o == n })
 		n.queued = false
 	}
-	n.retryAt = now.Add(backoff(&n.failures))
-	if !slices.Contains(f.later, n) {
+}
+
+func (f *fetcher) restUntil(n *pull, at time.Time) {
+	n.retryAt = at
+	if !n.rests {
+		n.rests = true
 		f.later = append(f.later, n)
 	}
 }

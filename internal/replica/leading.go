@@ -7,6 +7,7 @@ import (
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/metadata"
+	"barnabas/internal/planted"
 )
 
 // leading: this broker is the partition's leader in this epoch. It is a state machine without clock or lock: the
@@ -33,6 +34,7 @@ type follower struct {
 	life    int64 // broker epoch of the process that reported last; 0: none has in this leader epoch
 	end     int64 // of its log; -1: not known
 	flushed int64 // everything below is on its disk; -1: not known
+	start   int64 // of its log; -1: not known
 	inSync  bool  // as the metadata says
 	joining bool  // proposed to be; it counts already
 	standby bool  // it may be elected without being in sync (KIP-966's ELR)
@@ -59,12 +61,14 @@ func lead(self int32, p *metadata.Partition, start int64, now time.Time) *leadin
 	l := &leading{epoch: p.LeaderEpoch, start: start}
 	for _, id := range p.Replicas {
 		if id != self {
-			l.followers = append(l.followers, follower{id: id, end: -1, flushed: -1})
+			l.followers = append(l.followers, newFollower(id))
 		}
 	}
 	l.follow(p, now)
 	return l
 }
+
+func newFollower(id int32) follower { return follower{id: id, end: -1, flushed: -1, start: -1} }
 
 // follow takes over what the metadata says of the epoch that goes on.
 func (l *leading) follow(p *metadata.Partition, now time.Time) {
@@ -77,7 +81,7 @@ func (l *leading) follow(p *metadata.Partition, now time.Time) {
 	for _, id := range p.Replicas {
 		known := func(f follower) bool { return f.id == id }
 		if id != p.Leader && !slices.ContainsFunc(l.followers, known) {
-			l.followers = append(l.followers, follower{id: id, end: -1, flushed: -1})
+			l.followers = append(l.followers, newFollower(id))
 		}
 	}
 	for i := range l.followers {
@@ -105,7 +109,7 @@ func (l *leading) follower(id int32) *follower {
 func (f *follower) reliedOn() bool { return f.inSync || f.joining || f.standby }
 
 func (f *follower) counts(durable bool) int64 {
-	if durable {
+	if durable && !planted.CountUnflushed {
 		return f.flushed
 	}
 	return f.end
@@ -157,6 +161,24 @@ func (l *leading) report(id int32, life, end, flushed int64, at commitlog.Progre
 		f.mark.end, f.mark.at = at.End, now
 	}
 	return l.mayJoin(f, at.HighWatermark, durable)
+}
+
+// starts takes where a follower's log begins.
+func (l *leading) starts(id int32, life, start int64) {
+	if f := l.follower(id); f != nil && f.life == life {
+		f.start = start
+	}
+}
+
+// lowest is the offset below which no replica has anything any more, of those whose brokers take part; -1 while one of them
+// has not told.
+func (l *leading) lowest(own int64, alive func(id int32) bool) int64 {
+	for i := range l.followers {
+		if f := &l.followers[i]; f.start < own && alive(f.id) {
+			own = f.start
+		}
+	}
+	return own
 }
 
 // advance is report for a disk that has come further.

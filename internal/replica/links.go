@@ -52,6 +52,8 @@ type links struct {
 		fetchers map[int32]*fetcher
 		order    []*fetcher
 		closed   bool
+		jobs     []func() // at most one for each partition that is followed
+		workers  int
 	}
 }
 

@@ -50,11 +50,12 @@ func logConfig(t *config.Topic) commitlog.Config {
 
 // reconfigure takes over the topic's settings. A topic that stops being durable commits at once
 // what waited for the disk.
-func (p *Partition) reconfigure(t *config.Topic, img *metadata.Image) {
-	c := logConfig(t)
+func (p *Partition) reconfigure(t *topicSettings, img *metadata.Image) {
+	c := logConfig(t.Topic)
 	p.log.Reconfigure(c)
 	p.durable.Store(c.FlushBeforeAck)
 	p.leastAsked.Store(int32(t.Int("min.insync.replicas")))
+	p.throttle(&t.throttled)
 	if state, ok := img.Partition(p.id.Topic, p.id.Partition); ok {
 		p.setReplicas(len(state.Replicas))
 	}

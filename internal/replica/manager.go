@@ -45,8 +45,12 @@ type Manager struct {
 	ready    chan struct{}              // closed when the replicas of the first image are open
 	image    atomic.Pointer[metadata.Image]
 	sessions atomic.Uint64 // given out to followers
-	links    *links        // nil without a Cluster
-	keeper   *keeper       // likewise
+	sending  throttle      // of partitions led here
+	taking   throttle      // of partitions followed here
+
+	lastTopic atomic.Pointer[topicSettings]
+	links     *links  // nil without a Cluster
+	keeper    *keeper // likewise
 
 	mu struct { // held for look-ups and single insertions only
 		sync.RWMutex
@@ -62,6 +66,7 @@ type Manager struct {
 func NewManager(o Options) *Manager {
 	m := &Manager{o: o, log: o.Logger, ready: make(chan struct{})}
 	m.settings.Store(o.Config)
+	m.applyThrottles(o.Config)
 	m.mu.partitions = map[commitlog.TopicPartition]*Partition{}
 	m.mu.found = map[commitlog.TopicPartition]*commitlog.Dir{}
 	m.mu.failed = map[commitlog.TopicPartition]error{}
@@ -99,6 +104,12 @@ func (m *Manager) registered(id int32) (life int64, eligible bool) {
 		}
 	}
 	return 0, false
+}
+
+// takesPart tells whether a broker is registered and not fenced.
+func (m *Manager) takesPart(id int32) bool {
+	b, ok := m.image.Load().Broker(id)
+	return ok && !b.Fenced
 }
 
 // brokerEpoch is this broker's own.
@@ -231,6 +242,7 @@ func (m *Manager) apply(ctx context.Context, d *metadata.Delta, img *metadata.Im
 	if len(d.Brokers) > 0 && m.keeper != nil { // one of them may be eligible now
 		for _, p := range m.Partitions() {
 			m.keep(p)
+			p.lookAtDeletes()
 		}
 	}
 }
@@ -269,13 +281,31 @@ func (m *Manager) applySettings(d *metadata.Delta, img *metadata.Image) {
 		m.log.Error("dynamic broker settings that are not allowed are left out", "err", err)
 	}
 	m.settings.Store(next)
+	m.applyThrottles(next)
 	for _, p := range m.Partitions() {
 		p.reconfigure(m.topicSettings(img, p.id.Topic), img)
 	}
 }
 
-func (m *Manager) topicSettings(img *metadata.Image, topic string) *config.Topic {
-	return m.Settings().Topic(img.Config(metadata.TopicResource, topic))
+// topicSettings are the effective settings of a topic. The last are kept, for they are asked for by every partition.
+func (m *Manager) topicSettings(img *metadata.Image, topic string) *topicSettings {
+	set := m.Settings()
+	if last := m.lastTopic.Load(); last != nil && last.img == img && last.set == set && last.name == topic {
+		return last
+	}
+	t := set.Topic(img.Config(metadata.TopicResource, topic))
+	next := &topicSettings{Topic: t, img: img, set: set, name: topic, throttled: throttledOn(m.o.NodeID, t)}
+	m.lastTopic.Store(next)
+	return next
+}
+
+// topicSettings are what a topic's partitions go by, and what they were made of.
+type topicSettings struct {
+	*config.Topic
+	throttled throttledReplicas
+	img       *metadata.Image
+	set       *config.Set
+	name      string
 }
 
 func (m *Manager) applyTopicConfigs(d *metadata.Delta, img *metadata.Image) {
@@ -327,7 +357,7 @@ func (m *Manager) open(topic *metadata.Topic, id commitlog.TopicPartition, state
 		return nil, fmt.Errorf("open %v: %w", id, err)
 	}
 	settings := m.topicSettings(img, topic.Name)
-	log, err := dir.Log(id, topic.ID, logConfig(settings))
+	log, err := dir.Log(id, topic.ID, logConfig(settings.Topic))
 	if err != nil {
 		return nil, fmt.Errorf("open %v in %s: %w", id, dir.Path(), err)
 	}

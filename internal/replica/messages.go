@@ -24,7 +24,7 @@ const (
 )
 
 // messageVersion is the version of all messages here. A broker that gets a higher one answers with its own.
-const messageVersion = 1
+const messageVersion = 2
 
 // maxAsks bounds the partitions named in one fetch; the rest are named in the next.
 const maxAsks = 4096
@@ -53,6 +53,7 @@ type ask struct {
 	partition int32         // with askNamed
 	epoch     int32         // the leader epoch that the follower knows
 	lastEpoch int32         // of its last record; -1: it has none
+	start     int64         // its log's start
 	end       int64         // its log's end: what it wants to have next
 	flushed   int64         // everything below is on its disk
 }
@@ -126,6 +127,7 @@ func (a *ask) append(dst []byte) []byte {
 	}
 	dst = binary.BigEndian.AppendUint32(dst, uint32(a.epoch))
 	dst = binary.BigEndian.AppendUint32(dst, uint32(a.lastEpoch))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(a.start))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(a.end))
 	return binary.BigEndian.AppendUint64(dst, uint64(a.flushed))
 }
@@ -149,7 +151,7 @@ func (r *fetchRequest) parse(body []byte) error {
 
 // The least that an element takes: what a number of elements may be in a message of some size.
 const (
-	leastAskBytes     = 1 + 1 + 4 + 4 + 8 + 8
+	leastAskBytes     = 1 + 1 + 4 + 4 + 8 + 8 + 8
 	leastFlushedBytes = 1 + 4 + 8
 )
 
@@ -163,8 +165,8 @@ func (d *decoder) ask() (a ask) {
 		a.partition = d.int32()
 	}
 	a.epoch, a.lastEpoch = d.int32(), d.int32()
-	a.end, a.flushed = d.int64(), d.int64()
-	if a.partition < 0 || a.epoch < 0 || a.lastEpoch < -1 || a.end < 0 || a.flushed < 0 || a.flushed > a.end {
+	a.start, a.end, a.flushed = d.int64(), d.int64(), d.int64()
+	if a.partition < 0 || a.epoch < 0 || a.lastEpoch < -1 || a.start < 0 || a.start > a.end || a.flushed < 0 || a.flushed > a.end {
 		d.fail("place in a log")
 	}
 	return a

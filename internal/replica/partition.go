@@ -28,6 +28,8 @@ type Partition struct {
 	// taps hear of every append: the brokers that follow this partition. Nil where there are none, so that a partition
 	// without followers pays nothing for them. Replaced under mu, never changed.
 	taps atomic.Pointer[[]tap]
+	// throttledLeader and throttledFollower: this replica is in the topic's lists of throttled ones.
+	throttledLeader, throttledFollower atomic.Bool
 	// listed: the keeper of in-sync replicas has this partition on its list.
 	listed atomic.Bool
 
@@ -35,6 +37,7 @@ type Partition struct {
 		sync.Mutex
 		role    role
 		waiters waiters        // producers that wait for the watermark
+		deletes waiters        // who waits until records are deleted everywhere
 		watches map[*Watch]int // readers that wait for records, with their key for this partition
 	}
 }
@@ -55,6 +58,7 @@ type following struct {
 	from          *fetcher // nil where this broker has no links to others
 	// counted: others rely on what this replica has; it is in sync or eligible to lead.
 	counted bool
+	inSync  bool
 }
 
 // absent: the partition was deleted, or has no leader.
@@ -328,6 +332,9 @@ func (p *Partition) become(next role) {
 	if !led || !leads || before.epoch != after.epoch || p.tooFew(after) {
 		let = p.mu.waiters.takeAll()
 	}
+	if !led || !leads || before.epoch != after.epoch {
+		let = append(let, p.mu.deletes.takeAll()...)
+	}
 	p.notifyWatchesLocked()
 	p.mu.Unlock()
 	for _, w := range let {
@@ -338,7 +345,7 @@ func (p *Partition) become(next role) {
 // release lets everybody go without a change of role: the directory has failed.
 func (p *Partition) release() {
 	p.mu.Lock()
-	let := p.mu.waiters.takeAll()
+	let := append(p.mu.waiters.takeAll(), p.mu.deletes.takeAll()...)
 	p.notifyWatchesLocked()
 	p.mu.Unlock()
 	for _, w := range let {

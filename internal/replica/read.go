@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"barnabas/internal/commitlog"
+	"barnabas/internal/planted"
 )
 
 // Isolation is how far a reader may read.
@@ -85,6 +86,9 @@ func (p *Partition) read(from int64, maxBytes int, atLeastOne bool, isolation Is
 			p.id, from, progress.Start, progress.End, ErrOffsetOutOfRange)
 	}
 	limit := isolation.limit(progress)
+	if planted.ServeAboveWatermark {
+		limit = progress.End
+	}
 	if from >= limit || maxBytes <= 0 && !atLeastOne {
 		if err := p.log.Dir().Offline(); err != nil {
 			return Result{Progress: progress}, fmt.Errorf("read %v: %w", p.id, err)
@@ -117,7 +121,8 @@ func (p *Partition) EpochEnd(epoch, callerEpoch int32) (found int32, end int64, 
 }
 
 // DeleteRecords moves the log's start up to before, -1 meaning the high watermark, and returns the
-// new start. What lies below is gone for readers at once; files follow with retention.
+// new start. What lies below is gone for readers at once; files follow with retention, and other replicas with what they
+// copy: AwaitDeleted waits for them.
 // Errors: ErrNotLeader, ErrOffsetOutOfRange, ErrDeletePolicy.
 func (p *Partition) DeleteRecords(_ context.Context, before int64) (int64, error) {
 	if _, err := p.LeaderEpoch(-1); err != nil {
@@ -141,6 +146,75 @@ func (p *Partition) DeleteRecords(_ context.Context, before int64) (int64, error
 		p.notifyWatches() // readers are told of the new start
 	}
 	return p.log.Progress().Start, nil
+}
+
+// AwaitDeleted waits until no replica has records below before any more, but those on brokers that take no part, and
+// returns the offset below which that is so (KIP-107's low watermark), as far as it is known with an error too: -1 for
+// not at all.
+// Errors: ErrNotLeader, commitlog.ErrOffline when the directory fails, the context's error.
+func (p *Partition) AwaitDeleted(ctx context.Context, before int64) (lowest int64, err error) {
+	epoch, err := p.LeaderEpoch(-1)
+	if err != nil {
+		return -1, err
+	}
+	p.mu.Lock()
+	r, leads := p.mu.role.(*leading)
+	if !leads || r.epoch != epoch {
+		p.mu.Unlock()
+		return -1, fmt.Errorf("wait until records of %v are deleted: %w", p.id, ErrNotLeader)
+	}
+	if lowest = p.lowestLocked(r); lowest >= before {
+		p.mu.Unlock()
+		return lowest, nil
+	}
+	w := &waiter{need: before, done: make(chan struct{})}
+	p.mu.deletes.add(w)
+	p.mu.Unlock()
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.deletes.remove(w)
+	r, leads = p.mu.role.(*leading)
+	if !leads || r.epoch != epoch {
+		return -1, fmt.Errorf("wait until records of %v are deleted: leadership changed: %w", p.id, ErrNotLeader)
+	}
+	lowest = p.lowestLocked(r)
+	if offline := p.log.Dir().Offline(); offline != nil {
+		err = offline
+	}
+	if lowest < before && err != nil {
+		return lowest, fmt.Errorf("wait until records of %v are deleted: %w", p.id, err)
+	}
+	return lowest, nil
+}
+
+func (p *Partition) lowestLocked(r *leading) int64 {
+	return r.lowest(p.log.Progress().Start, p.m.takesPart)
+}
+
+// deletedLocked returns those who have waited for other replicas' starts for long enough.
+func (p *Partition) deletedLocked(r *leading) []*waiter {
+	if len(p.mu.deletes) == 0 { // nearly always
+		return nil
+	}
+	return p.mu.deletes.take(p.lowestLocked(r))
+}
+
+// lookAtDeletes is called when other replicas may count now.
+func (p *Partition) lookAtDeletes() {
+	p.mu.Lock()
+	var satisfied []*waiter
+	if r, leads := p.mu.role.(*leading); leads {
+		satisfied = p.deletedLocked(r)
+	}
+	p.mu.Unlock()
+	for _, w := range satisfied {
+		close(w.done)
+	}
 }
 
 // HasBeyond reports whether a read at offset from would find records, or an error.

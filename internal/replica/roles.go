@@ -9,6 +9,7 @@ import (
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/metadata"
+	"barnabas/internal/planted"
 )
 
 // assume gives the partition the role that the metadata says, which is all of the metadata that it depends on.
@@ -22,13 +23,16 @@ func (p *Partition) assume(self int32, state *metadata.Partition, links *links) 
 		return nil
 	}
 	counted := slices.Contains(state.ISR, self) || slices.Contains(state.ELR, self)
-	next := &following{leader: state.Leader, epoch: state.LeaderEpoch, counted: counted}
+	next := &following{leader: state.Leader, epoch: state.LeaderEpoch, counted: counted, inSync: slices.Contains(state.ISR, self)}
 	if links != nil {
 		next.from = links.fetcher(state.Leader)
 	}
 	p.leave(next)
 	if next.from != nil {
 		next.from.add(p, next.epoch)
+		if next.inSync && p.throttledFollower.Load() { // what was put off is wanted at once
+			next.from.askAgain(p)
+		}
 	}
 	return nil
 }
@@ -82,6 +86,7 @@ func (p *Partition) lead(self int32, state *metadata.Partition) error {
 // afterISR does what new in-sync replicas allow: the watermark may move, and others may join.
 func (p *Partition) afterISR() {
 	p.advance()
+	p.lookAtDeletes()
 	p.mu.Lock()
 	r, leads := p.mu.role.(*leading)
 	want := leads && r.wants(p.log.Progress(), p.durable.Load(), p.m.registered)
@@ -132,6 +137,7 @@ func (p *Partition) fetchedLocked(broker int32, life int64, a *ask, now time.Tim
 	case !leads:
 		verdict.code = answerNotLeader
 		return verdict, false, nil
+	case planted.FetchAnyEpoch && r.follower(broker) != nil:
 	case a.epoch < r.epoch:
 		verdict.code = answerFenced
 		return verdict, false, nil
@@ -149,7 +155,7 @@ func (p *Partition) fetchedLocked(broker int32, life int64, a *ask, now time.Tim
 		verdict.code = answerOutOfRange
 		return verdict, r.shorter(broker, a.end, at), nil
 	}
-	if a.lastEpoch >= 0 {
+	if a.lastEpoch >= 0 && !planted.FetchAnyEpoch {
 		// KIP-101 and KIP-279, within the fetch: where does this log's history leave the follower's?
 		found, end := p.log.EpochEnd(a.lastEpoch)
 		if found < a.lastEpoch || end < a.end {
@@ -158,8 +164,9 @@ func (p *Partition) fetchedLocked(broker int32, life int64, a *ask, now time.Tim
 		}
 	}
 	want = r.report(broker, life, a.end, a.flushed, at, p.durable.Load(), now)
+	r.starts(broker, life, a.start)
 	p.retainTombstones(r)
-	return verdict, want, p.advanceLocked()
+	return verdict, want, append(p.advanceLocked(), p.deletedLocked(r)...)
 }
 
 // flushedAt takes word of a follower's disk.

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -37,6 +38,7 @@ type world struct {
 	counts   map[string]int
 	garble   atomic.Int32 // so many answers with records arrive with a bit flipped
 	carried  atomic.Int64 // bytes of answers that arrived
+	fetches  atomic.Int64 // that were sent
 	check    *checker
 
 	mu struct {
@@ -93,8 +95,10 @@ type worldTopic struct {
 	on      []int32 // the replicas of every partition; nil: all brokers, each leading some
 }
 
-func newWorld(t testing.TB, seed uint64, topics []worldTopic) *world {
-	set, _, err := config.Load(config.Sources{File: "node.id=1\nreplica.lag.time.max.ms=1500\n", FileName: "world"})
+func newWorld(t testing.TB, seed uint64, topics []worldTopic, lines ...string) *world {
+	set, _, err := config.Load(config.Sources{
+		File: strings.Join(append([]string{"node.id=1", "replica.lag.time.max.ms=1500"}, lines...), "\n"), FileName: "world",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -433,6 +437,9 @@ func (e *nodeEnds) broken(ctx context.Context) error {
 func (e *nodeEnds) Call(ctx context.Context, to int32, kind Kind, body []byte, memory func(n int) []byte) ([]byte, error) {
 	w := e.n.w
 	body = slices.Clone(body)
+	if kind == KindFetch {
+		w.fetches.Add(1)
+	}
 	if !w.travel(ctx, e.n.id, to) {
 		return nil, e.broken(ctx)
 	}
@@ -631,8 +638,13 @@ func (w *world) revive(n *node, after time.Duration) {
 
 // inWorld runs f in a bubble with a world of its own.
 func inWorld(t *testing.T, seed uint64, topics []worldTopic, f func(t *testing.T, w *world)) {
+	inWorldWith(t, seed, topics, nil, f)
+}
+
+// inWorldWith is inWorld where all brokers have settings of the test's choice.
+func inWorldWith(t *testing.T, seed uint64, topics []worldTopic, settings []string, f func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, seed, topics)
+		w := newWorld(t, seed, topics, settings...)
 		defer w.close()
 		f(t, w)
 	})

@@ -50,6 +50,8 @@ type work struct {
 	resumed      int // times that a partition was gone on with
 	committing   int // commits that were acknowledged
 
+	// The group is silent for longer than a session where a member that is gone without a word is waited for while its
+	// coordinator fails: the next one gives every member a whole session (TestADeadMemberHasAWholeSessionAtEachCoordinator).
 	latest       time.Time     // when the group was last given a record
 	silence      time.Duration // the longest time that it was given none
 	silenceEnded time.Time

@@ -60,6 +60,28 @@ func (b *Broker) form(id, nodes int, voters string) {
 	b.args = []string{"--node-id", fmt.Sprint(id), "--voters", voters}
 }
 
+// Join starts a further node of ours, which has no vote, with the next number.
+func (c *Cluster) Join() *Broker {
+	c.t.Helper()
+	id := len(c.Brokers) + 1
+	b := newBroker(c.t, c.Brokers[0].settings)
+	c.Brokers = append(c.Brokers, b)
+	b.Data = filepath.Join(c.t.TempDir(), fmt.Sprint("node", id))
+	b.listeners = fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://%s", b.Addr, b.InternalAddress())
+	b.NameVoters(id, c, 1, 2, 3)
+	c.Restart(id)
+	return b
+}
+
+// NameVoters has a node of ours started with these nodes as the voters from the next start on.
+func (b *Broker) NameVoters(id int, c *Cluster, voters ...int) {
+	var named []string
+	for _, v := range voters {
+		named = append(named, fmt.Sprintf("%d@%s", v, c.Node(v).InternalAddress()))
+	}
+	b.args = []string{"--node-id", fmt.Sprint(id), "--voters", strings.Join(named, ",")}
+}
+
 func (b *Broker) awaitReady() {
 	b.t.Helper()
 	if err := b.running.awaitReady(b); err != nil {

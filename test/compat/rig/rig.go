@@ -114,8 +114,10 @@ type Broker struct {
 	wrapper  []string
 	args     []string
 	kafka    bool
-	running  *process
-	said     string // by the process before
+
+	listeners string // the key, where --listen does not say it
+	running   *process
+	said      string // by the process before
 }
 
 // Options say how a broker is started.
@@ -258,7 +260,12 @@ func (b *Broker) launch() (*process, error) {
 		return spawn(kafkaCommand(b.t, b.Data+".properties"))
 	}
 	args := append([]string{}, b.wrapper...)
-	args = append(args, Binary(b.t), "serve", "--data", b.Data, "--listen", b.Addr)
+	args = append(args, Binary(b.t), "serve", "--data", b.Data)
+	if b.listeners == "" {
+		args = append(args, "--listen", b.Addr)
+	} else {
+		args = append(args, "--set", "listeners="+b.listeners)
+	}
 	args = append(args, b.args...)
 	for _, s := range b.settings {
 		args = append(args, "--set", s)
@@ -453,6 +460,7 @@ func Try(t testing.TB, stdin io.Reader, name string, args ...string) (stdout, st
 	cmd := exec.CommandContext(ctx, name, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
+	cmd.Env = Environment() // our own program among the tools
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	err = cmd.Run()
 	if ctx.Err() != nil {

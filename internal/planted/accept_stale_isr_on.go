@@ -1,0 +1,5 @@
+//go:build plant_accept_stale_isr
+
+package planted
+
+const AcceptStaleISR = true

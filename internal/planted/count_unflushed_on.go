@@ -1,0 +1,5 @@
+//go:build plant_count_unflushed
+
+package planted
+
+const CountUnflushed = true

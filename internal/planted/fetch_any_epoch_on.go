@@ -1,0 +1,5 @@
+//go:build plant_fetch_any_epoch
+
+package planted
+
+const FetchAnyEpoch = true

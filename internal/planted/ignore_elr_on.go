@@ -1,0 +1,5 @@
+//go:build plant_ignore_elr
+
+package planted
+
+const IgnoreELR = true

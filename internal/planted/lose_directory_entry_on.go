@@ -1,0 +1,5 @@
+//go:build plant_lose_directory_entry
+
+package planted
+
+const LoseDirectoryEntry = true

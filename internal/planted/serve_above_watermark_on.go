@@ -1,0 +1,5 @@
+//go:build plant_serve_above_watermark
+
+package planted
+
+const ServeAboveWatermark = true

@@ -1,0 +1,5 @@
+//go:build plant_truncate_by_watermark
+
+package planted
+
+const TruncateByWatermark = true

@@ -1,0 +1,5 @@
+//go:build plant_vote_twice
+
+package planted
+
+const VoteTwice = true

@@ -1,0 +1,55 @@
+package replica
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"barnabas/internal/metadata"
+)
+
+// TestFullDiskIsNotFedAllTheTime: a follower whose disk is full has its leaders send little that it cannot take, however
+// many partitions wait; it takes everything by itself once there is room, and what does not need any goes on meanwhile.
+func TestFullDiskIsNotFedAllTheTime(t *testing.T) {
+	var topics []worldTopic
+	const partitions, size = 20, 100_000
+	for i := range partitions {
+		topics = append(topics, worldTopic{name: fmt.Sprint("t", i), id: byte(i + 1), numbers: 1, on: []int32{1, 3}, configs: map[string]string{"min.insync.replicas": "1"}})
+	}
+	for seed := range uint64(3) {
+		inWorld(t, 40+seed, topics, func(t *testing.T, w *world) {
+			for _, topic := range topics {
+				w.awaitLeader(topic.name, 1).append(t, 1)
+			}
+			w.await("all in sync", w.whole)
+			<-time.After(2 * time.Second)
+			w.nodes[2].disk.SetCapacity(1)
+			for _, topic := range topics {
+				writeLarge(t, w.on(1, topic.name), 1, size)
+			}
+			before := w.carried.Load()
+			<-time.After(2 * time.Minute)
+			// Each partition once, and then one of them from time to time.
+			if got := w.carried.Load() - before; got > (partitions+12)*size {
+				t.Errorf("seed %d: %d bytes have been sent to a full disk, %d wait", w.seed, got, partitions*size)
+			}
+			for _, topic := range topics {
+				if at := w.on(3, topic.name).Progress(); at.End != 1 {
+					t.Fatalf("seed %d: %s: %+v on a full disk", w.seed, topic.name, at)
+				}
+			}
+			if seed == 1 { // another takes the turn of those that go
+				for _, topic := range topics[:partitions-1] {
+					w.commit(&metadata.TopicRemovalRecord{TopicId: topicID(topic.id).Bytes()})
+				}
+				<-time.After(time.Minute)
+			}
+			w.nodes[2].disk.SetCapacity(0)
+			at := time.Now()
+			w.await("all in sync", w.whole)
+			if took := time.Since(at); took > lastRoom+5*time.Second {
+				t.Errorf("seed %d: in sync %v after there was room", w.seed, took)
+			}
+		})
+	}
+}
