@@ -102,8 +102,11 @@ func freeAddress(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("barnabastest: find a free port: %v", err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatalf("barnabastest: give the port back: %v", err)
+	}
+	return address
 }
 
 func (b *Broker) start() {

@@ -231,7 +231,7 @@ func ExampleProducer_SendOffsets() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer g.Close(ctx)
+	defer func() { _ = g.Close(ctx) }() // commits nothing by itself
 	if err := g.Subscribe("orders"); err != nil {
 		log.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func ExampleProducer_SendOffsets() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer p.Close(ctx)
+	defer func() { _ = p.Close(ctx) }() // an open transaction ends by its timeout
 	if err := p.InitTransactions(ctx); err != nil {
 		log.Fatal(err)
 	}
@@ -285,5 +285,5 @@ func ExampleSpreadBy() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer p.Close(context.Background())
+	defer func() { _ = p.Close(context.Background()) }()
 }

@@ -90,9 +90,7 @@ func (o *Options) explain(raw net.Conn, dials bool, err error) error {
 		return fmt.Errorf("%w: it does not answer in TLS, and this node's listener.security.protocol.map says SSL", ErrOneSided)
 	case errors.As(err, &header) && header.RecordHeader[0] == 0 && string(header.RecordHeader[2:]) == magic[:3]:
 		// A node that has no certificates reads this as the answer to its introduction.
-		if writeErr := writeFrame(raw, []byte{refusedClear}); writeErr != nil {
-			err = writeErr
-		}
+		_ = writeFrame(raw, []byte{refusedClear}) // the refusal below says more than that it could not be told
 		return fmt.Errorf("%w: it speaks in the clear, and this node's listener.security.protocol.map says SSL", ErrOneSided)
 	case strings.Contains(err.Error(), "didn't provide a certificate"):
 		return fmt.Errorf("%w: it has shown none", ErrUntrusted)

@@ -163,8 +163,8 @@ func (q *Quorum) connected(node int32, up bool) {
 
 // stand has this node stand for election after some ticks and a pause, if nobody leads by then and it is still meant to; and
 // once more if that comes to nothing. Owner only.
-func (q *Quorum) stand(ticks time.Duration, times int, meant func(raft.BasicStatus) bool) {
-	pause := ticks*q.o.Tick + time.Duration(q.random.Int64N(int64(standFor*q.o.Tick)))
+func (q *Quorum) stand(ticks, times int, meant func(raft.BasicStatus) bool) {
+	pause := time.Duration(ticks)*q.o.Tick + time.Duration(q.random.Int64N(int64(standFor*q.o.Tick)))
 	q.standing.Stop()
 	q.standing = time.AfterFunc(pause, func() {
 		q.do(func() {

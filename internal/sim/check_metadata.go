@@ -230,7 +230,7 @@ func (c *checking) goesOn(t *topicEvents, e, s *Sight, gone map[[16]byte]*Sight)
 }
 
 // certainlyBefore: m took effect before o did, if o ever did.
-func (m *Change) certainlyBefore(o *Change) bool { return m.Outcome == Done && m.before(&o.Span) }
+func (c *Change) certainlyBefore(o *Change) bool { return c.Outcome == Done && c.before(&o.Span) }
 
 // notFromTheFuture: all that a sight shows somebody has asked for before it was answered.
 func (c *checking) notFromTheFuture(t *topicEvents, s *Sight) {

@@ -147,9 +147,9 @@ func (p *producer) take(ctx context.Context, node int32, under []underWay, faile
 	var still []made
 	sent := len(under)
 	for i, u := range under {
-		offset, err := int64(-1), error(nil)
-		var res *kmsg.ProduceResponse
-		if res, err = clustertest.Wait[*kmsg.ProduceResponse](ctx, u.answer); err == nil {
+		offset := int64(-1)
+		res, err := clustertest.Wait[*kmsg.ProduceResponse](ctx, u.answer)
+		if err == nil {
 			var got kmsg.ProduceResponseTopicPartition
 			got, err = clustertest.Produced(res)
 			offset = got.BaseOffset
