@@ -239,7 +239,7 @@ func ExampleProducer_SendOffsets() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = p.Close(ctx) }() // an open transaction ends by its timeout
+	defer func() { _ = p.Close(ctx) }() // aborts what is open
 	if err := p.InitTransactions(ctx); err != nil {
 		log.Fatal(err)
 	}
