@@ -251,7 +251,7 @@ func (m *nemesis) pair() (leader, other int32) {
 			continue
 		}
 		p := topic.Partitions[number]
-		if i := slices.Index(p.Replicas, p.Leader); i >= 0 && len(p.ISR) == 2 {
+		if i := slices.Index(p.Replicas, p.Leader); i >= 0 && len(p.Replicas) == 2 && len(p.ISR) == 2 {
 			return p.Leader, p.Replicas[1-i]
 		}
 	}
