@@ -174,7 +174,9 @@ func (q *Quorum) publishStatus() {
 	next.Epoch, next.HighWatermark = int32(b.GetTerm()), offsetOf(b.GetCommit())+1
 	next.Leader = q.leaderNode(b.Lead)
 	q.st.log.AdvanceHighWatermark(max(next.HighWatermark, 0))
-	now := seen{lead: b.Lead, leader: q.members[b.Lead], term: b.GetTerm(), commit: b.GetCommit()}
+	// Applied, for raft's commit may be ahead of the log here: at an index that it counts as committed there can still be the
+	// entry of a leader that was deposed, which is just being written over. Who follows would take that one for committed.
+	now := seen{lead: b.Lead, leader: q.members[b.Lead], term: b.GetTerm(), commit: b.Applied}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.mu.status = next

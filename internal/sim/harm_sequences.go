@@ -18,8 +18,23 @@ const (
 	majorityOutdated = "one behind, one wiped, one killed"
 	lastLostPower    = "power cut of the last in sync"
 	leadersInTurn    = "leaders killed in turn"
-	joinerHurt       = "power cut of a joining replica"
+	joinerHurt       = "joining replica robbed"
 )
+
+// oftenOneOf: of so many faults one is the sequence that a world has often.
+const oftenOneOf = 4
+
+// fitting are the sequences that a world can have.
+func (p *plan) fitting() []string {
+	if p.cached {
+		return []string{electionTorn, lastLostPower, joinerHurt}
+	}
+	fit := []string{powerCutSlow, electionTorn, majorityOutdated, leadersInTurn}
+	if len(p.dirs) > 1 {
+		fit = append(fit, joinerHurt)
+	}
+	return fit
+}
 
 // between draws a time.
 func (m *nemesis) between(least, most time.Duration) time.Duration {
@@ -236,7 +251,7 @@ func (m *nemesis) pair() (leader, other int32) {
 			continue
 		}
 		p := topic.Partitions[number]
-		if i := slices.Index(p.Replicas, p.Leader); i >= 0 && len(p.ISR) == 2 {
+		if i := slices.Index(p.Replicas, p.Leader); i >= 0 && len(p.Replicas) == 2 && len(p.ISR) == 2 {
 			return p.Leader, p.Replicas[1-i]
 		}
 	}
@@ -283,12 +298,11 @@ func (m *nemesis) amidst(do func()) {
 	m.after(every, func() { look(looks) })
 }
 
-// hurtJoiner lets a replica come back, and cuts its power when its leader has just asked the controller to take it in, over a
-// slow link. The replica is back before the question arrives, without what it had not flushed, and cannot reach its leader,
-// which dies next.
+// hurtJoiner lets a replica come back, and takes from it what it has when its leader has just asked the controller to take it in,
+// over a slow link. The replica is back before the question arrives, and cannot reach its leader, which dies next.
 func (m *nemesis) hurtJoiner() (string, bool) {
 	p := m.quorum()
-	if p == nil || !m.r.plan.cached || m.wounded != 0 || m.r.plan.voters != 3 || p.LeaderID > 3 || !m.free(1, 2, 3) {
+	if p == nil || !m.r.plan.cached && len(m.r.plan.dirs) < 2 || m.wounded != 0 || m.r.plan.voters != 3 || p.LeaderID > 3 || !m.free(1, 2, 3) {
 		return "", false
 	}
 	controller := p.LeaderID
@@ -305,7 +319,7 @@ func (m *nemesis) hurtJoiner() (string, bool) {
 		m.begin(joiner)
 		m.busy[joiner] = true
 		m.after(m.between(150*time.Millisecond, 700*time.Millisecond), func() {
-			m.r.node(joiner).Crash(m.dice.Uint64())
+			m.robJoiner(joiner)
 			m.r.Net.Cut(m.name(leader), m.name(joiner))
 			m.revive(joiner, m.between(5*time.Millisecond, 50*time.Millisecond))
 			m.after(m.between(latency, 3*latency), func() {
@@ -315,4 +329,40 @@ func (m *nemesis) hurtJoiner() (string, bool) {
 		})
 	})
 	return fmt.Sprintf("%d, whose leader %d is far from the controller %d by %v and then killed", joiner, leader, controller, latency), true
+}
+
+// robJoiner ends a node and takes all but its first data directory, where its vote is, or else what it has not flushed.
+func (m *nemesis) robJoiner(id int32) {
+	n := m.r.node(id)
+	if len(m.r.plan.dirs) < 2 {
+		n.Crash(m.dice.Uint64())
+		return
+	}
+	n.Kill()
+	n.Disk().SetFault(nil)
+	for _, dir := range m.r.plan.dirs[1:] {
+		if err := empty(n.Disk(), dir); err != nil {
+			m.r.Fatalf("empty %s of %s: %v", dir, n.Name, err)
+		}
+	}
+}
+
+// empty removes all that is in a directory.
+func empty(fsys disk.FS, dir string) error {
+	found, err := fsys.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range found {
+		name := dir + "/" + e.Name
+		if e.Dir {
+			if err := empty(fsys, name); err != nil {
+				return err
+			}
+		}
+		if err := fsys.Remove(name); err != nil {
+			return err
+		}
+	}
+	return fsys.SyncDir(dir)
 }

@@ -140,6 +140,9 @@ func (m *nemesis) round() {
 func (m *nemesis) harm() {
 	for range 20 {
 		kind := m.r.plan.kinds[m.dice.IntN(len(m.r.plan.kinds))]
+		if m.dice.IntN(oftenOneOf) == 0 {
+			kind = m.r.plan.often
+		}
 		what, done := harms[kind](m)
 		if !done {
 			continue

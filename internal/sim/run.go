@@ -51,6 +51,7 @@ type plan struct {
 	cached bool // some topic is not flushed before it is acknowledged: who dies without a word may have lost records
 	dirs   []string
 	kinds  []string // of faults
+	often  string   // the one among them that comes often, a sequence
 }
 
 // steadyTopic is there from the beginning to the end.
@@ -90,6 +91,11 @@ func newPlan(r *rand.Rand) plan {
 		if k := allKinds[r.IntN(len(allKinds))]; !slices.Contains(p.kinds, k) {
 			p.kinds = append(p.kinds, k)
 		}
+	}
+	fit := p.fitting()
+	p.often = fit[r.IntN(len(fit))]
+	if !slices.Contains(p.kinds, p.often) {
+		p.kinds = append(p.kinds, p.often)
 	}
 	return p
 }
