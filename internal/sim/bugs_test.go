@@ -34,7 +34,10 @@ const (
 
 // hints are seeds that have found the bugs, by tag: where to begin when there is little time. Any change of the program or
 // of the worlds may make another seed the first; the search then goes on through all.
-var hints = map[string]int{}
+var hints = map[string]int{
+	"plant_count_unflushed": 14, "plant_vote_twice": 6, "plant_lose_directory_entry": 3, "plant_wiped_voter_votes": 13, "plant_ignore_elr": 2,
+	"plant_fetch_any_epoch": 4,
+}
 
 // TestPlantedBugsAreFound builds this package's simulation once with each bug, and looks for a seed whose world a checker
 // condemns. A world that hangs, panics or does not heal is no finding, unless a checker has something to say of it.

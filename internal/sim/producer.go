@@ -25,8 +25,9 @@ type producer struct {
 	sequence int32 // of the next record under this id
 	serial   int   // of the next record ever
 	open     []made
-	started  bool // something was acknowledged under this id
-	left     int  // batches of this burst
+	started  bool      // something was acknowledged under this id
+	left     int       // batches of this burst
+	refused  time.Time // since when the next batch is refused as out of order; zero: it is not
 }
 
 // made is a batch that is not acknowledged.
@@ -42,6 +43,7 @@ const (
 	burstMost    = 24 // batches
 	recordsMost  = 14 // of a batch
 	betweenBurst = 1300 * time.Millisecond
+	refusalLasts = 30 * time.Second // of one by who leads: longer than anybody is cut off
 )
 
 func (r *Run) producer(place Place, acks int16) *producer {
@@ -156,7 +158,7 @@ func (p *producer) take(ctx context.Context, node int32, under []underWay, faile
 		}
 		u.noted.End(offset, err)
 		if err == nil {
-			p.started = true
+			p.started, p.refused = true, time.Time{}
 			p.r.Trace(p.host, "acknowledged %d at %d", u.m.sequence, offset)
 			continue
 		}
@@ -181,6 +183,13 @@ func (p *producer) forgotten(err error) bool {
 			continue
 		}
 		if p.acks != 1 {
+			if p.refused.IsZero() {
+				p.refused = time.Now()
+			}
+			// One that was deposed and has not heard of it may say so, since a produce request names no leader epoch.
+			if time.Since(p.refused) < refusalLasts {
+				return false
+			}
 			p.r.complain(sequencesHold, "%s: the batch from %d on is refused, and all before it is acknowledged: %v", p.host, p.open[0].sequence, err)
 		}
 		p.id, p.open = -1, nil
