@@ -43,10 +43,11 @@ func (h *Handler) configEntries(kind kmsg.ConfigResourceType, name string) ([]co
 			return nil, fmt.Errorf("%w: %s", errInvalidTopic, reason)
 		}
 		image := h.o.Images.Image()
-		if _, ok := image.Topic(name); !ok {
+		topic, ok := image.Topic(name)
+		if !ok {
 			return nil, fmt.Errorf("topic %q: %w", name, errUnknownTopic)
 		}
-		return settings.Topic(image.Config(metadata.TopicResource, name)).Entries(), nil
+		return settings.Topic(image.Config(metadata.TopicResource, name)).Entries(topic.ReplicationFactor()), nil
 	case kmsg.ConfigResourceTypeBroker:
 		if name == "" {
 			return settings.DefaultEntries(), nil

@@ -359,3 +359,35 @@ func TestCutOffControllerLosesItsPartitionsSoon(t *testing.T) {
 		})
 	}
 }
+
+// TestTwoOfThreeCopiesAreAskedFor: where nobody sets min.insync.replicas, it is two from three replicas on, else one, and
+// clients are told that number.
+func TestTwoOfThreeCopiesAreAskedFor(t *testing.T) {
+	Run(t, 1, func(w *World) {
+		nodes := w.Cluster(3)
+		w.StartAll(nodes...)
+		c := w.MustDial("admin", nodes[0])
+		if _, err := c.CreateTopic(w.Context(), "three", 1); err != nil {
+			w.Fatalf("%v", err)
+		}
+		if err := errors.Join(c.PlaceTopic(w.Context(), "two", 1, 1, 2), c.PlaceTopic(w.Context(), "one", 1, 1)); err != nil {
+			w.Fatalf("%v", err)
+		}
+		told := func(topic, want string, from kmsg.ConfigSource) {
+			w.T.Helper()
+			value, source, err := c.Describe(w.Context(), kmsg.ConfigResourceTypeTopic, topic, "min.insync.replicas")
+			if err != nil || value != want || source != from {
+				w.Fatalf("%s: min.insync.replicas is told as %q from %v, %v; want %q from %v", topic, value, source, err, want, from)
+			}
+		}
+		w.whole(nodes, 5*time.Second, "three", "two", "one")
+		told("three", "2", kmsg.ConfigSourceDefaultConfig)
+		told("two", "1", kmsg.ConfigSourceDefaultConfig)
+		told("one", "1", kmsg.ConfigSourceDefaultConfig)
+		one := "1"
+		if err := c.Alter(w.Context(), kmsg.ConfigResourceTypeTopic, "two", "min.insync.replicas", &one); err != nil {
+			w.Fatalf("%v", err)
+		}
+		told("two", "1", kmsg.ConfigSourceDynamicTopicConfig)
+	})
+}

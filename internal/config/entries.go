@@ -3,6 +3,7 @@ package config
 import (
 	"maps"
 	"slices"
+	"strconv"
 )
 
 // Entry is one key as DescribeConfigs answers it.
@@ -122,6 +123,19 @@ func (s *Set) synonyms(name string, k *Key) []Synonym {
 	return list[from:]
 }
 
+// settle puts a value in the place of each -1, which leaves it to the broker.
+func (e *Entry) settle(value string) {
+	const left = "-1"
+	if e.Value == left {
+		e.Value = value
+	}
+	for i := range e.Synonyms {
+		if e.Synonyms[i].Value == left {
+			e.Synonyms[i].Value = value
+		}
+	}
+}
+
 func hide(y Synonym, k *Key) Synonym {
 	if k.Sensitive {
 		y.Value, y.Null = "", true
@@ -129,8 +143,9 @@ func hide(y Synonym, k *Key) Synonym {
 	return y
 }
 
-// Entries are the topic's keys in the order of their names.
-func (t *Topic) Entries() []Entry {
+// Entries are the keys, in the order of their names, of a topic with so many replicas. A setting that is left to their
+// number shows what comes of it, as a client expects that reads a number there.
+func (t *Topic) Entries(replicas int) []Entry {
 	var list []Entry
 	for k := range Keys(Topics) {
 		if _, set := t.overrides[k.Name]; k.Internal && !set {
@@ -146,6 +161,9 @@ func (t *Topic) Entries() []Entry {
 		}
 		if b, ok := topicSynonyms[k.Name]; ok {
 			e.Synonyms = append(e.Synonyms, t.broker.synonyms(b, table.broker[b])...)
+		}
+		if k.Name == minInSync {
+			e.settle(strconv.Itoa(MinInSync(replicas)))
 		}
 		if len(e.Synonyms) > 0 {
 			e.Source = e.Synonyms[0].Source

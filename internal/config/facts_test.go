@@ -136,6 +136,9 @@ func TestValuesAreTakenAsKafkaTakesThem(t *testing.T) {
 			if err != nil && stricter[k.Name] != "" {
 				continue
 			}
+			if err == nil && text(v) == k.Default {
+				continue // a default of ours can be asked for
+			}
 			t.Errorf("%s = %q: Kafka takes it: %v; we: %v", k.Name, probe, taken, err)
 		}
 	}
@@ -161,8 +164,8 @@ func TestDescribeConfigsAnswersAsKafka(t *testing.T) {
 		at := func(what string) string { return fmt.Sprintf("%s of case %d", what, i) }
 		compareEntries(t, at("broker"), d.BrokerEntries, s.Entries(), d.Whole)
 		compareEntries(t, at("all brokers"), d.DefaultEntries, s.DefaultEntries(), true)
-		compareEntries(t, at("plain topic"), d.PlainTopicEntries, s.Topic(nil).Entries(), d.Whole)
-		compareEntries(t, at("topic"), d.TopicEntries, s.Topic(d.Topic).Entries(), d.Whole)
+		compareEntries(t, at("plain topic"), d.PlainTopicEntries, s.Topic(nil).Entries(1), d.Whole)
+		compareEntries(t, at("topic"), d.TopicEntries, s.Topic(d.Topic).Entries(1), d.Whole)
 	}
 }
 

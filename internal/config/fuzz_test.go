@@ -68,7 +68,7 @@ func FuzzLoad(f *testing.F) {
 		s.Listeners()
 		s.AdvertisedListeners()
 		s.MaxConnectionsPerIP()
-		s.Topic(map[string]string{key: value}).Entries()
+		s.Topic(map[string]string{key: value}).Entries(1)
 		if s.MetadataLogDir() == "" || len(s.LogDirs()) == 0 {
 			t.Fatal("no directory for data")
 		}

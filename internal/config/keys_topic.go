@@ -49,7 +49,7 @@ var topicKeys = []row{
 	{"min.compaction.lag.ms", Long, "0", atLeast(0), Medium, ReadOnly, effective,
 		"How long a record is safe from compaction, in milliseconds."},
 	{"min.insync.replicas", Int, "1", atLeast(1), Medium, ReadOnly, effective,
-		"How many replicas must be in sync for a write with acks=all; with fewer it is refused."},
+		"How many replicas must be in sync for a write with acks=all; with fewer it is refused. Where neither the topic nor a broker says: 2 from three replicas on, else 1."},
 	{"preallocate", Bool, "false", anything, Medium, ReadOnly, effective,
 		"Whether a new segment's file gets its full size on disk at once."},
 	{"remote.log.copy.disable", Bool, "false", anything, Medium, ReadOnly, fixed(noTiers),

@@ -60,6 +60,7 @@ var deviations = map[string]struct{ kafka, why string }{
 	"listeners":                    {"PLAINTEXT://:9092", "without authentication only this machine is served"},
 	"log.dir":                      {"/tmp/kafka-logs", "what is acknowledged must not lie where the system cleans up"},
 	"metadata.log.segment.bytes":   {"1073741824", "the space is reserved on disk at once, so that metadata can change when the disk is full"},
+	"min.insync.replicas":          {"1", "what was acknowledged is on two disks where there are three copies, so that one that is lost costs nothing"},
 	"node.id":                      {"null", "a broker starts without a configuration file"},
 	"process.roles":                {"null", "a broker starts without a configuration file"},
 	"queued.max.request.bytes":     {"-1", "memory is bounded by configuration, not by traffic"},

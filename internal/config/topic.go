@@ -29,6 +29,18 @@ func (s *Set) Topic(overrides map[string]string) *Topic {
 	return t
 }
 
+// minInSync is the one key whose default depends on the topic.
+const minInSync = "min.insync.replicas"
+
+// MinInSync is min.insync.replicas where it is left to the number of a topic's replicas (-1): two from three on, so that what
+// is acknowledged outlives a disk and one broker may be away; else one, since of two either must be able to fail.
+func MinInSync(replicas int) int {
+	if replicas >= 3 {
+		return 2
+	}
+	return 1
+}
+
 // own is the value of one key without its chain: override, broker, default.
 func (t *Topic) own(name string) (any, bool) {
 	if v, ok := t.overrides[name]; ok {

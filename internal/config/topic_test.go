@@ -37,8 +37,8 @@ func TestEveryTopicKeyFollowsItsBrokerKey(t *testing.T) {
 			{dynamic(all, one).Topic(nil), values[2], DynamicBroker},
 			{dynamic(all, one).Topic(map[string]string{name: values[3]}), values[3], DynamicTopic},
 		} {
-			at := slices.IndexFunc(c.topic.Entries(), func(e Entry) bool { return e.Key == k })
-			e := c.topic.Entries()[at]
+			at := slices.IndexFunc(c.topic.Entries(1), func(e Entry) bool { return e.Key == k })
+			e := c.topic.Entries(1)[at]
 			if e.Value != c.want || e.Source != c.from {
 				t.Errorf("%s, step %d: %q from %s, want %q from %s", name, i, e.Value, e.Source, c.want, c.from)
 			}
@@ -66,7 +66,7 @@ func TestInternalSegmentBytesStandsForSegmentBytes(t *testing.T) {
 	if got := topic.Int("segment.bytes"); got != 100 {
 		t.Errorf("segment.bytes is %d", got)
 	}
-	for _, e := range topic.Entries() {
+	for _, e := range topic.Entries(1) {
 		if e.Key.Name == "segment.bytes" && e.Value != "2000000" {
 			t.Errorf("shown as %s", e.Value)
 		}
@@ -193,7 +193,7 @@ func TestCheckedSettingsAreInEffect(t *testing.T) {
 		if CheckTopic(overrides) != nil {
 			return
 		}
-		for _, e := range base.Topic(overrides).Entries() {
+		for _, e := range base.Topic(overrides).Entries(1) {
 			raw, ok := overrides[e.Key.Name]
 			if ok != (e.Source == DynamicTopic) {
 				r.Fatalf("%s is from %s", e.Key.Name, e.Source)

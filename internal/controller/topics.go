@@ -141,7 +141,7 @@ func (v *view) created(name string, id metadata.UUID, configs map[string]string,
 	r.Topic, r.TopicID = name, id
 	r.NumPartitions, r.ReplicationFactor = int32(len(where)), int16(len(where[0].replicas))
 	effective := v.settings.Topic(configs)
-	for _, e := range effective.Entries() {
+	for _, e := range effective.Entries(int(r.ReplicationFactor)) {
 		// Clients may look up what is told here in Kafka's own table of settings, so they are told of
 		// ours only if they know them. DescribeConfigs shows all.
 		if _, set := configs[e.Key.Name]; e.Key.Own && !set {

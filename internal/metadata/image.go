@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/google/btree"
+
+	"barnabas/internal/config"
 )
 
 // NoLeader stands where a partition has no leader.
@@ -49,13 +51,10 @@ func (t *Topic) ReplicationFactor() int {
 // EffectiveMinISR is the number of in-sync replicas that a write with acks=all really waits for:
 // Kafka lowers min.insync.replicas silently to the number of replicas that there are, so that a
 // topic of one replica is no safer for a setting of two. lowered says so, for those who warn.
-// A configured number below one leaves it to the replicas: two from three on, else one.
+// A configured number below one leaves it to the replicas: config.MinInSync.
 func EffectiveMinISR(configured, replicationFactor int) (effective int, lowered bool) {
 	if configured < 1 {
-		configured = 1
-		if replicationFactor >= 3 {
-			configured = 2
-		}
+		configured = config.MinInSync(replicationFactor)
 	}
 	return min(configured, replicationFactor), configured > replicationFactor
 }
