@@ -204,7 +204,7 @@ func (m *nemesis) outdateMajority() (string, bool) {
 // of a topic that is not flushed: the follower has all that was acknowledged, and the leader, when it is back, has not.
 func (m *nemesis) cutPowerOfLast() (string, bool) {
 	leader, other := m.pair()
-	if leader == 0 || m.wounded != 0 || !m.free(leader, other) {
+	if leader == 0 || m.wounded != 0 || m.full[other] || !m.free(leader, other) {
 		return "", false
 	}
 	m.wounded = leader

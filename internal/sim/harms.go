@@ -188,7 +188,11 @@ func (m *nemesis) fillDisk() (string, bool) {
 	}
 	d := m.lasts()
 	m.r.node(id).Disk().SetCapacity(1)
-	m.after(d, func() { m.r.node(id).Disk().SetCapacity(0) })
+	m.full[id] = true
+	m.after(d, func() {
+		m.r.node(id).Disk().SetCapacity(0)
+		delete(m.full, id)
+	})
 	return fmt.Sprintf("%d for %v", id, d), true
 }
 
@@ -286,7 +290,7 @@ func (m *nemesis) wipe() (string, bool) {
 }
 
 func (m *nemesis) restart() (string, bool) {
-	id := m.victim(nil)
+	id := m.victim(m.mayStop)
 	if id == 0 {
 		return "", false
 	}
@@ -296,6 +300,9 @@ func (m *nemesis) restart() (string, bool) {
 func (m *nemesis) stop(id int32) string {
 	d := m.lasts()
 	m.busy[id] = true
+	if m.full[id] {
+		m.dies(id)
+	}
 	n := m.r.node(id)
 	// Beside the others: a node takes its leave as long as it may, and the world goes on meanwhile.
 	m.revive(id, d)
@@ -317,7 +324,7 @@ func (m *nemesis) hurtController() (string, bool) {
 		return "killed " + m.slay(id), true
 	case how == 1:
 		return "paused " + m.freeze(id), true
-	case how == 2:
+	case how == 2 && m.mayStop(id):
 		return "stopped " + m.stop(id), true
 	default:
 		return "cut off " + m.isolate(id), true

@@ -25,6 +25,7 @@ type nemesis struct {
 	busy      map[int32]bool    // whose disk or process somebody is at already
 	flipped   map[int32]bool    // whose disk has a bit flipped
 	failed    map[int32]bool    // whose disk has failed
+	full      map[int32]bool    // whose disk has no room
 	dark      map[int32]bool    // whose peers have not heard that its power was cut
 	events    []event           // of this round, in no order
 	asking    sync.WaitGroup    // changes of the voters under way
@@ -97,7 +98,7 @@ const (
 
 func (r *Run) newNemesis() *nemesis {
 	return &nemesis{
-		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, dark: map[int32]bool{}, failed: map[int32]bool{},
+		guest: r.guest("nemesis"), busy: map[int32]bool{}, flipped: map[int32]bool{}, full: map[int32]bool{}, dark: map[int32]bool{}, failed: map[int32]bool{},
 		latency: map[[2]int32]bool{},
 	}
 }
@@ -193,6 +194,10 @@ func (m *nemesis) mayLose(id int32) bool { return m.mayWound(id) && time.Now().A
 // whether that is all, where records are acknowledged before they are flushed.
 func (m *nemesis) mayDie(id int32) bool { return !m.r.plan.cached || m.mayWound(id) }
 
+// mayStop reports whether a node may stop in peace. Where there is no room for the mark of a clean stop, nobody knows of
+// that afterwards, and it is as if it had died.
+func (m *nemesis) mayStop(id int32) bool { return !m.full[id] || m.mayDie(id) }
+
 // dies notes it.
 func (m *nemesis) dies(id int32) {
 	if m.r.plan.cached {
@@ -231,6 +236,7 @@ func (m *nemesis) heal() {
 		n.Resume()
 		n.Fault(nil)
 		n.Disk().SetCapacity(0)
+		delete(m.full, int32(i+1))
 		m.settle(int32(i+1), n)
 	}
 	m.asking.Wait()
