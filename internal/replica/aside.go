@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"barnabas/internal/commitlog"
@@ -25,6 +26,10 @@ type returned struct {
 func (f *fetcher) aside(n *pull, work func() error, then func()) {
 	n.away = true
 	f.unqueue(n)
+	if n.held {
+		n.held = false
+		f.held = slices.DeleteFunc(f.held, func(o *pull) bool { return o == n })
+	}
 	f.links.beside(func() {
 		r := returned{n, work(), then}
 		f.mu.Lock()
