@@ -61,7 +61,9 @@ func (f *fetcher) resume(back []returned, now time.Time) {
 		r.then()
 		if missed := n.missed; missed != nil {
 			n.missed = nil
-			f.apply(n, missed, now)
+			if !f.over(n) { // it may have got another slot
+				f.apply(n, missed, now)
+			}
 		}
 	}
 }
