@@ -517,8 +517,11 @@ func (d *Dir) clearGround(l *Log) error {
 	if err := d.fs.Rename(l.path, path); err != nil && !isNotExist(err) {
 		return err
 	}
-	if err := d.fs.SyncDir(d.path); err != nil {
-		return fmt.Errorf("flush %s: %w", d.path, err)
+	switch err := d.fs.SyncDir(d.path); {
+	case disk.IsExhausted(err): // nothing was flushed, and nothing failed to be
+		return err
+	case err != nil:
+		return d.fail(fmt.Errorf("flush %s: %w", d.path, err))
 	}
 	d.keeper.removeAt([]grave{{path, d.keeper.due(0)}})
 	d.mu.Lock()

@@ -1,9 +1,11 @@
 package commitlog
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"barnabas/internal/disk"
@@ -54,4 +56,36 @@ func TestManyLogsAreRemovedWithOneFlush(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestTrap08NameThatCouldNotBeFlushed: when the files of a removed log are at last taken out of the next one's way, and the
+// directory cannot be flushed, that is not tried again, for want of space neither: what failed counts as flushed from then on.
+func TestTrap08NameThatCouldNotBeFlushed(t *testing.T) {
+	m := disk.NewMem()
+	d := mustOpen(t, testOptions(m))
+	l := mustLog(t, d, smallConfig())
+	mustAppend(t, l, records(0, 1, 10))
+	flush(t, l)
+	full := func(kind disk.Kind) {
+		m.SetFault(func(op disk.Op) error {
+			if op.Kind == kind {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+	}
+	full(disk.OpRename)
+	if err := d.Remove(testTopic); !errors.Is(err, ErrNoSpace) || d.Offline() != nil {
+		t.Fatal(err, d.Offline())
+	}
+	full(disk.OpSyncDir)
+	next := mustLog(t, d, smallConfig())
+	if _, err := appendErr(next, records(0, 1, 10)); err == nil {
+		t.Error("appended")
+	}
+	m.SetFault(nil)
+	if _, err := appendErr(next, records(0, 1, 10)); !errors.Is(err, ErrOffline) {
+		t.Errorf("after a flush that failed: %v", err)
+	}
+	_ = d.Close()
 }

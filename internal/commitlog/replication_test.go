@@ -17,7 +17,7 @@ func sent(offset int64, epoch int32) batch.Batch {
 }
 
 // TestOneWriterInEachEpoch: who leads appends and copies nothing; who follows copies from the leader of that very epoch
-// and appends nothing; neither truncates, or begins anew, for a leader whose epoch is over.
+// and appends nothing; neither truncates, begins anew, or moves its start, for a leader whose epoch is over.
 func TestOneWriterInEachEpoch(t *testing.T) {
 	d := mustOpen(t, testOptions(disk.NewMem()))
 	l := mustLog(t, d, DefaultConfig())
@@ -63,6 +63,7 @@ func TestOneWriterInEachEpoch(t *testing.T) {
 	over("copied after it was elected", copies(4))
 	over("truncated after it was elected", l.TruncateFollowing(1, 4))
 	over("begun anew after it was elected", l.RestartFollowing(9, 4))
+	over("moved its start after it was elected", l.AdvanceStartFollowing(1, 4))
 	if err := appends(5); err != nil {
 		t.Fatal(err)
 	}

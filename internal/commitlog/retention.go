@@ -14,6 +14,16 @@ import (
 //
 // Errors: ErrOutOfRange past the end.
 func (l *Log) AdvanceStart(to int64) error {
+	return l.advanceStart(to, func() error { return nil })
+}
+
+// AdvanceStartFollowing is AdvanceStart on behalf of the leader of an epoch; ErrEpochOver when that is over.
+func (l *Log) AdvanceStartFollowing(to int64, epoch int32) error {
+	return l.advanceStart(to, func() error { return l.mayFollow("move the start", epoch) })
+}
+
+// advanceStart asks may once nobody else can change the log.
+func (l *Log) advanceStart(to int64, may func() error) error {
 	if segments := *l.segments.Load(); below(segments, to) > 0 { // as of now: others may change the list meanwhile
 		if err := l.keepProducers(segments[below(segments, to)].Base); err != nil {
 			return err
@@ -23,6 +33,9 @@ func (l *Log) AdvanceStart(to int64) error {
 		return err
 	}
 	defer l.giveList()
+	if err := may(); err != nil {
+		return err
+	}
 	if p := l.Progress(); to > p.End {
 		return fmt.Errorf("start %s at %d, log ends at %d: %w", l.id, to, p.End, ErrOutOfRange)
 	} else if to <= p.Start {

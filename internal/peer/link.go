@@ -196,8 +196,12 @@ func (l *link) connect() (*wire.Client, error) {
 		_ = conn.Close()
 		return nil, ErrClosed
 	}
+	most := maxFrameBytes
+	if l.data {
+		most = maxDataBytes
+	}
 	client := wire.NewClient(watchedConn{conn, l.signal}, wire.ClientOptions{
-		MaxInFlight: maxInFlight, MaxResponseBytes: maxFrameBytes, WriteStall: writeStall,
+		MaxInFlight: maxInFlight, MaxResponseBytes: most, WriteStall: writeStall,
 	})
 	l.set(client, with)
 	if !with.formed && l.p.ClusterID() != self.cluster {

@@ -68,16 +68,17 @@ func (e *RemoteError) Error() string { return "the other node: " + e.Message }
 
 // Limits of one node's part.
 const (
-	maxFrameBytes     = 16 << 20 // of a frame on an authenticated connection; a longer one closes it
-	maxFrameMemory    = 64 << 20 // Options.FrameMemory where it is 0
-	maxHandshakeBytes = 1 << 10  // of a frame before that; a longer one closes the connection
-	maxUnanswered     = 256      // requests of one connection at work; past it nothing more is read from it
-	maxInFlight       = 256      // requests sent on one connection and not answered; past it Call waits
-	maxPosted         = 4096     // one-way messages that wait for one connection; past it Post drops
-	maxPostedBytes    = 16 << 20 // and their bytes
-	maxConnections    = 4096     // accepted at a time; past it the next waits to be accepted
-	maxHandshakes     = 64       // of them, not yet authenticated; past it the one that has waited longest is closed
-	maxStrangers      = 256      // refusals that are remembered, to report each once; past it all are forgotten
+	maxFrameBytes     = 16 << 20  // of a frame on an authenticated connection, but for maxDataBytes; a longer one closes it
+	maxDataBytes      = 1<<31 - 1 // of an answer on the data connection: it has one batch at least, as large as topics allow them
+	maxFrameMemory    = 64 << 20  // Options.FrameMemory where it is 0
+	maxHandshakeBytes = 1 << 10   // of a frame before that; a longer one closes the connection
+	maxUnanswered     = 256       // requests of one connection at work; past it nothing more is read from it
+	maxInFlight       = 256       // requests sent on one connection and not answered; past it Call waits
+	maxPosted         = 4096      // one-way messages that wait for one connection; past it Post drops
+	maxPostedBytes    = 16 << 20  // and their bytes
+	maxConnections    = 4096      // accepted at a time; past it the next waits to be accepted
+	maxHandshakes     = 64        // of them, not yet authenticated; past it the one that has waited longest is closed
+	maxStrangers      = 256       // refusals that are remembered, to report each once; past it all are forgotten
 
 	handshakeTimeout = 5 * time.Second // for all of it
 	dialTimeout      = 2 * time.Second // a lost first packet is better sent anew than waited for

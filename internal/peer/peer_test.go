@@ -508,6 +508,29 @@ func TestAnswersMayHoldFileRanges(t *testing.T) {
 	})
 }
 
+// TestLargestBatchesAreAnswered: what followers copy comes in whole batches, and one may be larger than any other frame.
+func TestLargestBatchesAreAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, b := w.node(1, nil), w.node(2, nil)
+		large := bytes.Repeat([]byte{7}, maxFrameBytes+1)
+		answer := func(context.Context, Node, []byte) (wire.Reply, bool, error) {
+			return func(_ context.Context, out *wire.Out) error {
+				out.Bytes(large)
+				return nil
+			}, true, nil
+		}
+		b.Handle(kindCopy, answer)
+		b.Handle(kindNote, answer)
+		a.SetAddress(2, addrOf(2))
+		if got, err := w.call(a, 2, kindCopy, "", time.Minute); err != nil || len(got) != len(large) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if got, err := w.call(a, 2, kindNote, "", time.Minute); err == nil {
+			t.Errorf("%d bytes that are no data", len(got))
+		}
+	})
+}
+
 func TestOverRealConnections(t *testing.T) {
 	open := func(id int32) *Peers {
 		l, err := netx.TCP.Listen(t.Context(), "127.0.0.1:0")

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"barnabas/internal/commitlog"
@@ -25,6 +26,10 @@ type returned struct {
 func (f *fetcher) aside(n *pull, work func() error, then func()) {
 	n.away = true
 	f.unqueue(n)
+	if n.held {
+		n.held = false
+		f.held = slices.DeleteFunc(f.held, func(o *pull) bool { return o == n })
+	}
 	f.links.beside(func() {
 		r := returned{n, work(), then}
 		f.mu.Lock()
@@ -56,7 +61,9 @@ func (f *fetcher) resume(back []returned, now time.Time) {
 		r.then()
 		if missed := n.missed; missed != nil {
 			n.missed = nil
-			f.apply(n, missed, now)
+			if !f.over(n) { // it may have got another slot
+				f.apply(n, missed, now)
+			}
 		}
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
 	"barnabas/internal/metadata"
 )
@@ -126,4 +128,51 @@ func TestLogGoesAwayWhileItIsCut(t *testing.T) {
 			w.equal("orders")
 		})
 	}
+}
+
+// TestLogThatIsCutIsNotAskedFor: not even where the throttle had put it off before.
+func TestLogThatIsCutIsNotAskedFor(t *testing.T) {
+	topics := []worldTopic{{name: "orders", id: 1, numbers: 1, on: []int32{1, 3}}}
+	inWorld(t, 61, topics, func(t *testing.T, w *world) {
+		w.awaitLeader("orders", 1).append(t, 1)
+		now := time.Now()
+		f := newFetcher(w.nodes[2].manager().links, 1) // one that does not run
+		n := &pull{p: w.on(3, "orders"), slot: 1, held: true}
+		f.bySlot[1], f.held = n, []*pull{n}
+		f.aside(n, func() error { return nil }, func() { f.enqueue(n) })
+		f.build(now)
+		if len(f.asked) > 0 {
+			t.Error("it is asked for while it is being cut")
+		}
+		synctest.Wait()
+		f.collect(now)
+		if !n.queued {
+			t.Errorf("%+v is not asked for again", n)
+		}
+	})
+}
+
+// TestWordOfAnEpochThatIsOver: what a leader said of the watermark and the start counts for nothing once another leads, however
+// long it took to get to it.
+func TestWordOfAnEpochThatIsOver(t *testing.T) {
+	topics := []worldTopic{{name: "orders", id: 1, numbers: 1, on: []int32{1, 2, 3}, configs: map[string]string{"min.insync.replicas": "2"}}}
+	inWorld(t, 62, topics, func(t *testing.T, w *world) {
+		w.awaitLeader("orders", 1).append(t, 10)
+		w.await("all in sync", w.whole)
+		before, _ := w.image().Partition("orders", 0)
+		w.isolate(1, true)
+		p := w.awaitLeader("orders", 2, 3)
+		w.isolate(2, true)
+		w.isolate(3, true)
+		end := write(t, p, 5) // nobody else has them
+		was := p.Progress()
+		for _, told := range []part{{highWatermark: end}, {start: end - 1, highWatermark: end}} {
+			if err := p.followed(before.LeaderEpoch, &told); !errors.Is(err, commitlog.ErrEpochOver) {
+				t.Errorf("%+v: %v", told, err)
+			}
+			if at := p.Progress(); at.HighWatermark != was.HighWatermark || at.Start != was.Start {
+				t.Errorf("%+v of the leader before: %+v, was %+v", told, at, was)
+			}
+		}
+	})
 }

@@ -114,3 +114,21 @@ func TestDeletedIsDeletedEverywhere(t *testing.T) {
 		})
 	}
 }
+
+// TestDeletedBeforeByRetention: a follower whose own retention has gone beyond what is deleted says so, though there is nothing
+// left to do for it.
+func TestDeletedBeforeByRetention(t *testing.T) {
+	topics := []worldTopic{{name: "orders", id: 1, numbers: 1}}
+	inWorld(t, 58, topics, func(t *testing.T, w *world) {
+		p := w.awaitLeader("orders", 1)
+		p.append(t, 100)
+		w.equal("orders")
+		<-time.After(5 * time.Second)
+		if err := w.on(3, "orders").log.AdvanceStart(60); err != nil {
+			t.Fatal(err)
+		}
+		if low, err := awaitDeleted(t, p, 50, 10*time.Second); err != nil || low != 50 {
+			t.Errorf("%d, %v", low, err)
+		}
+	})
+}

@@ -79,7 +79,8 @@ type pull struct {
 	damaged  bool // the log was when it was asked for
 	failures int
 	retryAt  time.Time
-	flushed  int64 // as the leader was told
+	// As the leader was told.
+	start, flushed int64
 
 	// Guarded by the fetcher's mu.
 	valid bool // the leader has found the log to be a part of its own: it believes what is said of the disk
@@ -436,7 +437,7 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 	if n.corrupt {
 		a.flags |= askCorrupt
 	}
-	n.flushed = a.flushed
+	n.start, n.flushed = a.start, a.flushed
 	f.request.asks = append(f.request.asks, a)
 	f.asked = append(f.asked, n)
 }
@@ -592,6 +593,10 @@ func (f *fetcher) append(n *pull, told *part) error {
 		})
 		return nil
 	}
+	if told.start > n.start {
+		// This log began there or beyond already, which the leader has not heard: its own retention was quicker.
+		f.enqueue(n)
+	}
 	return n.p.followed(n.epoch, told)
 }
 
@@ -656,8 +661,11 @@ func (f *fetcher) failed(n *pull, now time.Time, err error) {
 	f.retry(n, now)
 }
 
-// retry asks for a partition again after a while.
+// retry asks for a partition again after a while. Until then it shows nobody whether a full disk has room.
 func (f *fetcher) retry(n *pull, now time.Time) {
+	if n.full && !n.waits {
+		f.pass(n)
+	}
 	f.unqueue(n)
 	f.restUntil(n, now.Add(backoff(&n.failures)))
 }

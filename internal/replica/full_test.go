@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"barnabas/internal/commitlog"
 	"barnabas/internal/metadata"
 )
 
@@ -52,4 +53,30 @@ func TestFullDiskIsNotFedAllTheTime(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFullDiskIsNotTriedWithWhatCannotBeCopied: a partition that its leader cannot read shows nobody whether there is room, so
+// another one's turn comes.
+func TestFullDiskIsNotTriedWithWhatCannotBeCopied(t *testing.T) {
+	topics := []worldTopic{{name: "broken", id: 1, numbers: 1, on: []int32{1, 3}}, {name: "whole", id: 2, numbers: 1, on: []int32{1, 3}}}
+	inWorld(t, 45, topics, func(t *testing.T, w *world) {
+		w.awaitLeader("broken", 1).append(t, 1)
+		w.awaitLeader("whole", 1).append(t, 1)
+		now := time.Now()
+		f := newFetcher(w.nodes[2].manager().links, 1) // one that does not run
+		broken, whole := &pull{p: w.on(3, "broken"), slot: 1}, &pull{p: w.on(3, "whole"), slot: 2}
+		f.noRoom(broken, now, commitlog.ErrNoSpace)
+		f.noRoom(whole, now, commitlog.ErrNoSpace)
+		if broken.waits || !whole.waits {
+			t.Fatalf("%+v, %+v: the first is asked for, the second waits", broken, whole)
+		}
+		for f.collect(now); !broken.queued; f.collect(now) {
+			now = now.Add(time.Second)
+		}
+		f.unqueue(broken) // it is asked for
+		f.apply(broken, &part{slot: 1, code: answerFailed}, now)
+		if whole.waits || !whole.queued {
+			t.Errorf("%+v waits for %+v, which its leader cannot read", whole, broken)
+		}
+	})
 }

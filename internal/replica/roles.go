@@ -206,7 +206,7 @@ func (p *Partition) flushedHere() {
 	}
 }
 
-// followed takes over what the leader of an epoch says of the partition.
+// followed takes over what the leader of an epoch says of the partition; commitlog.ErrEpochOver when that is over.
 func (p *Partition) followed(epoch int32, told *part) error {
 	at := p.log.Progress()
 	if told.start > at.End {
@@ -215,14 +215,21 @@ func (p *Partition) followed(epoch int32, told *part) error {
 			return fmt.Errorf("begin %v at its leader's start: %w", p.id, err)
 		}
 	} else if told.start > at.Start {
-		if err := p.log.AdvanceStart(told.start); err != nil {
+		if err := p.log.AdvanceStartFollowing(told.start, epoch); err != nil {
 			return fmt.Errorf("move the start of %v: %w", p.id, err)
 		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// Moving the start may have waited for long. What was committed in an epoch that is over need not be what this log has
+	// there now, if a leader was elected since that did not have it.
+	if f, follows := p.mu.role.(*following); !follows || f.epoch != epoch {
+		return fmt.Errorf("hear of %v from its leader of epoch %d: %w", p.id, epoch, commitlog.ErrEpochOver)
 	}
 	p.log.RetainTombstonesFrom(told.everywhere)
 	if told.highWatermark > at.HighWatermark {
 		p.log.AdvanceHighWatermark(told.highWatermark)
-		p.notifyWatches()
+		p.notifyWatchesLocked()
 	}
 	return nil
 }

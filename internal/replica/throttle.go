@@ -105,6 +105,9 @@ func (t *throttle) spend(now time.Time, bytes int, late bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.mu.limit.rate == 0 { // what members copy cannot make the room any less
+		return
+	}
 	t.forget(now)
 	n := len(t.mu.samples)
 	switch {
@@ -122,10 +125,11 @@ func (t *throttle) spend(now time.Time, bytes int, late bool) {
 
 // forget drops samples that are too old. Where a batch was larger than all of them may hold, the rest of it
 // stays to be paid for: else the rate would be what batches make of it. What replicas in sync have copied is
-// forgotten whole.
+// forgotten whole. The rate is not zero.
 func (t *throttle) forget(now time.Time) {
 	l := &t.mu.limit
-	for len(t.mu.samples) > 0 && now.Sub(t.mu.samples[0].at) > time.Duration(max(l.number, leastSamples))*l.window {
+	kept := float64(max(l.number, leastSamples)) * l.window.Seconds() // no Duration holds the longest that can be set
+	for len(t.mu.samples) > 0 && now.Sub(t.mu.samples[0].at).Seconds() > kept {
 		old := t.mu.samples[0]
 		t.mu.samples = slices.Delete(t.mu.samples, 0, 1)
 		until := now

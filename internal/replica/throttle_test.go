@@ -74,9 +74,31 @@ func TestThrottleAtZero(t *testing.T) {
 	if room, wait := th.room(time.Now()); room != 0 || wait != longestHold {
 		t.Errorf("room for %d, wait %v", room, wait)
 	}
+	now := time.Unix(1_000_000, 0)
+	for range 10 { // what members copy is counted all the same, now and then
+		th.spend(now, 1000, false)
+		now = now.Add(15 * time.Second)
+	}
+	if room, wait := th.room(now); room != 0 || wait != longestHold {
+		t.Errorf("after members have copied: room for %d, wait %v", room, wait)
+	}
 	th.set(throttleLimit{rate: math.MaxInt64, window: time.Second, number: 11})
 	if room, wait := th.room(time.Now()); room != math.MaxInt64 || wait != 0 {
 		t.Errorf("unlimited: room for %d, wait %v", room, wait)
+	}
+}
+
+// TestThrottleOfTheLongestWindows: more time than a Duration holds.
+func TestThrottleOfTheLongestWindows(t *testing.T) {
+	var th throttle
+	th.set(throttleLimit{rate: 1000, window: math.MaxInt32 / 2 * time.Second, number: math.MaxInt32})
+	now := time.Unix(1_000_000, 0)
+	for range 10 {
+		th.spend(now, 1000, true)
+		now = now.Add(5 * time.Second)
+	}
+	if room, _ := th.room(now); room <= 0 {
+		t.Errorf("room for %d bytes, far below the rate", room)
 	}
 }
 
