@@ -82,9 +82,9 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 	return r, nil
 }
 
-// standAlone writes a snapshot one entry past the log, in a term of its own: what is given up is in it, and no node
-// can have an entry in that place that would be taken for it. A crash before the snapshot leaves the old voters, one
-// after it is mended when the log is opened.
+// standAlone adds entries in a term of their own to the log, with what is given up, and a snapshot after them. No node can
+// have entries in that place that would be taken for these. A crash before the snapshot leaves the old voters, one
+// after it is mended when the log is opened: it begins after the snapshot then.
 func (o *RecoverOptions) standAlone(ctx context.Context, st *storage, loader *metadata.Loader, r *Recovered, last uint64) error {
 	me := Member{o.NodeID, o.Dir.ID()}
 	written, err := st.Term(last)
@@ -95,21 +95,32 @@ func (o *RecoverOptions) standAlone(ctx context.Context, st *storage, loader *me
 	if err != nil {
 		return err
 	}
-	index, term := last+1, max(written, hard.GetTerm())+recoveryLeap
+	term := max(written, hard.GetTerm()) + recoveryLeap
 	voters := []int32{me.NodeID}
 	for _, m := range r.Members {
 		voters = append(voters, m.NodeID)
 	}
-	given := metadata.Committed{Offset: offsetOf(index), Epoch: int32(term), Records: o.GiveUp(loader.Image(), voters)}
-	if err := loader.Apply(ctx, given); err != nil {
-		return err
+	var entries []*pb.Entry
+	records := o.GiveUp(loader.Image(), voters)
+	for len(entries) == 0 || len(records) > 0 { // one at least
+		some := records[:min(len(records), recordsPerBatch)]
+		records = records[len(some):]
+		data, err := encodeProposal(0, some)
+		if err != nil {
+			return err
+		}
+		last++
+		entries = append(entries, &pb.Entry{Index: new(last), Term: new(term), Type: pb.EntryNormal.Enum(), Data: data})
+		if err := loader.Apply(ctx, metadata.Committed{Offset: offsetOf(last), Epoch: int32(term), Records: some}); err != nil {
+			return err
+		}
 	}
 	if err := saveState(o.Dir, &pb.HardState{Term: new(term), Commit: hard.Commit}); err != nil {
 		return err
 	}
 	alone := &snapshotFile{
 		meta: &pb.SnapshotMetadata{
-			Index: new(index), Term: new(term), ConfState: &pb.ConfState{Voters: []uint64{me.raftID()}},
+			Index: new(last), Term: new(term), ConfState: &pb.ConfState{Voters: []uint64{me.raftID()}},
 		},
 		members: membership{ClusterID: r.ClusterID, Members: []Member{me}},
 		records: loader.Image().Snapshot().Records,
@@ -117,10 +128,10 @@ func (o *RecoverOptions) standAlone(ctx context.Context, st *storage, loader *me
 	if err := st.saveSnapshot(alone, o.Now().UnixMilli()); err != nil {
 		return err
 	}
-	if err := st.log.Restart(offsetOf(index) + 1); err != nil {
-		return fmt.Errorf("begin metadata log after the snapshot %s: %w", snapshotName(alone.meta), err)
+	if err := st.save(ctx, entries, nil, o.Now().UnixMilli()); err != nil {
+		return err
 	}
-	return nil
+	return st.compact(alone.meta)
 }
 
 // replayAll builds the image of everything that the log holds, and returns the last entry's index.
