@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/config"
 	"barnabas/internal/metadata"
 )
 
@@ -158,6 +159,17 @@ func fenceBrokers(v *view, ids []int32) []metadata.Record {
 		return nil
 	}
 	return withBrokers(brokers, v.partitions().Fence(ids...))
+}
+
+// GiveUp decides what follows when a majority of the voters is lost for good and one goes on alone (cluster recover): no broker
+// among them runs any more. All are fenced at once, the one that goes on, too, so that what was in sync when the quorum was lost
+// is eligible to lead. Told one after the other, that one would come back as a replica that left the in-sync replicas while
+// others were still among them, and those never come. config is the configuration of the node that goes on.
+func GiveUp(image *metadata.Image, config *config.Set, brokers []int32) []metadata.Record {
+	own := brokerName(int32(config.Int("node.id")))
+	// A value that an older version let pass is left out; the rest holds.
+	settings, _ := config.With(image.Config(metadata.BrokerResource, ""), image.Config(metadata.BrokerResource, own))
+	return fenceBrokers(&view{image: image, settings: settings}, brokers)
 }
 
 // takeHeartbeat decides what follows from what a broker says of itself. ready: its metadata is new enough for it to take part.

@@ -8,6 +8,8 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
+	"barnabas/internal/controller"
+	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
 )
 
@@ -23,8 +25,12 @@ func RecoverQuorum(ctx context.Context, o Options, do bool) (r quorum.Recovered,
 		return r, fmt.Errorf("recover the metadata quorum: %w", err)
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
+	dir.SetBrokerEpoch(dir.CleanEpoch()) // no replica's log is touched: what a clean stop promised of them holds
 	return quorum.Recover(ctx, quorum.RecoverOptions{
 		FS: o.FS, Dir: dir, Log: metadataLogConfig(o.Config), NodeID: int32(o.Config.Int("node.id")), ClusterID: dir.ClusterID(),
 		Logger: o.Logger, Now: o.Now, Do: do,
+		GiveUp: func(image *metadata.Image, voters []int32) []metadata.Record {
+			return controller.GiveUp(image, o.Config, voters)
+		},
 	})
 }

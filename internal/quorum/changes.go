@@ -126,11 +126,9 @@ func (q *Quorum) applyChange(index uint64, change *pb.ConfChangeV2) error {
 		return err
 	}
 	q.reach(said.Addresses) // before raft has something to say to them
-	var state *pb.ConfState
 	done := make(chan struct{})
 	if !q.do(func() {
-		state = q.raft.ApplyConfChange(change)
-		q.learn(said.Members)
+		q.reconfigured(index, said, q.raft.ApplyConfChange(change))
 		close(done)
 	}) {
 		return context.Cause(q.ctx)
@@ -140,15 +138,22 @@ func (q *Quorum) applyChange(index uint64, change *pb.ConfChangeV2) error {
 	case <-q.ctx.Done():
 		return context.Cause(q.ctx)
 	}
+	q.st.needSnapshot(index)
+	return nil
+}
+
+// reconfigured makes a configuration the newest, and shows it: raft may have nothing more to say, in a quorum of one for
+// ever. Owner only.
+func (q *Quorum) reconfigured(index uint64, said membersChange, state *pb.ConfState) {
+	q.learn(said.Members)
+	said.Members = append(said.Members, q.me())
 	q.mu.Lock()
 	last := q.mu.confs[len(q.mu.confs)-1]
-	said.Members = append(said.Members, q.me())
 	next := confAt{index, state, last.members.after(said, state)}
 	next.members.ClusterID = q.o.ClusterID
 	q.mu.confs = append(q.mu.confs, next)
 	q.mu.Unlock()
-	q.st.needSnapshot(index)
-	return nil
+	q.publishStatus()
 }
 
 // learn notes whose raft's ids are. Owner only.

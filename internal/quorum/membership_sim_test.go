@@ -58,7 +58,7 @@ func (c *changing) quiet() bool {
 	return c.pending == 0
 }
 
-// mayWipe tells whether a node's disk is no longer needed: it is no voter, or one of several of which all
+// mayWipe tells whether a node's disk is no longer needed: it is no voter, and others know who is, or it is one of several of which all
 // others have everything, and nothing is just changing.
 func (c *changing) mayWipe(v *voter) bool {
 	w := c.w
@@ -70,7 +70,8 @@ func (c *changing) mayWipe(v *voter) bool {
 		return false
 	}
 	if _, votes := voters[v.id]; !votes {
-		return true
+		// One that others look for the leader at, by their configuration, has to know who votes by now.
+		return slices.ContainsFunc(w.ids[:3], func(id int32) bool { return id != v.id && w.caughtUp(id) })
 	}
 	if len(voters) < 3 {
 		return false

@@ -241,6 +241,34 @@ func TestLeaderThatIsRemovedHandsOver(t *testing.T) {
 	}
 }
 
+// The last change of a quorum's voters shows though nothing follows it, as in a quorum of one.
+func TestLastChangeOfTheVotersShows(t *testing.T) {
+	for seed := range uint64(6) {
+		inWorld(t, seed, 3, func(w *world) {
+			w.startAll()
+			w.mustPropose(5)
+			w.settle()
+			leader := w.leader()
+			follower := w.nodes[leader.id%3+1]
+			w.mustFollow()
+			lost := follower.directory()
+			follower.kill()
+			w.mustChange(leader, RemoveVoter, follower, lost)
+			w.mustChange(leader, RemoveVoter, leader, leader.directory())
+			time.Sleep(5 * time.Second)
+			for _, v := range w.nodes {
+				if v == follower {
+					continue
+				}
+				q, _ := v.running.quorum()
+				if s := q.LeaderStatus(context.Background()); len(s.Voters) != 1 || s.Voters[0].NodeID != s.Leader {
+					w.fatalf("node %d: one voter is left, and it says %+v", v.id, s)
+				}
+			}
+		})
+	}
+}
+
 // Voters that have lost the memory of a change of the voters, which they have acknowledged, must not elect a
 // leader among those of before.
 func TestTrap10RestartedVotersKnowWhoVotes(t *testing.T) {

@@ -26,6 +26,8 @@ type RecoverOptions struct {
 	ClusterID string
 	Logger    *slog.Logger
 	Now       func() time.Time
+	// GiveUp decides what follows for the metadata when voters' nodes are gone for good, and this one is down.
+	GiveUp func(image *metadata.Image, voters []int32) []metadata.Record
 	// Do: false only looks.
 	Do bool
 }
@@ -58,10 +60,11 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 	if err != nil {
 		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
 	}
-	image, last, err := replayAll(ctx, st, file)
+	loader, last, err := replayAll(ctx, st, file)
 	if err != nil {
 		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
 	}
+	image := loader.Image()
 	r := Recovered{
 		ClusterID: file.members.ClusterID, Members: file.members.Members, End: offsetOf(last) + 1, Epoch: image.Epoch(),
 		Topics: image.TopicCount(), Brokers: len(image.Brokers()),
@@ -72,36 +75,67 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 	if !o.Do {
 		return r, nil
 	}
-	term, err := st.Term(last)
-	if err != nil {
+	if err := o.standAlone(ctx, st, loader, &r, last); err != nil {
 		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
+	}
+	o.Logger.Warn("this node is now the only voter of its cluster", "cluster", r.ClusterID, "offset", r.End-1, "voters_given_up", len(r.Members)-1)
+	return r, nil
+}
+
+// standAlone adds entries in a term of their own to the log, with what is given up, and a snapshot after them. No node can
+// have entries in that place that would be taken for these. A crash before the snapshot leaves the old voters, one
+// after it is mended when the log is opened: it begins after the snapshot then.
+func (o *RecoverOptions) standAlone(ctx context.Context, st *storage, loader *metadata.Loader, r *Recovered, last uint64) error {
+	me := Member{o.NodeID, o.Dir.ID()}
+	written, err := st.Term(last)
+	if err != nil {
+		return err
 	}
 	hard, _, err := st.InitialState()
 	if err != nil {
-		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
+		return err
 	}
-	if err := saveState(o.Dir, &pb.HardState{Term: new(max(term, hard.GetTerm()) + recoveryLeap), Commit: hard.Commit}); err != nil {
-		return Recovered{}, err
+	term := max(written, hard.GetTerm()) + recoveryLeap
+	voters := []int32{me.NodeID}
+	for _, m := range r.Members {
+		voters = append(voters, m.NodeID)
+	}
+	var entries []*pb.Entry
+	records := o.GiveUp(loader.Image(), voters)
+	for len(entries) == 0 || len(records) > 0 { // one at least
+		some := records[:min(len(records), recordsPerBatch)]
+		records = records[len(some):]
+		data, err := encodeProposal(0, some)
+		if err != nil {
+			return err
+		}
+		last++
+		entries = append(entries, &pb.Entry{Index: new(last), Term: new(term), Type: pb.EntryNormal.Enum(), Data: data})
+		if err := loader.Apply(ctx, metadata.Committed{Offset: offsetOf(last), Epoch: int32(term), Records: some}); err != nil {
+			return err
+		}
+	}
+	if err := saveState(o.Dir, &pb.HardState{Term: new(term), Commit: hard.Commit}); err != nil {
+		return err
 	}
 	alone := &snapshotFile{
 		meta: &pb.SnapshotMetadata{
 			Index: new(last), Term: new(term), ConfState: &pb.ConfState{Voters: []uint64{me.raftID()}},
 		},
 		members: membership{ClusterID: r.ClusterID, Members: []Member{me}},
-		records: image.Snapshot().Records,
+		records: loader.Image().Snapshot().Records,
 	}
 	if err := st.saveSnapshot(alone, o.Now().UnixMilli()); err != nil {
-		return Recovered{}, err
+		return err
 	}
-	if err := st.compact(alone.meta); err != nil {
-		return Recovered{}, err
+	if err := st.save(ctx, entries, nil, o.Now().UnixMilli()); err != nil {
+		return err
 	}
-	o.Logger.Warn("this node is now the only voter of its cluster", "cluster", r.ClusterID, "offset", r.End-1, "voters_given_up", len(r.Members)-1)
-	return r, nil
+	return st.compact(alone.meta)
 }
 
 // replayAll builds the image of everything that the log holds, and returns the last entry's index.
-func replayAll(ctx context.Context, st *storage, file *snapshotFile) (*metadata.Image, uint64, error) {
+func replayAll(ctx context.Context, st *storage, file *snapshotFile) (*metadata.Loader, uint64, error) {
 	loader := metadata.NewLoader()
 	if s := file.snapshot(); s.Offset >= 0 {
 		if err := loader.Restore(ctx, s); err != nil {
@@ -130,5 +164,5 @@ func replayAll(ctx context.Context, st *storage, file *snapshotFile) (*metadata.
 			next = e.GetIndex() + 1
 		}
 	}
-	return loader.Image(), last, nil
+	return loader, last, nil
 }
