@@ -97,7 +97,8 @@ func (v *view) reassign(t *metadata.Topic, number int32, target []int32, otherFa
 		return nil, refuse(kerr.InvalidReplicaAssignment, "an assignment without replicas")
 	}
 	if has := factorOf(t.Partitions[number]); !otherFactor && len(target) != has {
-		return nil, refuse(kerr.InvalidReplicationFactor, "%s-%d has %d replicas, and would have %d", t.Name, number, has, len(target))
+		// In the words of Apache Kafka, for its tools print them.
+		return nil, refuse(kerr.InvalidReplicationFactor, "The replication factor is changed from %d to %d", has, len(target))
 	}
 	r := v.partitions().revise(t, number)
 	had := without(r.old.Replicas, r.old.Adding...) // what a reassignment under way would end without is given up

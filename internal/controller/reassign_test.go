@@ -134,3 +134,29 @@ func TestElectLeaders(t *testing.T) {
 		t.Fatal(why)
 	}
 }
+
+// TestReassignmentKeepsFactor: who forbids another replication factor reads why in the words that Kafka's tools print.
+func TestReassignmentKeepsFactor(t *testing.T) {
+	c := newCluster(t, 4, nil, 1, 2, 3)
+	req := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+	req.AllowReplicationFactorChange = false
+	for _, replicas := range [][]int32{{4}, {1, 2, 3, 4}, {4, 2, 3}} {
+		req.Topics = []kmsg.AlterPartitionAssignmentsRequestTopic{{
+			Topic: "orders", Partitions: []kmsg.AlterPartitionAssignmentsRequestTopicPartition{{Replicas: replicas}},
+		}}
+		_, resp := alterReassignments(c.view(), req)
+		got := resp.Topics[0].Partitions[0]
+		if len(replicas) == 3 {
+			if got.ErrorCode != 0 {
+				t.Errorf("to %v: error %d", replicas, got.ErrorCode)
+			}
+			continue
+		}
+		if got.ErrorCode != kerr.InvalidReplicationFactor.Code || got.ErrorMessage == nil {
+			t.Fatalf("to %v: error %d, and no words", replicas, got.ErrorCode)
+		}
+		if want := fmt.Sprintf("The replication factor is changed from 3 to %d", len(replicas)); *got.ErrorMessage != want {
+			t.Errorf("to %v: %q, want %q", replicas, *got.ErrorMessage, want)
+		}
+	}
+}

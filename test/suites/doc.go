@@ -13,6 +13,10 @@
 //	go test -tags compat -count=1 -timeout 30m ./test/suites -run TestSuites/kafka-go  # a suite
 //	go test -tags compat -count=1 ./test/suites -run TestSuites/consumer -only 'kafka-it/*#testClassicConsumerListTopics'
 //
+// Apache Kafka's tests that want settings of their own, or several brokers, get them fresh for each test,
+// started by launcher: fresh.txt names those of one broker, clusters.txt those of two to six, and outages.txt
+// those that stop most of them. A test on several brokers has its own name in left-out.txt, clusters/CLASS#METHOD.
+//
 // With -left-out the tests of left-out.txt run too, and of Apache Kafka's own only they: it shows
 // which of them have to leave the list. BARNABAS_TEST_SYSTEM=kafka runs all that is said against an
 // Apache Kafka, whose verdicts are the measure. A suite's logs are kept in SUITES_RUN, where that

@@ -34,7 +34,8 @@ type suite struct {
 	list   string // the first part of its names in left-out.txt
 	script string
 	group  string // of run-kafka-it.sh; "" in the others
-	fresh  bool   // a fresh broker for every test, started by launcher
+	own    string // the file that names tests of which each gets brokers of its own, started by launcher
+	apart  bool   // the brokers do not vote for the controller, so that a test can stop most of them
 	within time.Duration
 	also   []string // settings of the broker beside those of broker.properties
 }
@@ -54,7 +55,9 @@ var all = []suite{
 	{name: "producer", list: "kafka-it", script: kafkaIT, group: "producer", within: 20 * time.Minute, also: firstOfKit},
 	{name: "admin", list: "kafka-it", script: kafkaIT, group: "admin", within: 20 * time.Minute, also: firstOfKit},
 	{name: "tools", list: "kafka-it", script: kafkaIT, group: "tools", within: 40 * time.Minute, also: firstOfKit},
-	{name: "fresh", list: "kafka-it", script: kafkaIT, fresh: true, within: 20 * time.Minute},
+	{name: "fresh", list: "kafka-it", script: kafkaIT, own: "fresh.txt", within: 20 * time.Minute},
+	{name: "clusters", list: "clusters", script: kafkaIT, own: "clusters.txt", within: 60 * time.Minute},
+	{name: "outages", list: "clusters", script: kafkaIT, own: "outages.txt", apart: true, within: 20 * time.Minute},
 }
 
 func TestSuites(t *testing.T) {
@@ -95,7 +98,7 @@ func (p part) run(t *testing.T, list lists) {
 		again, _ := p.call(t, slices.Concat(script, tests))
 		verdicts = append(verdicts, again...)
 	}
-	if p.fresh {
+	if p.own != "" {
 		// The exclude file speaks of a broker with one configuration for all.
 		verdicts = slices.DeleteFunc(verdicts, func(v verdict) bool { return strings.HasPrefix(v.why, "excluded ") })
 	}
@@ -159,14 +162,17 @@ func (p part) command(t *testing.T, list lists) (script, tests []string) {
 		t.Fatalf("no suites/%s in %s: set BARNABAS_SHARED to the folder that has it", p.script, rig.Shared(t))
 	}
 	script = []string{"env", "SUITES_RUN=" + logs, fmt.Sprintf("SUITES_BUDGET=%.0f", p.within.Seconds())}
-	if p.fresh {
-		tests = p.pick(freshTests(t), list)
+	if p.own != "" {
+		tests = p.pick(p.ownTests(t), list)
 		launcher, err := filepath.Abs("launcher")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if rig.System() == "kafka" {
 			launcher = filepath.Join(dir, "launchers", "apache-kafka.sh")
+		}
+		if p.apart {
+			script = append(script, "SUITES_APART=1")
 		}
 		return append(script, "EXT_LAUNCHER="+launcher, "SUITES_BARNABAS="+rig.Binary(t), "EXT_CLASSIC_ONLY=true", file, "-"), tests
 	}
@@ -278,10 +284,10 @@ func (p part) startKafka(t *testing.T, settings []string) (address string) {
 	return strings.TrimSpace(address)
 }
 
-// freshTests are the tests that want a broker of their own.
-func freshTests(t *testing.T) []string {
+// ownTests are the tests that want brokers of their own.
+func (p part) ownTests(t *testing.T) []string {
 	t.Helper()
-	tests, err := os.ReadFile("fresh.txt")
+	tests, err := os.ReadFile(p.own)
 	if err != nil {
 		t.Fatal(err)
 	}

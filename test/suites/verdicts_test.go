@@ -41,7 +41,7 @@ type leaveOut struct {
 // The only reasons that there are. What has one belongs to later work.
 var reasons = []string{
 	"transactions", "KIP-848", "share groups", "streams groups", "security", "quotas", "client telemetry",
-	"elections", "reassignment", "several brokers",
+	"reassignment", "several brokers", "controllers that are no brokers",
 }
 
 // readList reads lines "PATTERN # reason".
