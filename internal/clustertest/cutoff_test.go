@@ -92,7 +92,7 @@ func TestCutOffLeaderSendsItsClientsAway(t *testing.T) {
 			w.checkCutOff(at)
 
 			fresh := w.MustDial("client", nodes[others[0]-1])
-			w.Eventually("another leads", time.Second, func() bool { return w.leaderOf(fresh, "orders", 0) != id })
+			w.Eventually("another leads", 5*time.Second, func() bool { return w.leaderOf(fresh, "orders", 0) != id })
 			leader := w.MustDial("client", nodes[w.leaderOf(fresh, "orders", 0)-1])
 			if _, err := leader.Produce(w.Context(), -1, "orders", 0, again); err != nil {
 				w.Fatalf("what was sent again: %v", err)
