@@ -176,6 +176,8 @@ func (w *fetchWriter) partitionTags(r *fetchRound, p *sessionPartition, leaders 
 		w.e.int32(p.diverging.epoch)
 		w.e.int64(p.diverging.end)
 		w.e.noTags()
+	case errors.Is(p.err, replica.ErrCutOff): // that this broker leads is all that it knows
+		w.e.noTags()
 	case w.version >= 16 && (errors.Is(p.err, replica.ErrNotLeader) || errors.Is(p.err, replica.ErrFencedEpoch)):
 		leader, epoch := leaders.add(r.image, p.topic, p.number)
 		w.e.dst = append(w.e.dst, 1, tagCurrentLeader, 9)

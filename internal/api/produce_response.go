@@ -76,7 +76,7 @@ func (w *produceRequest) asMessage(image *metadata.Image, peer *wire.Peer) *kmsg
 					part.ErrorRecords = append(part.ErrorRecords, record)
 				}
 			}
-			if w.version >= 10 && errors.Is(p.err, replica.ErrNotLeader) {
+			if w.version >= 10 && errors.Is(p.err, replica.ErrNotLeader) && !errors.Is(p.err, replica.ErrCutOff) {
 				part.CurrentLeader.LeaderID, part.CurrentLeader.LeaderEpoch = leaders.add(image, w.topics[i].name, p.number)
 			}
 			topic.Partitions = append(topic.Partitions, part)

@@ -125,5 +125,8 @@ func (c *Call) awaitCommitted(ctx context.Context) error {
 	if epoch, err := p.replica.LeaderEpoch(-1); err != nil || epoch != p.epoch {
 		return fmt.Errorf("%v was lost while the answer waited: %w", p, replica.ErrNotLeader)
 	}
+	if p.replica.InDoubt() {
+		return fmt.Errorf("%v while the answer waited: %w", p, replica.ErrCutOff)
+	}
 	return nil
 }

@@ -266,6 +266,9 @@ func (c *Coordinator) SubmitTo(n int32, from group.Client, q kmsg.Request, bytes
 	if p == nil {
 		return refused(fmt.Errorf("%s-%d: %w", OffsetsTopic, n, ErrNotCoordinator))
 	}
+	if p.replica.InDoubt() {
+		return refused(fmt.Errorf("%v: %w: %w", p, ErrNotCoordinator, replica.ErrCutOff))
+	}
 	call := &Call{from: from, request: q, bytes: int64(bytes), wait: c.wait, partition: p, done: make(chan struct{})}
 	if err := p.inbox.submit(call); err != nil {
 		return refused(fmt.Errorf("%v: %w", p, err))

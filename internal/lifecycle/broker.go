@@ -26,6 +26,8 @@ var (
 type Controller interface {
 	RegisterBroker(context.Context, metadata.Registration) (epoch int64, err error)
 	Heartbeat(context.Context, metadata.Heartbeat) (metadata.HeartbeatAnswer, error)
+	// Sync returns when the metadata here has everything that was committed before the call.
+	Sync(context.Context) error
 }
 
 // Options is what a Broker is made of. All fields are required unless they say otherwise.
@@ -41,6 +43,11 @@ type Options struct {
 	Interval, Session time.Duration
 	// RegistrationPatience is how long Register tries (initial.broker.registration.timeout.ms).
 	RegistrationPatience time.Duration
+	// Heard is when another node last answered anything, zero for never, and now where this node decides alone. Lapsed is told when
+	// this broker has to believe that it is fenced and that others have gone on without it, and when it knows better; see
+	// lapse.go. It is called on one goroutine. Both may be nil: nobody is told.
+	Heard  func() time.Time
+	Lapsed func(bool)
 	// Jitter spreads what recurs; it returns a duration of at least 0 and less than its argument. One goroutine calls it.
 	Jitter func(time.Duration) time.Duration
 	Logger *slog.Logger
@@ -68,6 +75,7 @@ type Broker struct {
 		stopping bool            // the process shall end
 		released bool            // and may, as far as the controller is concerned
 		hurried  bool            // a heartbeat is due
+		answered time.Time       // when the last word that was answered was sent; zero: none was
 		failing  time.Time       // since when nobody has answered; zero: somebody has
 		trouble  error           // why the last attempt failed
 		failed   error           // the end
@@ -158,6 +166,9 @@ func (b *Broker) await(ctx context.Context, ready func() (bool, error)) error {
 // RegistrationPatience, ErrNoController, ErrClosed, ctx's.
 func (b *Broker) Register(ctx context.Context) error {
 	b.running.Go(b.run)
+	if b.o.Lapsed != nil && !b.o.Alone {
+		b.running.Go(b.watchSession)
+	}
 	patient, cancel := context.WithTimeoutCause(ctx, b.o.RegistrationPatience, errPatience)
 	defer cancel()
 	err := b.await(patient, func() (bool, error) {

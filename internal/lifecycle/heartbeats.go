@@ -74,6 +74,7 @@ func (s *speaker) speak() {
 	// As long as nobody answers nobody hears: waiting longer would not help, and the next word may go elsewhere.
 	ctx, cancel := context.WithTimeout(b.ctx, max(b.o.Session/2, b.o.Interval))
 	defer cancel()
+	began := time.Now()
 	var err error
 	if epoch == 0 {
 		err = s.register(ctx)
@@ -84,6 +85,7 @@ func (s *speaker) speak() {
 	defer b.mu.Unlock()
 	if err == nil {
 		b.mu.trouble, b.mu.failing, s.rest = nil, time.Time{}, firstRest
+		b.mu.answered = began
 		s.next = s.nextWord(time.Now())
 		b.change()
 		return

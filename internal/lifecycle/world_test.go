@@ -194,6 +194,7 @@ type node struct {
 	router      *controller.Router
 	broker      *Broker
 	fatal       chan error
+	lapsed      chan bool // what the broker told
 	cancel      func()
 }
 
@@ -240,7 +241,7 @@ func (w *world) failf(format string, args ...any) {
 func (w *world) build(id int32, disk byte) *node {
 	w.t.Helper()
 	w.lives++
-	n := &node{w: w, id: id, disk: disk, incarnation: metadata.UUID{byte(id), w.lives, 15: 0xee}, fatal: make(chan error, 1)}
+	n := &node{w: w, id: id, disk: disk, incarnation: metadata.UUID{byte(id), w.lives, 15: 0xee}, fatal: make(chan error, 1), lapsed: make(chan bool, 100)}
 	ctx := context.WithoutCancel(w.t.Context())
 	network := w.net.Host(host(id))
 	l, err := network.Listen(ctx, ":9093")
@@ -266,6 +267,7 @@ func (w *world) build(id int32, disk byte) *node {
 		Controller: n.router, Registration: n.registration, Interval: 400 * time.Millisecond, Session: 2 * time.Second,
 		RegistrationPatience: 10 * time.Second, Logger: log, Fatal: func(err error) { n.fatal <- err },
 		Jitter: func(d time.Duration) time.Duration { return time.Duration(dice.Int64N(int64(d))) },
+		Heard:  n.peers.Heard, Lapsed: func(lapsed bool) { n.lapsed <- lapsed },
 	})
 	n.controller = controller.New(ctx, controller.Options{
 		NodeID: id, ClusterID: "c", Config: settings, Logger: log, Publishers: []metadata.Publisher{n.router, n.broker}, Rand: rand.NewChaCha8(seed),

@@ -19,12 +19,24 @@ import (
 // newBroker makes this process's side of being a broker. It is told of the metadata after everything else.
 func (n *Node) newBroker(seed uint64) {
 	n.dice = newJitter(seed, n.nodeID)
-	n.broker.Store(lifecycle.New(lifecycle.Options{
+	o := lifecycle.Options{
 		Controller: n.router, Registration: n.registration, Alone: n.peers == nil,
 		Interval: n.o.Config.Millis("broker.heartbeat.interval.ms"), Session: n.o.Config.Millis("broker.session.timeout.ms"),
 		RegistrationPatience: n.o.Config.Millis("initial.broker.registration.timeout.ms"),
 		Jitter:               n.dice.below, Logger: n.log, Fatal: n.fail,
-	}))
+	}
+	if n.peers != nil {
+		o.Heard, o.Lapsed = n.heard, n.replicas.Doubt
+	}
+	n.broker.Store(lifecycle.New(o))
+}
+
+// heard is when another node last answered anything. The only voter hears from itself all that it needs.
+func (n *Node) heard() time.Time {
+	if voters := n.quorum.Status().Voters; len(voters) == 1 && voters[0].NodeID == n.nodeID {
+		return time.Now()
+	}
+	return n.peers.Heard()
 }
 
 // speakUp has the controller hear from this broker soon, once there is one: something has changed. It does not wait.

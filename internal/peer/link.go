@@ -160,10 +160,19 @@ func (l *link) rest(pause time.Duration) {
 	}
 }
 
-// watchedConn tells when its connection is closed, which wire.Client does at the first failure.
+// watchedConn tells when something has come, and when its connection is closed, which wire.Client does at the first failure.
 type watchedConn struct {
 	net.Conn
-	closed func()
+	heard, closed func()
+}
+
+// Read implements net.Conn.
+func (c watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard()
+	}
+	return n, err
 }
 
 // Close implements net.Conn.
@@ -200,7 +209,7 @@ func (l *link) connect() (*wire.Client, error) {
 	if l.data {
 		most = maxDataBytes
 	}
-	client := wire.NewClient(watchedConn{conn, l.signal}, wire.ClientOptions{
+	client := wire.NewClient(watchedConn{conn, l.p.hears, l.signal}, wire.ClientOptions{
 		MaxInFlight: maxInFlight, MaxResponseBytes: most, WriteStall: writeStall,
 	})
 	l.set(client, with)

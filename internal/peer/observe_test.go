@@ -148,3 +148,28 @@ func TestForgottenNodeIsLeftAlone(t *testing.T) {
 		}
 	})
 }
+
+// TestHeardStopsWithTheAnswers: nodes that can be reached are heard every 1.1 seconds at least, those that cannot are not.
+func TestHeardStopsWithTheAnswers(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a := w.node(1, nil)
+		w.node(2, nil)
+		if !a.Heard().IsZero() {
+			t.Fatalf("heard at %v", a.Heard())
+		}
+		a.SetAddress(2, addrOf(2))
+		w.mustEcho(a, 1, 2)
+		for range 500 {
+			time.Sleep(10 * time.Millisecond)
+			if ago := time.Since(a.Heard()); ago > 1200*time.Millisecond {
+				t.Fatalf("heard %v ago", ago)
+			}
+		}
+		w.net.Cut("node1", "node2")
+		cut := time.Now()
+		time.Sleep(10 * time.Second)
+		if heard := a.Heard(); heard.After(cut) || cut.Sub(heard) > 1200*time.Millisecond {
+			t.Fatalf("cut at %v, heard at %v", cut, heard)
+		}
+	})
+}

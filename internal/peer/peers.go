@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -24,6 +25,8 @@ type Peers struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
+	began   time.Time
+	heard   atomic.Int64 // nanoseconds since began when something last came on a connection from here; 0: nothing has
 
 	memory   *semaphore.Weighted // bytes of large frames being handled
 	handlers [endOfKinds]atomic.Pointer[registered]
@@ -60,7 +63,7 @@ func Open(ctx context.Context, o Options) (*Peers, error) {
 		o.Loopback = isLoopback
 	}
 	p := &Peers{
-		o: o, log: o.Logger,
+		o: o, log: o.Logger, began: time.Now(),
 		memory: semaphore.NewWeighted(max(cmp.Or(o.FrameMemory, maxFrameMemory), maxFrameBytes)),
 	}
 	var seed [32]byte
@@ -256,6 +259,18 @@ func (p *Peers) Connected(node int32) bool {
 	defer l.mu.Unlock()
 	return l.mu.client != nil
 }
+
+// Heard is when another node, whichever it was, last answered anything on a connection from here; zero: none has yet. A node that
+// can be reached answers every 1.1 seconds at least, for it is asked whether it is there.
+func (p *Peers) Heard() time.Time {
+	since := p.heard.Load()
+	if since == 0 {
+		return time.Time{}
+	}
+	return p.began.Add(time.Duration(since))
+}
+
+func (p *Peers) hears() { p.heard.Store(int64(time.Since(p.began))) }
 
 // Trouble is why there is no connection to a node, nil where there is one or none was tried.
 func (p *Peers) Trouble(node int32) error {

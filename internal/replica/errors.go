@@ -11,6 +11,9 @@ var (
 	ErrUnknownPartition = errors.New("unknown topic or partition")
 	// ErrNotLeader: another broker leads the partition, or its leadership ended while the caller waited.
 	ErrNotLeader = errors.New("not the leader of the partition")
+	// ErrCutOff: this broker hears nobody else, and one of the others may lead the partition by now; see Manager.Doubt. It wraps
+	// ErrNotLeader.
+	ErrCutOff = fmt.Errorf("this broker is cut off from all others, one of which may lead by now: %w", ErrNotLeader)
 	// ErrFencedEpoch: the caller knows an older leader epoch than this leader's (KIP-320).
 	ErrFencedEpoch = errors.New("leader epoch is older than the partition's")
 	// ErrUnknownEpoch: the caller knows a newer leader epoch than this broker has heard of (KIP-320).

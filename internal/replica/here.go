@@ -43,7 +43,7 @@ func (p *Partition) EpochEndHere(epoch, callerEpoch int32) (found int32, end int
 // HasBeyondHere is HasBeyond of a replica that may be a follower: whether ReadHere at offset from would find records,
 // or an error that does not pass by itself.
 func (p *Partition) HasBeyondHere(from int64, isolation Isolation) bool {
-	if _, err := p.EpochHere(-1); err != nil {
+	if _, err := p.EpochHere(-1); err != nil || p.InDoubt() {
 		return true
 	}
 	progress := p.log.Progress()

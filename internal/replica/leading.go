@@ -108,6 +108,11 @@ func (l *leading) follower(id int32) *follower {
 // reliedOn: it has everything that is committed, as far as others know.
 func (f *follower) reliedOn() bool { return f.inSync || f.joining || f.standby }
 
+// reliesOnOthers: another replica may be elected without this one.
+func (l *leading) reliesOnOthers() bool {
+	return slices.ContainsFunc(l.followers, func(f follower) bool { return f.reliedOn() })
+}
+
 func (f *follower) counts(durable bool) int64 {
 	if durable && !planted.CountUnflushed {
 		return f.flushed

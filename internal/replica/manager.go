@@ -47,6 +47,7 @@ type Manager struct {
 	sessions atomic.Uint64 // given out to followers
 	sending  throttle      // of partitions led here
 	taking   throttle      // of partitions followed here
+	doubted  atomic.Bool   // see Doubt
 
 	lastTopic atomic.Pointer[topicSettings]
 	links     *links  // nil without a Cluster

@@ -128,11 +128,14 @@ func (p *Partition) appendAs(b batch.Batch, requireAll bool, o commitlog.AppendO
 	p.mu.Lock()
 	r, leads := p.mu.role.(*leading)
 	var epoch, inSync int32
+	var doubted bool
 	if leads {
-		epoch, inSync = r.epoch, int32(len(r.inSync))
+		epoch, inSync, doubted = r.epoch, int32(len(r.inSync)), p.doubtedLocked(r)
 	}
 	p.mu.Unlock()
 	switch {
+	case doubted:
+		return commitlog.Appended{}, fmt.Errorf("append to %v: %w", p.id, ErrCutOff)
 	case !leads:
 		return commitlog.Appended{}, fmt.Errorf("append to %v: %w", p.id, ErrNotLeader)
 	case o.LeaderEpoch != anyEpoch && o.LeaderEpoch != epoch:
@@ -176,7 +179,7 @@ func (p *Partition) Committed(next int64, epoch int32) bool {
 
 // AwaitCommitted waits until everything is committed that was appended below next in epoch, which is the one that the
 // append told.
-// Errors: ErrNotLeader when leadership ends first, commitlog.ErrOffline when the directory fails
+// Errors: ErrNotLeader when leadership ends first or, as ErrCutOff, is in doubt, commitlog.ErrOffline when the directory fails
 // first, ErrNotEnoughReplicasAfterAppend when too few replicas stay in sync, the context's error when it ends first. In all
 // of these the records may yet be committed.
 func (p *Partition) AwaitCommitted(ctx context.Context, next int64, epoch int32) error {
@@ -203,6 +206,8 @@ func (p *Partition) AwaitCommitted(ctx context.Context, next int64, epoch int32)
 		return nil
 	case err != nil || now != epoch:
 		return fmt.Errorf("wait for %v: leadership changed: %w", p.id, ErrNotLeader)
+	case w.cutOff:
+		return fmt.Errorf("wait for %v: %w", p.id, ErrCutOff)
 	}
 	return fmt.Errorf("wait for %v: %w", p.id, ErrNotEnoughReplicasAfterAppend) // let go in the same epoch
 }
@@ -219,6 +224,9 @@ func (p *Partition) wait(next int64, epoch int32) (*waiter, error) {
 	if p.log.Progress().HighWatermark >= next { // since it was looked at
 		close(w.done)
 		return w, nil
+	}
+	if p.doubtedLocked(r) {
+		return nil, ErrCutOff
 	}
 	if p.tooFew(r) {
 		return nil, ErrNotEnoughReplicasAfterAppend

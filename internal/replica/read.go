@@ -33,7 +33,8 @@ type Result struct {
 // Read reads whole batches from the one that holds offset from on: up to about maxBytes, the first
 // batch even where it is larger if atLeastOne, never past what the isolation allows. callerEpoch is
 // the leader epoch that the caller believes in, -1 for none.
-// Errors: ErrNotLeader, ErrFencedEpoch, ErrUnknownEpoch, ErrOffsetOutOfRange, and commitlog's.
+// Errors: ErrNotLeader, ErrCutOff at the end of what there is, ErrFencedEpoch, ErrUnknownEpoch, ErrOffsetOutOfRange, and
+// commitlog's.
 func (p *Partition) Read(from int64, callerEpoch int32, maxBytes int, atLeastOne bool, isolation Isolation) (Result, error) {
 	if _, err := p.LeaderEpoch(callerEpoch); err != nil {
 		return Result{Progress: p.log.Progress()}, err
@@ -93,6 +94,9 @@ func (p *Partition) read(from int64, maxBytes int, atLeastOne bool, isolation Is
 		if err := p.log.Dir().Offline(); err != nil {
 			return Result{Progress: progress}, fmt.Errorf("read %v: %w", p.id, err)
 		}
+		if from >= limit && p.InDoubt() { // who waited here would hear nothing of what another leader writes
+			return Result{Progress: progress}, fmt.Errorf("read %v at its end: %w", p.id, ErrCutOff)
+		}
 		return Result{Progress: progress}, nil
 	}
 	records, err := p.log.Read(from, maxBytes, limit, atLeastOne)
@@ -127,6 +131,9 @@ func (p *Partition) EpochEnd(epoch, callerEpoch int32) (found int32, end int64, 
 func (p *Partition) DeleteRecords(_ context.Context, before int64) (int64, error) {
 	if _, err := p.LeaderEpoch(-1); err != nil {
 		return -1, err
+	}
+	if p.InDoubt() {
+		return -1, fmt.Errorf("delete records of %v: %w", p.id, ErrCutOff)
 	}
 	if !p.log.Config().Delete {
 		return -1, fmt.Errorf("delete records of %v: %w", p.id, ErrDeletePolicy)
@@ -219,7 +226,7 @@ func (p *Partition) lookAtDeletes() {
 
 // HasBeyond reports whether a read at offset from would find records, or an error.
 func (p *Partition) HasBeyond(from int64, isolation Isolation) bool {
-	if _, err := p.LeaderEpoch(-1); err != nil {
+	if _, err := p.LeaderEpoch(-1); err != nil || p.InDoubt() {
 		return true
 	}
 	progress := p.log.Progress()

@@ -5,7 +5,9 @@ import "slices"
 // waiter is one producer's request that waits until the high watermark reaches need.
 type waiter struct {
 	need int64
-	done chan struct{} // closed when it is reached, or when the partition's role changes
+	done chan struct{} // closed when it is reached, or when the partition's role changes or is in doubt
+	// cutOff is written before done is closed: the role is in doubt.
+	cutOff bool
 }
 
 // waiters are kept ordered by need, so that a move of the watermark touches only the satisfied.
