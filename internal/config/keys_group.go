@@ -85,7 +85,7 @@ var groupKeys = []row{
 	{"offsets.topic.num.partitions", Int, "50", atLeast(1), High, ReadOnly, effective,
 		"Partitions of the topic of committed offsets; not to be changed once it exists."},
 	{"offsets.topic.replication.factor", Short, "3", atLeast(1), High, ReadOnly, effective,
-		"Replicas of the topic of committed offsets."},
+		"Replicas of the topic of committed offsets. Made where there are fewer brokers it has as many, and gets the others as brokers join."},
 	{"offsets.topic.segment.bytes", Int, "104857600", atLeast(1), High, ReadOnly, effective,
 		"The segment size of the topic of committed offsets in bytes."},
 	{"offsets.topic.compression.codec", Int, "0", anything, High, ReadOnly, effective,

@@ -76,6 +76,9 @@ func (s *shard) look(now time.Time) {
 	if s.active {
 		s.electUnclean(now)
 	}
+	if s.active {
+		s.raise()
+	}
 	if !s.active {
 		return
 	}

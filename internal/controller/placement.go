@@ -36,10 +36,7 @@ func newPlacer(image *metadata.Image, random *rand.Rand) *placer {
 		if !takesReplicas(b) || b.ShuttingDown && !b.Fenced {
 			continue
 		}
-		name := ""
-		if b.Rack != nil {
-			name = *b.Rack
-		}
+		name := rackOf(b)
 		r := byName[name]
 		if r == nil {
 			r = new(rack)
@@ -57,6 +54,14 @@ func newPlacer(image *metadata.Image, random *rand.Rand) *placer {
 	random.Shuffle(len(p.racks), func(i, j int) { p.racks[i], p.racks[j] = p.racks[j], p.racks[i] })
 	p.shuffle()
 	return p
+}
+
+// rackOf is the rack that a broker says it is in. All that say nothing are in one.
+func rackOf(b *metadata.Broker) string {
+	if b.Rack == nil {
+		return ""
+	}
+	return *b.Rack
 }
 
 // takesReplicas reports whether a broker has a log directory for new replicas (KIP-1066).
@@ -125,6 +130,40 @@ func (p *placer) place(replicationFactor int) placement {
 	}
 	where.directories = p.directories(where.replicas)
 	return where
+}
+
+// count has what follows go by the replicas that a topic has already.
+func (p *placer) count(t *metadata.Topic) {
+	for _, has := range t.Partitions {
+		for _, id := range has.Replicas {
+			p.placed[id]++
+		}
+	}
+}
+
+// another finds a broker that takes part for one more replica of a partition: in the rack that has the fewest of its replicas,
+// and of those the broker where the fewest have been placed.
+func (p *placer) another(replicas []int32) (broker int32, ok bool) {
+	inRack := make(map[string]int)
+	for _, id := range replicas {
+		if b, registered := p.image.Broker(id); registered {
+			inRack[rackOf(b)]++
+		}
+	}
+	var beside, placed int
+	for _, r := range p.racks {
+		for _, id := range r.active {
+			if slices.Contains(replicas, id) {
+				continue
+			}
+			b, _ := p.image.Broker(id)
+			n := inRack[rackOf(b)]
+			if !ok || n < beside || n == beside && p.placed[id] < placed {
+				broker, ok, beside, placed = id, true, n, p.placed[id]
+			}
+		}
+	}
+	return broker, ok
 }
 
 func rotated(brokers []int32, by int) []int32 {

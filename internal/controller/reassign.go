@@ -11,7 +11,8 @@ import (
 )
 
 // finishReassignment ends a reassignment once every replica that it adds is in sync: those that it removes go,
-// and with them, perhaps, the leader. A new leader epoch tells the ones that stay.
+// and with them, perhaps, the leader. A new leader epoch tells the ones that stay. Where none goes there is none, for
+// a coordinator loads its partition anew with each.
 func finishReassignment(r *revision) {
 	if len(r.next.Adding)+len(r.next.Removing) == 0 {
 		return
@@ -31,10 +32,10 @@ func finishReassignment(r *revision) {
 			replicas, directories = append(replicas, id), append(directories, r.next.Directories[i])
 		}
 	}
+	r.again = r.again || len(r.next.Removing) > 0
 	r.next.Replicas, r.next.Directories, r.next.ISR = replicas, directories, stay
 	r.next.Adding, r.next.Removing = nil, nil
 	r.minISR, _ = metadata.EffectiveMinISR(r.configured, len(replicas))
-	r.again = true
 }
 
 // alterReassignments decides AlterPartitionReassignments (KIP-455): other replicas for partitions, or, without any, the
@@ -117,10 +118,12 @@ func (v *view) reassign(t *metadata.Topic, number int32, target []int32, otherFa
 
 // setReplicas puts replicas in an order. New ones get a log directory each.
 func (r *revision) setReplicas(replicas []int32, placer *placer) {
-	directories := placer.directories(replicas)
+	directories := make([]metadata.UUID, len(replicas))
 	for i, id := range replicas {
 		if at := slices.Index(r.old.Replicas, id); at >= 0 {
 			directories[i] = r.old.Directories[at]
+		} else {
+			directories[i] = placer.directories(replicas[i : i+1])[0]
 		}
 	}
 	r.next.Replicas, r.next.Directories = replicas, directories

@@ -274,14 +274,14 @@ func autoCreateRequest(v *view, names []string) *kmsg.CreateTopicsRequest {
 		t.Topic, t.NumPartitions, t.ReplicationFactor = name, -1, -1
 		switch name {
 		case offsetsTopic:
-			internalTopic(&t, v, "offsets.topic.", 1, "compact")
+			internalTopic(&t, v, "compact")
 			setConfig(&t, "compression.type", "producer")
 		case transactionsTopic:
-			internalTopic(&t, v, "transaction.state.log.", v.settings.Int("transaction.state.log.min.isr"), "compact")
+			internalTopic(&t, v, "compact")
 			setConfig(&t, "compression.type", "uncompressed")
 			setConfig(&t, "unclean.leader.election.enable", "false")
 		case shareStateTopic:
-			internalTopic(&t, v, "share.coordinator.state.topic.", v.settings.Int("share.coordinator.state.topic.min.isr"), "delete")
+			internalTopic(&t, v, "delete")
 			setConfig(&t, "compression.type", "producer")
 			setConfig(&t, "retention.ms", "-1")
 		}
@@ -290,16 +290,16 @@ func autoCreateRequest(v *view, names []string) *kmsg.CreateTopicsRequest {
 	return req
 }
 
-// internalTopic fills in what the settings that begin with prefix say. The replication factor is
-// lowered to the number of brokers, so that one node needs no setting changed; min.insync.replicas
-// is only asked for from three replicas on, since of two either must be able to fail.
-func internalTopic(t *kmsg.CreateTopicsRequestTopic, v *view, prefix string, minISR int, cleanup string) {
+// internalTopic fills in what the settings of its coordinator say. The replication factor is lowered to the
+// number of brokers, so that one node needs no setting changed; raiseInternal makes up for it when brokers join.
+func internalTopic(t *kmsg.CreateTopicsRequestTopic, v *view, cleanup string) {
+	prefix, minISR := coordinatorSettings(t.Topic), v.coordinatorMinISR(t.Topic)
 	t.NumPartitions = int32(v.settings.Int(prefix + "num.partitions"))
 	replicationFactor := max(min(v.settings.Int(prefix+"replication.factor"), len(v.image.Brokers())), 1)
 	t.ReplicationFactor = int16(replicationFactor)
 	setConfig(t, "cleanup.policy", cleanup)
 	setConfig(t, "segment.bytes", strconv.Itoa(segmentBytes(v.settings, prefix+"segment.bytes")))
-	if minISR > 1 && replicationFactor >= 3 {
+	if minISR > 1 && replicationFactor >= minISRFrom {
 		setConfig(t, "min.insync.replicas", strconv.Itoa(minISR))
 	}
 }
