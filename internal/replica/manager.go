@@ -56,9 +56,9 @@ type Manager struct {
 	mu struct { // held for look-ups and single insertions only
 		sync.RWMutex
 		partitions map[commitlog.TopicPartition]*Partition
-		found      map[commitlog.TopicPartition]*commitlog.Dir // where logs stood at start
-		failed     map[commitlog.TopicPartition]error          // replicas that should be here and could not be opened
-		feeds      map[int32]*feed                             // sessions of followers, by broker
+		found      map[commitlog.TopicPartition][]stood // the logs that stood there at start
+		failed     map[commitlog.TopicPartition]error   // replicas that should be here and could not be opened
+		feeds      map[int32]*feed                      // sessions of followers, by broker
 	}
 }
 
@@ -69,7 +69,7 @@ func NewManager(o Options) *Manager {
 	m.settings.Store(o.Config)
 	m.applyThrottles(o.Config)
 	m.mu.partitions = map[commitlog.TopicPartition]*Partition{}
-	m.mu.found = map[commitlog.TopicPartition]*commitlog.Dir{}
+	m.mu.found = map[commitlog.TopicPartition][]stood{}
 	m.mu.failed = map[commitlog.TopicPartition]error{}
 	m.mu.feeds = map[int32]*feed{}
 	// A session of an earlier process under this id is none of this one.
@@ -131,13 +131,19 @@ func (m *Manager) patience() patience {
 	return patience{m.Settings().Millis("replica.lag.time.max.ms"), m.o.Cluster.MaxLagMessages}
 }
 
+// stood is a log that was found at start.
+type stood struct {
+	dir   *commitlog.Dir
+	topic metadata.UUID // zero: the log does not say
+}
+
 // Use sets the data directories, and the paths of those that had failed before and are left out. It is
 // called once, before the first Publish.
 func (m *Manager) Use(dirs []*commitlog.Dir, leftOut ...string) {
 	m.dirs, m.leftOut = slices.Clone(dirs), leftOut
 	for _, d := range dirs {
 		for _, f := range d.Found() {
-			m.mu.found[f.TopicPartition] = d
+			m.mu.found[f.TopicPartition] = append(m.mu.found[f.TopicPartition], stood{d, metadata.UUID(f.TopicID)})
 		}
 	}
 }
@@ -380,10 +386,12 @@ func (m *Manager) open(topic *metadata.Topic, id commitlog.TopicPartition, state
 // records, so an empty log elsewhere must not take its place.
 func (m *Manager) dirOf(id commitlog.TopicPartition, state *metadata.Partition, at int) (*commitlog.Dir, error) {
 	m.mu.RLock()
-	d, ok := m.mu.found[id]
+	found := m.mu.found[id]
 	m.mu.RUnlock()
-	if ok {
-		return d, nil
+	for _, f := range found {
+		if len(found) == 1 || at < len(state.Directories) && metadata.UUID(f.dir.ID()) == state.Directories[at] {
+			return f.dir, nil
+		}
 	}
 	if at < len(state.Directories) && !state.Directories[at].Reserved() {
 		for _, d := range m.dirs {
@@ -419,6 +427,7 @@ func (m *Manager) remove(id commitlog.TopicPartition) {
 
 func (m *Manager) end(id commitlog.TopicPartition, gone map[*commitlog.Dir][]commitlog.TopicPartition) {
 	m.mu.Lock()
+	found := m.mu.found[id]
 	delete(m.mu.found, id)
 	p, ok := m.mu.partitions[id]
 	delete(m.mu.partitions, id)
@@ -427,6 +436,13 @@ func (m *Manager) end(id commitlog.TopicPartition, gone map[*commitlog.Dir][]com
 	if ok {
 		p.leave(absent{})
 		gone[p.log.Dir()] = append(gone[p.log.Dir()], id)
+	}
+	for _, f := range found {
+		// What this broker had, and lost while it was away, goes too. Left where it is it would be taken for the replica after
+		// the next start, when another has been made in another directory meanwhile.
+		if !slices.Contains(gone[f.dir], id) && !f.topic.IsZero() {
+			gone[f.dir] = append(gone[f.dir], id)
+		}
 	}
 }
 
@@ -467,7 +483,7 @@ func (m *Manager) removeForgotten(img *metadata.Image) {
 				continue
 			}
 			m.mu.Lock()
-			delete(m.mu.found, found.TopicPartition)
+			m.mu.found[found.TopicPartition] = slices.DeleteFunc(m.mu.found[found.TopicPartition], func(f stood) bool { return f.dir == d })
 			m.mu.Unlock()
 			m.log.Info("deleting a log whose topic no longer exists", "partition", found.TopicPartition, "dir", d.Path())
 			gone[d] = append(gone[d], found.TopicPartition)

@@ -244,6 +244,69 @@ func TestReplicaMovesAway(t *testing.T) {
 	})
 }
 
+// TestReplicaTakenAwayMeanwhileIsDeleted: what a broker had when it went, and was assigned elsewhere while it was away, is not
+// taken for its replica when that comes back to another of its directories.
+func TestReplicaTakenAwayMeanwhileIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := disk.NewMem()
+		b := newBroker(t, d, "/one", "/two")
+		b.register(incarnation)
+		one, two := metadata.UUID(b.dirs[0].ID()), metadata.UUID(b.dirs[1].ID())
+		b.commit(topicRecord("orders", 1), partitionRecord(1, 0, one))
+		b.partition("orders").append(t, 3)
+		b.close()
+
+		elsewhere := partitionRecord(1, 0, metadata.UnassignedDirectory)
+		elsewhere.Replicas, elsewhere.Isr, elsewhere.Leader = []int32{2}, []int32{2}, 2
+		b = newBroker(t, d, "/one", "/two")
+		b.commit(topicRecord("orders", 1), elsewhere)
+		b.register(incarnation)
+		b.commit(&metadata.PartitionChangeRecord{
+			TopicId: topicID(1).Bytes(), Replicas: &metadata.Nodes{Ids: []int32{1}}, Isr: &metadata.Nodes{Ids: []int32{1}}, Leader: new(int32(1)),
+			Directories: &metadata.Directories{Ids: [][]byte{two.Bytes()}},
+		})
+		b.partition("orders").append(t, 5)
+		b.close()
+		if _, err := d.Stat("/one/orders-0"); err == nil {
+			t.Error("what it had before is still there")
+		}
+
+		b = newBroker(t, d, "/one", "/two")
+		b.commit(topicRecord("orders", 1), partitionRecord(1, 0, two))
+		b.register(incarnation)
+		if p := b.partition("orders"); p.Progress().End != 5 || p.Log().Dir() != b.dirs[1] {
+			t.Errorf("it ends at %d in %s", p.Progress().End, p.Log().Dir().Path())
+		}
+	})
+}
+
+// TestOfTwoLogsTheAssignedOneCounts: where two directories have a log for one replica, since one could not be deleted, it is
+// the one that the metadata names.
+func TestOfTwoLogsTheAssignedOneCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := disk.NewMem()
+		newBroker(t, d, "/one", "/two").close()
+		var ids []metadata.UUID
+		for i, path := range []string{"/one", "/two"} {
+			b := newBroker(t, d, path)
+			ids = append(ids, metadata.UUID(b.dirs[0].ID()))
+			b.commit(topicRecord("orders", 1), partitionRecord(1, 0, ids[i]))
+			b.register(incarnation)
+			b.partition("orders").append(t, 3+i)
+			b.close()
+		}
+		for i, id := range ids {
+			b := newBroker(t, d, "/one", "/two")
+			b.commit(topicRecord("orders", 1), partitionRecord(1, 0, id))
+			b.register(incarnation)
+			if end := b.partition("orders").Progress().End; end != int64(3+i) {
+				t.Errorf("directory %d: the log ends at %d", i, end)
+			}
+			b.close()
+		}
+	})
+}
+
 // TestDamagedTopicIDDeletesNothing: a log that does not say whose it is goes to the topic of its
 // name, and without one stays where it is.
 func TestDamagedTopicIDDeletesNothing(t *testing.T) {
