@@ -36,7 +36,10 @@ func (q *Quorum) applyEntries(m *pb.Message) error {
 			return err
 		}
 	}
-	q.do(func() { q.deliver(m.GetResponses()) })
+	q.do(func() {
+		q.deliver(m.GetResponses())
+		q.publishStatus() // raft may have nothing more to say, and who follows waits for what is applied
+	})
 	q.maybeSnapshot()
 	return nil
 }

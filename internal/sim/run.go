@@ -18,6 +18,7 @@ import (
 // What a run must have had, or it proves nothing and fails.
 const (
 	leastTime         = 60 * time.Second // of the world
+	mostTime          = 4 * leastTime    // one in which too little happens for so long has failed
 	leastAcknowledged = 5_000            // records
 	leastFaults       = 8
 	leastKinds        = 4
@@ -194,7 +195,7 @@ func (r *Run) live() {
 	defer m.close()
 	for {
 		m.round()
-		if n, kinds := r.faults(); time.Since(r.began) >= leastTime && n >= leastFaults && kinds >= leastKinds {
+		if lived := time.Since(r.began); lived >= leastTime && r.tooLittle(lived) == "" || lived >= mostTime {
 			break
 		}
 		m.rest(world, 300*time.Millisecond)

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,7 +63,7 @@ func (l *leader) take(t *testing.T, b batch.Batch) error {
 type bench struct {
 	acc    *Accumulator[string]
 	q      *Queue[string]
-	routed int // how often the queue has something to send and nobody has looked
+	routed atomic.Int64 // how often the queue has something to send and nobody has looked; timers add to it
 	ended  []string
 	lost   map[string]bool
 	failed int
@@ -74,7 +75,7 @@ func newBench(cfg Config) *bench {
 	cfg.Backoff = func(int) time.Duration { return 10 * time.Millisecond }
 	id := int64(7)
 	b.acc = New(cfg, Hooks[string]{
-		Route:         func(*Queue[string]) { b.routed++ },
+		Route:         func(*Queue[string]) { b.routed.Add(1) },
 		Identity:      func(_ *Queue[string], notThis int64) (int64, int16, bool) { return id, 0, notThis != id },
 		AwaitIdentity: func(*Queue[string]) { panic("BUG: there is a producer id") },
 		Ended: func(done *Batch[string]) {
@@ -139,13 +140,13 @@ func orderWhateverHappens(t *testing.T, seed uint64) {
 		}
 	}
 	send := func() {
-		if b.routed == 0 || len(flying) == 5 {
+		if b.routed.Load() == 0 || len(flying) == 5 {
 			return
 		}
-		b.routed--
+		b.routed.Add(-1)
 		f, more := b.q.Take(1, math.MaxInt, time.Now())
 		if more {
-			b.routed++
+			b.routed.Add(1)
 		}
 		if f == nil {
 			return
