@@ -176,6 +176,19 @@ func (s *shard) electUnclean(now time.Time) {
 	}
 }
 
+// raise is the chore: it looks at few partitions, so it does so whenever the clock does, which is soon after a broker
+// has come.
+func (s *shard) raise() {
+	records := s.view().raiseInternal(raisesAtOnce)
+	if len(records) == 0 {
+		return
+	}
+	s.options.Logger.Info("internal topics get replicas on brokers that have joined", "changes", len(records))
+	if err := s.proposeAll(records, recordsPerEntry); err != nil {
+		s.options.Logger.Error("internal topics could not be given more replicas", "err", err)
+	}
+}
+
 // alive tells decisions whose process was heard of within its session.
 func (s *shard) alive(b *metadata.Broker) bool { return s.sessions.alive(b, time.Now()) }
 

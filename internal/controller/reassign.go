@@ -3,12 +3,17 @@ package controller
 import (
 	"context"
 	"slices"
+	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/metadata"
 )
+
+// raisesAtOnce bounds the partitions of internal topics that get another replica at the same time; the others wait
+// until those that get it are done. Those whose new broker has gone again do not count: they may wait for long.
+const raisesAtOnce = 16
 
 // finishReassignment ends a reassignment once every replica that it adds is in sync: those that it removes go,
 // and with them, perhaps, the leader. A new leader epoch tells the ones that stay. Where none goes there is none, for
@@ -128,6 +133,92 @@ func (r *revision) setReplicas(replicas []int32, placer *placer) {
 	}
 	r.next.Replicas, r.next.Directories = replicas, directories
 	r.minISR, _ = metadata.EffectiveMinISR(r.configured, len(replicas))
+}
+
+// raiseInternal gives partitions of internal topics that have fewer replicas than their coordinator's settings ask for, since
+// there were fewer brokers when they were made, another replica each where a broker takes part that has none. At most
+// limit partitions are under way at once.
+//
+// One replica at a time, because min.insync.replicas goes by the number of replicas: a partition that went from one to three
+// would take no write until one of the new ones has caught up, or for good, if both die. The first replica stays the first,
+// what is being reassigned is left alone, and nothing is ever lowered: who wants fewer replicas sets
+// offsets.topic.replication.factor and the like.
+func (v *view) raiseInternal(limit int) (records []metadata.Record) {
+	d := v.partitions()
+	var present []int32
+	for _, b := range v.image.Brokers() {
+		if d.active(b.ID) {
+			present = append(present, b.ID)
+		}
+	}
+	var topics []*metadata.Topic
+	for _, name := range []string{offsetsTopic, transactionsTopic, shareStateTopic} {
+		t, exists := v.image.Topic(name)
+		if !exists {
+			continue
+		}
+		topics = append(topics, t)
+		for _, p := range t.Partitions {
+			if len(p.Adding) > 0 && !slices.ContainsFunc(p.Adding, func(id int32) bool { return !d.active(id) }) {
+				limit--
+			}
+		}
+	}
+	for _, t := range topics {
+		want := v.settings.Int(coordinatorSettings(t.Name) + "replication.factor")
+		changes, minISR := v.raiseTopic(t, want, present, limit)
+		limit -= len(changes)
+		records = append(records, changes...)
+		if minISR != nil {
+			records = append(records, minISR)
+		}
+	}
+	return records
+}
+
+// raiseTopic gives at most limit partitions of a topic that have fewer than want replicas one more, on one of the brokers that
+// are present. minISR is what the topic asks for from then on, if these are the last to come to as many replicas as that
+// needs; it is set then and not later, so that an operator can take it back.
+func (v *view) raiseTopic(t *metadata.Topic, want int, present []int32, limit int) (changes []metadata.Record, minISR metadata.Record) {
+	var placer *placer
+	crosses, all := false, true
+	for n, p := range t.Partitions {
+		has := len(p.Replicas) - len(p.Removing)
+		moves := len(p.Adding)+len(p.Removing) > 0
+		hasNone := func(id int32) bool { return !slices.Contains(p.Replicas, id) }
+		if has < want && !moves && p.Leader != metadata.NoLeader && len(changes) < limit && slices.ContainsFunc(present, hasNone) {
+			if placer == nil {
+				placer = newPlacer(v.image, v.random)
+				placer.count(t)
+			}
+			if change := v.addReplica(t, int32(n), placer); change != nil {
+				changes = append(changes, change)
+				has++
+				crosses = crosses || has == minISRFrom
+			}
+		}
+		all = all && has >= minISRFrom
+	}
+	const key = "min.insync.replicas"
+	least := v.coordinatorMinISR(t.Name)
+	if _, set := v.image.Config(metadata.TopicResource, t.Name)[key]; set || !crosses || !all || least <= 1 {
+		return changes, nil
+	}
+	return changes, &metadata.ConfigRecord{
+		Kind: int32(metadata.TopicResource), Name: t.Name, Key: key, Value: kmsg.StringPtr(strconv.Itoa(least)),
+	}
+}
+
+// addReplica begins a reassignment that gives a partition one more replica; nil where there is no broker for it.
+func (v *view) addReplica(t *metadata.Topic, number int32, placer *placer) metadata.Record {
+	id, ok := placer.another(t.Partitions[number].Replicas)
+	if !ok {
+		return nil // all directories of those that have none are cordoned
+	}
+	r := v.partitions().revise(t, number)
+	r.next.Adding = []int32{id}
+	r.setReplicas(append(slices.Clone(r.old.Replicas), id), placer)
+	return asRecord(r.record())
 }
 
 // cancelReassignment goes back to the replicas of before.

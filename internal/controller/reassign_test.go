@@ -66,6 +66,18 @@ func TestReassignment(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.wantReplicas("fewer, at once", "[3 5] +[] -[] isr=[3 5] leader=3")
+	epoch := c.partition().LeaderEpoch
+	if err := c.move([]int32{3}); err != nil || c.partition().LeaderEpoch != epoch+1 {
+		t.Fatalf("one has gone: %v, leader epoch %d after %d", err, c.partition().LeaderEpoch, epoch)
+	}
+	if err := c.move([]int32{3, 4}); err != nil {
+		t.Fatal(err)
+	}
+	c.alter(c.propose(3, 4))
+	c.wantReplicas("one has come, and none gone", "[3 4] +[] -[] isr=[3 4] leader=3")
+	if p := c.partition(); p.LeaderEpoch != epoch+1 {
+		t.Fatalf("leader epoch %d after %d, for one that has come", p.LeaderEpoch, epoch+1)
+	}
 }
 
 // TestReassignmentCancelled: what was added goes, and what was to go stays.

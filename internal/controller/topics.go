@@ -290,6 +290,33 @@ func autoCreateRequest(v *view, names []string) *kmsg.CreateTopicsRequest {
 	return req
 }
 
+// minISRFrom is the number of replicas from which an internal topic asks for more than one in-sync replica: of two
+// either must be able to fail.
+const minISRFrom = 3
+
+// coordinatorSettings is what the settings of an internal topic begin with; "" for any other topic.
+func coordinatorSettings(topic string) (prefix string) {
+	switch topic {
+	case offsetsTopic:
+		return "offsets.topic."
+	case transactionsTopic:
+		return "transaction.state.log."
+	case shareStateTopic:
+		return "share.coordinator.state.topic."
+	}
+	return ""
+}
+
+// coordinatorMinISR is the min.insync.replicas that an internal topic sets for itself, from minISRFrom replicas on; 1 where
+// it leaves that to the default.
+func (v *view) coordinatorMinISR(topic string) int {
+	switch topic {
+	case transactionsTopic, shareStateTopic:
+		return v.settings.Int(coordinatorSettings(topic) + "min.isr")
+	}
+	return 1
+}
+
 // internalTopic fills in what the settings of its coordinator say. The replication factor is lowered to the
 // number of brokers, so that one node needs no setting changed; raiseInternal makes up for it when brokers join.
 func internalTopic(t *kmsg.CreateTopicsRequestTopic, v *view, cleanup string) {
