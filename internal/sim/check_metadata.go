@@ -18,9 +18,12 @@ import (
 // taken effect at any moment from the question on, or not at all. What all nodes tell in the end, when nothing fails
 // any more, is a read of the same object. That is checked topic by topic with porcupine.
 //
+// A broker whose connection to the controller broke asks again by itself, as Kafka's do. So a change that is done may have taken
+// effect once before, unheard of, in the same span: made, deleted by somebody else, and made again.
+//
 // A refusal ("it exists already") is no such moment. It may come from a controller that has been deposed and has not heard
-// of it, which Kafka's can do too; and a broker whose connection to the controller broke asks again by itself, so that it may
-// speak of what the first asking did. A refused change therefore counts as one that may have taken effect.
+// of it, which Kafka's can do too; and it may speak of what the first asking of the same change did. A refused change therefore counts
+// as one that may have taken effect.
 //
 // Reads by Metadata and DescribeConfigs come from the image of the node that is asked, which is behind by as much as it
 // is cut off. They are not linearisable in Kafka either. What holds of each node:
@@ -145,6 +148,11 @@ func (c *checking) ordered(t *topicEvents) {
 			end = int64(m.Returned)
 		}
 		events = append(events, porcupine.Operation{Input: m, Call: int64(m.Invoked), Return: end})
+		if m.Outcome == Done {
+			again := *m
+			again.Outcome, again.ID = Unknown, [16]byte{}
+			events = append(events, porcupine.Operation{Input: &again, Call: int64(m.Invoked), Return: end})
+		}
 	}
 	for _, s := range t.finals {
 		events = append(events, porcupine.Operation{Input: s, Call: int64(s.Invoked), Return: int64(s.Returned)})

@@ -331,6 +331,18 @@ func TestCheckersOfMetadata(t *testing.T) {
 			s.shows(2, 0, 0, "", false)
 			s.shows(2, 1, 3, "v0", false)
 		}},
+		{"made, deleted by somebody else, and made again by a broker that had no answer", nil, func(s story) {
+			m := s.asks(CreateTopic, 3, "v0")
+			done(s.asks(DeleteTopic, 0, ""))
+			m.End([16]byte{1}, nil)
+			s.shows(1, 1, 3, "v0", true)
+			done(s.asks(AlterTopic, 0, "v1"))
+		}},
+		{"made again after the answer", []string{metadataOrdered}, func(s story) {
+			created(s, 1)
+			done(s.asks(DeleteTopic, 0, ""))
+			done(s.asks(AlterTopic, 0, "v1"))
+		}},
 		{"made twice", []string{metadataOrdered}, func(s story) {
 			created(s, 1)
 			created(s, 2)
