@@ -44,8 +44,9 @@ func (k *clock) stop() {
 func (s *shard) watchBrokers(before int32) {
 	now := time.Now()
 	s.sessions.timeout = max(s.options.Config.Millis("broker.session.timeout.ms"), leastSession)
+	s.sessions.beat = s.options.Config.Millis("broker.heartbeat.interval.ms")
 	s.sessions.begin(s.image, now)
-	s.sessions.succeed(before, predecessorBeats*s.options.Config.Millis("broker.heartbeat.interval.ms"))
+	s.sessions.succeed(before, predecessorBeats*s.sessions.beat)
 	s.clock.balance, s.clock.elections = now.Add(s.balanceInterval()), now.Add(s.electionInterval())
 	s.look(now)
 }

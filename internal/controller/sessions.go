@@ -13,9 +13,9 @@ const (
 	brokenPatience = 300 * time.Millisecond
 	// lateHeartbeat is how long after its connection broke a heartbeat may still be one that was on its way before.
 	lateHeartbeat = 50 * time.Millisecond
-	// silentPatience is how long after its connection broke a broker may be silent, whoever is connected now, and still be taken
-	// for the process that it was: longer than one that lives is between two heartbeats (broker.heartbeat.interval.ms).
-	silentPatience = 500 * time.Millisecond
+	// beyondHeartbeat is how much longer than one that lives is between two heartbeats (broker.heartbeat.interval.ms) a broker
+	// may be silent after its connection broke, whoever is connected now, and still be taken for the process that it was.
+	beyondHeartbeat = 100 * time.Millisecond
 	// behindPatience is how long a broker may be told of metadata and take none of it before it is fenced.
 	behindPatience = 30 * time.Second
 	// leastSession keeps a session that is configured to be nothing from making a loop of the clock.
@@ -29,6 +29,7 @@ const (
 // decides who is overdue. It is pure: time comes in.
 type sessions struct {
 	timeout time.Duration // broker.session.timeout.ms
+	beat    time.Duration // broker.heartbeat.interval.ms
 	own     metadata.UUID // the incarnation of the broker in this process, which lives as long as anything is decided here
 	brokers map[int32]*session
 	// broken says since when there is no connection to a node that there was one to. It is kept by those too who do not
@@ -135,7 +136,7 @@ func (t *sessions) alive(b *metadata.Broker, now time.Time) bool {
 	if since.Before(t.began) {
 		since = t.began
 	}
-	return !broke || s.spoke.After(since.Add(lateHeartbeat)) || now.Before(since.Add(silentPatience))
+	return !broke || s.spoke.After(since.Add(lateHeartbeat)) || now.Before(since.Add(t.beat+beyondHeartbeat))
 }
 
 // isComplete reports whether a broker has said that every log directory that it is configured with is online.

@@ -43,6 +43,8 @@ func TestSessions(t *testing.T) {
 		"it is connected again":                  "0 begin, 400 heard, 500 broken, 520 made, 900 heard, 1000 held, 2899 held, 2900 free",
 		"it was connected again long ago":        "0 broken, 20 made, 9000 begin, 9499 held, 9500 free",
 		"it was, and the controller stood still": "0 begin, 0 heard, 500 broken, 520 made, 700 again, 1199 held, 1200 free",
+		"its heartbeats are rare":                "0 beat1500, 0 begin, 400 heard, 500 broken, 520 made, 1899 held, 1900 heard, 3899 held, 3900 free",
+		"its heartbeats were rare":               "0 beat1500, 0 begin, 400 heard, 500 broken, 520 made, 2099 held, 2100 free",
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Unix(1000, 0)
@@ -50,7 +52,7 @@ func TestSessions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := sessions{timeout: 2 * time.Second}
+			s := sessions{timeout: 2 * time.Second, beat: 400 * time.Millisecond}
 			for step := range strings.SplitSeq(script, ", ") {
 				var at int
 				var what string
@@ -59,6 +61,8 @@ func TestSessions(t *testing.T) {
 				}
 				now := start.Add(time.Duration(at) * time.Millisecond)
 				switch what {
+				case "beat1500":
+					s.beat = 1500 * time.Millisecond
 				case "begin":
 					s.begin(image, now)
 				case "again":

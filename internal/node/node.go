@@ -56,6 +56,7 @@ type Node struct {
 	broker atomic.Pointer[lifecycle.Broker] // this process as the controller knows it
 	dice   *jitter                          // spreads what this node does of its own
 	places *lifecycle.Places                // in which directories its replicas lie
+	placed atomic.Pointer[metadata.Image]   // the newest that the replicas have followed
 	lost   atomic.Int64                     // data directories that have failed
 
 	ready   chan struct{}          // closed when clients are served

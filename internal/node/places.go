@@ -25,6 +25,7 @@ type placesFollower struct{ n *Node }
 
 // Publish implements metadata.Publisher.
 func (f placesFollower) Publish(_ context.Context, d *metadata.Delta, img *metadata.Image) {
+	f.n.placed.Store(img)
 	if slices.Contains(d.Brokers, f.n.nodeID) {
 		f.n.places.Look()
 		return
@@ -46,9 +47,13 @@ func (f placesFollower) Publish(_ context.Context, d *metadata.Delta, img *metad
 	}
 }
 
-// misplaced lists the replicas that lie elsewhere than the metadata says.
+// misplaced lists the replicas that lie elsewhere than the metadata says: the image that they have followed, since with a newer
+// one a replica that is about to move would be told of where it was.
 func (n *Node) misplaced() (all []metadata.ReplicaDirectory) {
-	img := n.controller.Image()
+	img := n.placed.Load()
+	if img == nil {
+		return nil
+	}
 	for _, p := range n.replicas.Partitions() {
 		if place, elsewhere := n.placeOf(p, img); elsewhere {
 			all = append(all, place)

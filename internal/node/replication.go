@@ -83,6 +83,9 @@ func (a *addressBook) Publish(_ context.Context, d *metadata.Delta, img *metadat
 		return // the quorum, which is asked, is not there yet
 	}
 	status := a.n.quorum.Status()
+	if status.Epoch == 0 {
+		return // who votes is not known yet, and what is replayed now may be long ago
+	}
 	members := slices.Concat(status.Voters, status.Observers)
 	for id := range a.known {
 		_, registered := img.Broker(id)
