@@ -19,6 +19,7 @@ a {"record":{"partition":0,"offset":2}}
 a {"revoked":[0]}
 b {"assigned":[0]}
 `
+	const inHand = `b {"assigned":[0,1]}` + "\n" + `exact {"committed":{"0":2,"1":0}}` + "\n" + "b leaves\n" + `b {"assigned":[0,1]}` + "\n"
 	for _, c := range []struct{ name, more, want string }{
 		{"again from what is committed", `b {"record":{"partition":0,"offset":2}}`, ""},
 		{"behind what is committed", `b {"record":{"partition":0,"offset":1}}`, "2 is committed"},
@@ -27,11 +28,21 @@ b {"assigned":[0]}
 		{"not its own", `b {"record":{"partition":1,"offset":0}}`, "does not have"},
 		{"no longer its own", `a {"record":{"partition":0,"offset":3}}`, "does not have"},
 		{"another place than where the group stands", `exact {"committed":{"0":2}}` + "\n" + `b {"record":{"partition":0,"offset":3}}`, "stands at 2"},
+		{"the record in the hand of one that left", inHand + `b {"record":{"partition":0,"offset":3}}`, ""},
+		{"two records in the hand", inHand + `b {"record":{"partition":0,"offset":4}}`, "stands at 2"},
+		{"records in the hand of two partitions", inHand + `b {"record":{"partition":0,"offset":3}}` + "\n" + `b {"record":{"partition":1,"offset":1}}`, "stands at 0"},
+		{"in the hand twice", inHand + `b {"record":{"partition":0,"offset":3}}` + "\n" + `b {"assigned":[0]}` + "\n" + `exact {"committed":{"0":4}}` + "\n" +
+			`b {"record":{"partition":0,"offset":5}}`, "stands at 4"},
 	} {
 		j := newJournal(t, "", "topic", "group")
 		members := map[string]*groupMember{}
 		for _, line := range strings.Split(fine+c.more, "\n") {
 			name, text, _ := strings.Cut(line, " ")
+			if text == "leaves" {
+				members[name].library = &library{about: about{Lacks: []string{"in-hand"}}}
+				j.mayHaveInHand(members[name])
+				continue
+			}
 			var p printed
 			if err := json.Unmarshal([]byte(text), &p); err != nil {
 				t.Fatalf("%s: %v", line, err)

@@ -31,6 +31,7 @@ type journal struct {
 	committed map[int32]int64              // the highest that was acknowledged
 	seen      map[int32]map[int64]struct{} // every offset that some member has read
 	resumes   map[int32]int64              // where the next period of a partition has to begin exactly
+	inHand    map[int32]*bool              // whether the record is found that a member that has left may have had in hand
 	wrongs    []string
 	changed   chan struct{} // closed and replaced at every line
 }
@@ -54,7 +55,7 @@ const keptEvents = 12
 func newJournal(t *testing.T, addr, topic, group string) *journal {
 	return &journal{
 		t: t, addr: addr, topic: topic, group: group, committed: map[int32]int64{}, seen: map[int32]map[int64]struct{}{},
-		resumes: map[int32]int64{}, changed: make(chan struct{}),
+		resumes: map[int32]int64{}, inHand: map[int32]*bool{}, changed: make(chan struct{}),
 	}
 }
 
@@ -122,6 +123,9 @@ func (j *journal) noteRecord(m *groupMember, name string, p int32, o int64) {
 	next, within := m.next[p]
 	m.next[p] = o + 1
 	exact, known := j.resumes[p]
+	if !within && j.wasInHand(p, o-1) {
+		exact = max(exact, o)
+	}
 	switch {
 	case !m.holds[p]:
 		j.wrong("%s read offset %d of partition %d, which it does not have", name, o, p)
@@ -135,10 +139,40 @@ func (j *journal) noteRecord(m *groupMember, name string, p int32, o int64) {
 	if !within {
 		delete(j.resumes, p)
 	}
+	j.see(p, o)
+}
+
+func (j *journal) see(p int32, o int64) {
 	if j.seen[p] == nil {
 		j.seen[p] = map[int64]struct{}{}
 	}
 	j.seen[p][o] = struct{}{}
+}
+
+// mayHaveInHand notes that a member is about to be asked to end, where its library commits a record that it has just handed
+// over by then and does not show: at most one, in one of the partitions that it has.
+func (j *journal) mayHaveInHand(m *groupMember) {
+	if !slices.Contains(m.library.about.Lacks, "in-hand") {
+		return
+	}
+	found := new(bool)
+	for p := range m.holds {
+		j.inHand[p] = found
+	}
+}
+
+// wasInHand reports whether a record that comes right before a period was in the hand of the member that left.
+func (j *journal) wasInHand(p int32, o int64) bool {
+	found := j.inHand[p]
+	delete(j.inHand, p)
+	exact, known := j.resumes[p]
+	_, shown := j.seen[p][o]
+	if found == nil || *found || o < 0 || (known && o != exact) || (!known && shown) {
+		return false
+	}
+	*found = true
+	j.see(p, o)
+	return true
 }
 
 func (j *journal) wrong(format string, args ...any) {
@@ -270,6 +304,9 @@ func (j *journal) demandExact(partitions []int32) {
 func (j *journal) leave(members ...*groupMember) {
 	j.t.Helper()
 	for _, m := range members {
+		j.mu.Lock()
+		j.mayHaveInHand(m)
+		j.mu.Unlock()
 		m.Terminate()
 	}
 	for _, m := range members {

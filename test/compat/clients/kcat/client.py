@@ -38,9 +38,10 @@ def about(flags):
     version, built = re.search(r"Version (\S+) \(.*librdkafka (\S+)", subprocess.run(["kcat", "-V"], stdout=subprocess.PIPE, text=True).stdout).groups()
     tell({"client": "kcat", "version": version, "language": "C", "codecs": ["none", "gzip", "snappy", "lz4", "zstd"],
           "acks": ["0", "1", "all"], "idempotent": True, "static": True, "commits": False, "listener": True,
-          "assignors": ["range", "roundrobin", "cooperative-sticky"], "lacks": ["headers"],
+          "assignors": ["range", "roundrobin", "cooperative-sticky"], "lacks": ["headers", "in-hand"],
           "notes": ["Built on librdkafka " + built + ".", "All records of one run have the same headers.",
-                    "A group's offsets are committed by time and on leaving, never by a command."]})
+                    "A group's offsets are committed by time and on leaving, never by a command.",
+                    "Asked to end, it may commit a record that it does not print."]})
 
 
 def produce(flags):
