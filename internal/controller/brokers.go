@@ -192,7 +192,8 @@ func takeHeartbeat(v *view, h *metadata.Heartbeat, ready bool) ([]metadata.Recor
 		change.ShuttingDown = new(true)
 		return withBrokers([]metadata.Record{change}, v.partitions().ShutDown(b.ID)), nil
 	case h.WantShutDown && mayShutDown(v.partitions(), b) && !b.Fenced:
-		// It is told that it may go: from then on it is away, like one that was not heard of, and may be given replicas again.
+		// From then on it is away, like one that was not heard of, and may be given replicas again. It is told that it may go
+		// when that is committed.
 		return fenceBrokers(v, []int32{b.ID}), nil
 	case b.Fenced && ready && !h.WantFence && !h.WantShutDown:
 		// First it takes part, then it may lead: in this order also where that takes several entries.

@@ -271,7 +271,8 @@ func (s *shard) heartbeat(h *metadata.Heartbeat, now time.Time) (metadata.Heartb
 	}
 	answer := metadata.HeartbeatAnswer{Fenced: b.Fenced}
 	if h.WantShutDown {
-		answer.MayShutDown = mayShutDown(DecidePartitions(committed, s.effective()), b)
+		// It may be the last whose vote makes a majority: once it is gone nobody could say any more that it is.
+		answer.MayShutDown = b.Fenced
 	}
 	return answer, nil
 }

@@ -244,6 +244,14 @@ func TestHeartbeatsJudgeByWhatIsCommitted(t *testing.T) {
 		if answer := all[0].once(); answer.MayShutDown {
 			t.Fatal("let go before its partitions are led by others")
 		}
+		l.commit(1)
+		synctest.Wait()
+		if b, _ := c.Image().Broker(all[0].h.Broker); !b.ShuttingDown || b.Fenced {
+			t.Fatalf("after the first entry: %+v", b)
+		}
+		if answer := all[0].once(); answer.MayShutDown {
+			t.Fatal("let go before it is away in the metadata, which may need its own vote")
+		}
 		var wait sync.WaitGroup
 		wait.Go(func() {
 			r := registration(3)
@@ -332,8 +340,10 @@ func TestPreferredLeadersComeBack(t *testing.T) {
 			assigned(t, c, "orders", electionsPerChore+10, 2, 3)
 			leave := all[0]
 			leave.h.WantShutDown = true
-			leave.once()
-			synctest.Wait()
+			for range 2 { // its partitions are handed over, then it is away
+				leave.once()
+				synctest.Wait()
+			}
 			if answer := leave.once(); !answer.MayShutDown {
 				t.Fatalf("%+v", answer)
 			}

@@ -61,7 +61,8 @@ type Heartbeat struct {
 // shows in the metadata, and in the next answer.
 type HeartbeatAnswer struct {
 	Fenced bool
-	// MayShutDown: the broker has said that it wants to, and leads nothing any more that another could lead.
+	// MayShutDown: the broker has said that it wants to, leads nothing any more that another could lead, and is away in the
+	// committed metadata.
 	MayShutDown bool
 }
 

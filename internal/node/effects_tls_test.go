@@ -145,14 +145,14 @@ func TestSettingsOfTheInternalListenerAlone(t *testing.T) {
 		w.StartAll(p.nodes...)
 		p.at(1)
 		third := p.nodes[2]
-		third.SetFile("/new.pem", tlsAuthority.Keystore(certtest.Node{Hosts: []string{"broker3"}, NotAfter: time.Now().Add(time.Hour)}))
+		third.SetFile("/new.pem", tlsAuthority.Keystore(certtest.Node{Hosts: []string{"broker3"}, NotAfter: time.Now().Add(10 * time.Minute)}))
 		for _, c := range []struct{ value, logs string }{{"/nowhere.pem", "the old ones go on"}, {"/new.pem", "have other certificates from now on"}} {
 			if err := p.c.Alter(p.Context(), kmsg.ConfigResourceTypeBroker, "3", "listener.name.controller.ssl.keystore.location", &c.value); err != nil {
 				w.Fatalf("alter: %v", err)
 			}
 			w.Eventually(c.logs, 5*time.Second, func() bool { return strings.Contains(third.Log(), c.logs) })
 		}
-		time.Sleep(2 * time.Hour) // what was made before goes on; what is made now is not believed any more
+		time.Sleep(15 * time.Minute) // what was made before goes on; what is made now is not believed any more
 		w.Net.Isolate(third.Name)
 		time.Sleep(10 * time.Second)
 		w.Net.Rejoin(third.Name)

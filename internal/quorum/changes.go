@@ -347,13 +347,15 @@ func (q *Quorum) askJoin(node int32) (a admission, err error) {
 	return a, nil
 }
 
-// handOver gives the leadership of the metadata to another voter, if this node has it, and waits until
-// it is gone, at most for an election's time.
+// handOver gives the leadership of the metadata to another voter, if this node has it, and waits until the other has
+// committed what there is, at most for an election's time: of three voters of which one is down the last one could
+// never learn what was decided by the two.
 func (q *Quorum) handOver() {
 	if q.o.Transport == nil {
 		return
 	}
 	if !q.do(func() {
+		q.leaving = true
 		if s := q.raft.Status(); s.RaftState != raft.StateLeader || !q.startHandOver(&s) {
 			q.release()
 		}

@@ -60,7 +60,8 @@ type Quorum struct {
 	intake     chan struct{} // one slot: a piece of a snapshot is being taken
 	arriving   arriving      // guarded by intake
 	joined     chan struct{} // closed once there is a log
-	handedOver chan struct{} // closed by the owner when another leads, or could not
+	leaving    bool          // Close has begun; the owner's
+	handedOver chan struct{} // closed by the owner when another leads and has committed all there is, or nobody can
 
 	// The proposer's ids count up from a random number, so that a restarted node does not take its
 	// former self's entries for its own.
@@ -307,7 +308,7 @@ func send[T any](q *Quorum, to chan<- T, work T) {
 func (q *Quorum) announce() {
 	s := q.raft.BasicStatus()
 	l := metadata.Leadership{Epoch: int32(s.GetTerm()), Leader: q.leaderNode(s.Lead)}
-	if l.Leader >= 0 && l.Leader != q.o.NodeID {
+	if q.leaving && l.Leader >= 0 && l.Leader != q.o.NodeID && q.st.isCommitted(s.GetCommit(), s.GetTerm()) {
 		q.release()
 	}
 	if l == q.leading || l.Leader == q.o.NodeID && q.leading.Mine && q.leading.Epoch == l.Epoch {

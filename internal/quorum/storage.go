@@ -460,6 +460,12 @@ func (s *storage) readFrom(from, upTo int64, maxBytes int) ([]*pb.Entry, error) 
 	return entries, nil
 }
 
+// isCommitted reports whether an entry of the term is at the index, up to which everything is committed.
+func (s *storage) isCommitted(index, term uint64) bool {
+	of, err := s.Term(index)
+	return err == nil && of == term
+}
+
 // Term implements raft.Storage.
 func (s *storage) Term(index uint64) (uint64, error) {
 	for {
