@@ -6,13 +6,14 @@ BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10s
 SEEDS ?= 2000
+TORTURE ?= 2m
 FROM ?= 0
 CRASHES ?= ^TestAcknowledgedOutlives
 BENCH_FLAGS ?=
 CHAOS_FLAGS ?=
 LINT_MODFILE := tools/golangci-lint/go.mod
 
-.PHONY: all build check race sim sim-bugs crashes compat chaos bench lint fuzz cross clean
+.PHONY: all build check race sim sim-bugs crashes compat torture chaos bench bench-clients lint fuzz cross clean
 
 all: check
 
@@ -27,7 +28,7 @@ check:
 	$(GO) test ./...
 
 race:
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 25m ./...
 
 # Whole clusters, simulated and harmed by seed (internal/sim): as many as SEEDS says, in processes side by side. It prints what has
 # happened in all of them. A seed that fails is lived again, to see whether it does.
@@ -48,20 +49,29 @@ crashes:
 sim-bugs:
 	BARNABAS_SIMBUGS_FROM_HINTS=$(HINTS) BARNABAS_SIMBUGS_ONLY='$(BUG)' $(GO) test -tags simbugs -count=1 -timeout 120m -v -run '^TestPlantedBugsAreFound$$' ./internal/sim
 
-# Other people's clients and Apache Kafka's own tools against our broker; docs/compat.md is written anew.
+# Other people's clients and Apache Kafka's own tools against our broker, docs/compat.md is written anew; our client on every broker that it has to work with.
 # Then the tests that other projects wrote, all of them: .ci/run does a tenth of those.
 compat:
-	BARNABAS_COMPAT_WRITE=1 $(GO) test -tags compat -count=1 -timeout 25m ./test/compat/...
+	BARNABAS_COMPAT_WRITE=1 BARNABAS_COMPAT_SITES=all $(GO) test -tags 'compat longer' -count=1 -timeout 60m ./test/compat/...
 	$(GO) test -tags compat -count=1 -timeout 120m -v ./test/suites
+
+# Our Go client on three nodes, of Apache Kafka and of ours, one of which is killed with -9 every ten seconds for TORTURE; counts are printed.
+torture:
+	BARNABAS_COMPAT_SITES='Apache Kafka 4.3.1 of three nodes;Barnabas of three nodes' \
+		$(GO) test -tags compat -count=1 -timeout 60m -v -parallel 1 -run '^TestOurClient$$//^through_kills$$' ./test/compat -args -torture=$(TORTURE)
 
 # Processes killed, disks filled, nodes of clusters cut off. BARNABAS_CHAOS_LONGER=2 for twice as long;
 # CHAOS_FLAGS='-run FiveNodes -v -artifacts' for a part, and to keep the nodes' logs.
 chaos:
-	$(GO) test -tags chaos -count=1 -parallel 4 -timeout 30m $(CHAOS_FLAGS) ./test/chaos/...
+	BARNABAS_SEED=random $(GO) test -tags chaos -count=1 -parallel 4 -timeout 30m $(CHAOS_FLAGS) ./test/chaos/...
 
 # Apache Kafka and ours side by side; BENCH_FLAGS='-row sync -pairs 2' for a part.
 bench: build
 	cd bench && $(GO) build -o ../$(BIN)/bench . && cd .. && $(BIN)/bench -binary $(BIN)/barnabas $(BENCH_FLAGS)
+
+# Our Go client and franz-go, on our broker.
+bench-clients: build
+	cd bench/clients && $(GO) build -o ../../$(BIN)/bench-clients . && cd ../.. && $(BIN)/bench-clients -binary $(BIN)/barnabas $(BENCH_FLAGS)
 
 # The first run builds the linter, which takes minutes; afterwards the build cache has it.
 lint:
@@ -73,7 +83,7 @@ fuzz:
 		package=$$(dirname $$target); \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$target); do \
 			echo "fuzz $$package $$name"; \
-			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+			(cd $$package && $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) .) || exit 1; \
 		done; \
 	done
 

@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -14,6 +13,7 @@ import (
 
 	"barnabas/barnabastest"
 	"barnabas/client"
+	"barnabas/internal/faketime"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +28,7 @@ func values(records []client.Record) (out []string) {
 // inBothTimes runs a test in real time and in a bubble.
 func inBothTimes(t *testing.T, test func(t *testing.T)) {
 	t.Run("real time", test)
-	t.Run("fake time", func(t *testing.T) { synctest.Test(t, test) })
+	t.Run("fake time", func(t *testing.T) { faketime.Test(t, test) })
 }
 
 func TestRecordsComeBack(t *testing.T) {
@@ -95,7 +95,7 @@ func TestGroupReadsOn(t *testing.T) {
 
 // Half an hour of retention passes at once where time is fake.
 func TestRetentionInFakeTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		broker := barnabastest.Start(t, barnabastest.Setting("log.retention.check.interval.ms", "60000"))
 		broker.CreateTopic("orders", 1, "retention.ms", "1800000", "segment.ms", "300000")
 		broker.Produce("orders", "old")

@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"barnabas/client/hooks"
 	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
-	"barnabas/internal/batch"
 )
 
 // This file is step (c), which the accumulator decides: a record goes into its partition's queue of
@@ -42,31 +42,20 @@ func recordBytes(r *ProducerRecord) int64 {
 }
 
 // append serialises a record into the last batch of its partition's queue.
-func (p *Producer) append(q *queue, r *ProducerRecord, done callback, bytes int64, now time.Time) accumulator.Appended {
-	in := accumulator.Record[callback]{Key: r.Key, Value: r.Value, TimestampMs: now.UnixMilli(), Bytes: bytes, Done: done}
+func (p *Producer) append(q *queue, r *ProducerRecord, of int64, done callback, bytes int64, now time.Time) accumulator.Appended {
+	in := accumulator.Record[callback]{Key: r.Key, Value: r.Value, TimestampMs: now.UnixMilli(), Bytes: bytes, Transaction: of, Done: done}
 	if !r.Timestamp.IsZero() {
 		in.TimestampMs = r.Timestamp.UnixMilli()
 	}
 	if len(r.Headers) > 0 {
-		spare, _ := p.headers.Get().(*[]batch.Header)
-		if spare == nil {
-			spare = new([]batch.Header)
+		h := p.acc.Headers()
+		defer p.acc.ReleaseHeaders(h)
+		for i := range r.Headers {
+			h.Add(r.Headers[i].Key, r.Headers[i].Value)
 		}
-		in.Headers = appendHeaders((*spare)[:0], r.Headers)
-		defer func() {
-			clear(in.Headers)
-			*spare = in.Headers[:0]
-			p.headers.Put(spare)
-		}()
+		in.Headers = h.All()
 	}
 	return q.Append(&in, now)
-}
-
-func appendHeaders(dst []batch.Header, headers []Header) []batch.Header {
-	for i := range headers {
-		dst = append(dst, batch.Header{Key: []byte(headers[i].Key), Value: headers[i].Value})
-	}
-	return dst
 }
 
 // awaitMemory waits for buffer.memory as WhenBufferFull says.
@@ -78,7 +67,12 @@ func (p *Producer) awaitMemory(ctx context.Context, bytes int64, deadline time.T
 		deadline = time.Now()
 	case FailAfterMaxBlock:
 	}
-	return p.memory.Take(ctx, bytes, deadline, p.closed, ErrClosed)
+	began := time.Now()
+	err := p.memory.Take(ctx, bytes, deadline, p.closed, ErrClosed)
+	if told := p.c.cfg.Hooks.Waited; told != nil {
+		told(hooks.Waited{Took: time.Since(began), Err: err})
+	}
+	return err
 }
 
 // awaitTopic gives the topic and its number of partitions, waiting for metadata until the deadline
@@ -117,10 +111,25 @@ func (t *producerTopic) awaitMetadata(ctx context.Context, deadline time.Time) (
 	case p.ctx.Err() != nil:
 		return nil, 0, ErrClosed
 	case last != nil && !errors.Is(err, last):
+		if errors.Is(last, ErrUnknownTopicOrPartition) {
+			last = fmt.Errorf("%w: the topic does not exist, and the brokers make none by themselves (auto.create.topics.enable)", last)
+		}
 		return nil, 0, fmt.Errorf("%w: %w", err, last)
 	default:
 		return nil, 0, err
 	}
+}
+
+// renewed asks for the number of partitions anew, as long as the deadline allows, and otherwise believes what is known.
+func (t *producerTopic) renewed(ctx context.Context, known int32, deadline time.Time) int32 {
+	limited, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	defer context.AfterFunc(t.producer.ctx, cancel)()
+	s, err := t.producer.c.meta.Renew(limited)
+	if err != nil || s.Topics[t.name] == nil {
+		return known
+	}
+	return max(known, int32(len(s.Topics[t.name].Partitions)))
 }
 
 // topic gives what the producer keeps of a topic, making it at the first record.

@@ -4,10 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/hooks"
 	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/inside"
+	"barnabas/client/internal/membership"
+	"barnabas/client/internal/telemetry/push"
 )
 
 // Client is what producers, consumers and admin clients of one cluster share: what is known of the
@@ -20,6 +25,7 @@ type Client struct {
 	meta    *cluster.Metadata
 	random  *cluster.Random
 	ctx     context.Context // ends with Close
+	pusher  *push.Pusher    // nil without enable.metrics.push
 }
 
 // New makes a client. It does not wait for a broker, and fails only on a wrong option; a cluster
@@ -31,15 +37,17 @@ func New(options ...Option) (*Client, error) {
 			return nil, fmt.Errorf("client: %w", err)
 		}
 	}
-	shared := cluster.New(cfg.Config)
+	shared, pusher := push.NewCluster(cfg.Config, cfg.metricsPush)
 	return &Client{
-		cfg: cfg, log: cfg.Logger, cluster: shared, meta: shared.Metadata, random: shared.Random, ctx: shared.Context(),
+		cfg: cfg, log: cfg.Logger, cluster: shared, meta: shared.Metadata, random: shared.Random, ctx: shared.Context(), pusher: pusher,
 	}, nil
 }
 
 // Close ends every connection of the client. Producers and consumers are to be closed before: what
-// they still try fails with ErrClosed.
+// they still try fails with ErrClosed. Where brokers want metrics (see MetricsPush) they get the last ones first, for
+// which Close waits 2 seconds at most.
 func (c *Client) Close() error {
+	c.pusher.Close()
 	c.cluster.Close()
 	return nil
 }
@@ -50,6 +58,18 @@ func (c *Client) Ping(ctx context.Context) error {
 		return fmt.Errorf("ping: %w", err)
 	}
 	return nil
+}
+
+// ClientInstanceID gives the id that a broker made for this client, under which its metrics are pushed (KIP-714). It waits
+// for one, connecting where nothing else has yet. Kafka: clientInstanceId.
+//
+// Errors: ErrMetricsPushOff, ErrUnsupported where the brokers take no metrics, ErrNoBrokers, ErrClosed, ctx's.
+func (c *Client) ClientInstanceID(ctx context.Context) (UUID, error) {
+	id, err := c.pusher.InstanceID(ctx)
+	if err != nil {
+		return UUID{}, fmt.Errorf("client instance id: %w", err)
+	}
+	return id, nil
 }
 
 // Target is the broker that a Request is for.
@@ -79,7 +99,8 @@ func ToBroker(node int32) Target { return Target{kind: oneBroker, node: node} }
 // Request sends one request of Kafka's protocol and returns the answer, for what this package and
 // client/admin have no call of their own. The version is the newest that the broker, kmsg and this
 // client know. Error codes inside the answer are the caller's to look at. Nothing is tried again,
-// except that AnyBroker goes on to the next broker while none could be reached.
+// except that AnyBroker goes on to the next broker while none has answered: one that did not may have done what it was
+// asked to all the same.
 //
 // Errors: ErrNoBrokers, ErrUnknownBroker, ErrUnsupported, ErrNetwork, ErrClosed, ctx's.
 func (c *Client) Request(ctx context.Context, to Target, req kmsg.Request) (kmsg.Response, error) {
@@ -129,6 +150,50 @@ func (c *Client) target(ctx context.Context, to Target) (*cluster.Link, error) {
 		return nil, fmt.Errorf("broker %d: %w", node, ErrUnknownBroker)
 	}
 }
+
+// tellRead tells the hooks what was fetched of a partition.
+func (k *Consumer) tellRead(a *fetched, records int) {
+	told := k.c.cfg.Hooks.Read
+	if told == nil && k.meter == nil {
+		return
+	}
+	k.mu.Lock()
+	bytes, lag, wanted := k.mu.ahead.Brought(a)
+	k.mu.Unlock()
+	if !wanted {
+		return
+	}
+	k.meter.Read(records, bytes, lag)
+	if told != nil {
+		told(hooks.Read{Partition: hooks.Partition{Topic: a.Topic, Number: a.Partition}, Records: records, Bytes: bytes, Lag: lag})
+	}
+}
+
+// tellRebalanced tells the hooks what a rebalance has done.
+func (g *GroupConsumer) tellRebalanced(call membership.Call, began time.Time) {
+	over := call.Kind == membership.Assigned || g.cfg.protocol == ConsumerProtocol
+	g.k.meter.Rebalanced(began, time.Now(), over)
+	told := g.c.cfg.Hooks.Rebalanced
+	if told == nil {
+		return
+	}
+	r := hooks.Rebalanced{Group: g.group, What: hooks.Change(call.Kind.String()), Took: time.Since(began)}
+	for _, tp := range call.Partitions {
+		r.Partitions = append(r.Partitions, hooks.Partition{Topic: tp.Topic, Number: tp.Partition})
+	}
+	told(r)
+}
+
+// tellCommitted tells the hooks of an attempt to commit.
+func (g *GroupConsumer) tellCommitted(partitions int, began time.Time, err error) {
+	g.k.meter.Committed(time.Since(began))
+	if told := g.c.cfg.Hooks.Committed; told != nil {
+		told(hooks.Committed{Group: g.group, Partitions: partitions, Took: time.Since(began), Err: err})
+	}
+}
+
+// Inside is for the packages of this module below client, which make their requests themselves: nobody else can have a Pass.
+func (c *Client) Inside(inside.Pass) *cluster.Cluster { return c.cluster }
 
 // RefreshMetadata asks for the cluster's metadata now, for whoever has found it stale otherwise
 // than through this package.

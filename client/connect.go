@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -25,6 +26,7 @@ type sender struct {
 		ready    []*queue  // marked as scheduled
 		since    time.Time // of the last answer, or of the end of the last idleness
 		notUntil time.Time // the broker throttles us (KIP-219)
+		failed   error     // why there is no connection; nil while there is one
 	}
 }
 
@@ -125,18 +127,62 @@ func (s *sender) connect() (*cluster.Connection, error) {
 			return nil, err
 		}
 	}
+	var conn *cluster.Connection
 	l, err := s.p.links.Node(s.node)
 	if err == nil {
-		var conn *cluster.Connection
-		if conn, err = l.Connect(s.p.ctx); err == nil {
-			return conn, nil
-		}
+		conn, err = l.Connect(s.p.ctx)
+	}
+	s.mu.Lock()
+	s.mu.failed = err
+	s.mu.Unlock()
+	if err == nil {
+		return conn, nil
+	}
+	if cluster.Refused(err) {
+		s.giveUp(err)
+		return nil, err
 	}
 	s.p.c.meta.Update()
 	for _, q := range s.misplaced() {
 		s.p.route(q)
 	}
 	return nil, err
+}
+
+// giveUp fails what waits for a broker that does not believe us, or we not it: trying again does not mend
+// that, and a program is to hear of it before delivery.timeout.ms.
+func (s *sender) giveUp(err error) {
+	s.mu.Lock()
+	todo := s.mu.ready
+	s.mu.ready = nil
+	s.mu.Unlock()
+	for _, q := range abandon(todo, s.node, err) {
+		s.enlist(q)
+	}
+}
+
+// metadataRefused does the same with the queues for which there is no leader to go to.
+func (p *Producer) metadataRefused(err error) {
+	p.mu.Lock()
+	todo := slices.Collect(maps.Keys(p.mu.homeless))
+	clear(p.mu.homeless)
+	p.mu.Unlock()
+	for _, q := range abandon(todo, -1, err) {
+		p.route(q)
+	}
+}
+
+// abandon fails everything in queues that are marked as scheduled, and gives those that have had something new
+// meanwhile: they are still.
+func abandon(queues []*queue, node int32, err error) (again []*queue) {
+	now := time.Now()
+	for _, q := range queues {
+		q.Abandon(err)
+		if _, more := q.Take(node, 0, now); more {
+			again = append(again, q)
+		}
+	}
+	return again
 }
 
 // metadataChanged finds a sender for those that had none, and moves those whose leader is another.
@@ -204,6 +250,23 @@ func (p *Producer) leader(topic string, partition int32) (node int32, known bool
 	}
 	_, reachable := s.Brokers[part.Leader]
 	return part.Leader, reachable
+}
+
+// unsent is why batches of a partition have not been sent, nil where it is not known. Its queue's lock is held.
+func (p *Producer) unsent(q *queue) error {
+	node, known := p.leader(q.Topic, q.Partition)
+	p.mu.Lock()
+	s := p.mu.senders[node]
+	p.mu.Unlock()
+	switch {
+	case !known:
+		return cmp.Or(p.c.meta.Err(), error(ErrLeaderNotAvailable))
+	case s == nil:
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.failed
 }
 
 // goRun starts a goroutine that Close waits for; false where closing has begun.

@@ -1,7 +1,9 @@
 package client
 
 import (
+	"context"
 	"errors"
+	"net"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -123,6 +125,30 @@ func TestReconnectBackOff(t *testing.T) {
 		}
 		if err := p.Close(t.Context()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A host that is gone is tried last as long as others answer: each attempt at it takes as long as it may.
+func TestHostsThatAreGoneAreTriedLast(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, f *fakeCluster) {
+		c := f.client(Dialer(func(ctx context.Context, address string) (net.Conn, error) {
+			if address == "n2:9092" {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return f.dial(ctx, address)
+		}), ConnectionSetupTimeout(10*time.Second))
+		defer c.Close()
+		began := time.Now()
+		const calls = 30
+		for range calls {
+			if err := c.RefreshMetadata(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took > 10*time.Second+calls*time.Second {
+			t.Errorf("%d refreshes took %v", calls, took)
 		}
 	})
 }

@@ -1,15 +1,17 @@
 package client
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/prefetch"
+	"barnabas/client/internal/telemetry"
 	"barnabas/internal/batch"
 )
 
@@ -22,6 +24,7 @@ type Consumer struct {
 	c       *Client
 	cfg     consumerConfig
 	links   *cluster.Links
+	meter   *telemetry.Meter
 	user    *cluster.User
 	checker *batch.Checker
 
@@ -29,54 +32,16 @@ type Consumer struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	news   chan struct{} // one slot: Poll may find something
+	begin  func()        // finds out where a group has committed; nil without one. Called without locks
 
 	mu struct { // never held while asking, decoding or waiting
 		sync.Mutex
 		closed   bool
 		polling  bool
-		cursors  map[TopicPartition]*cursor
+		ahead    *prefetch.Store[Record]
 		fetchers map[int32]*fetcher
-		ready    []*cursor // with chunks, in turn
-		pending  int       // bytes of all cursors
+		refused  error // client and brokers do not believe each other; Poll is to tell
 	}
-}
-
-// cursor is a partition that is being read. The consumer's lock guards it. A cursor whose position
-// is set anew is replaced by another, so what is under way for the old one is recognised and dropped.
-type cursor struct {
-	tp      TopicPartition
-	topicID [16]byte
-	leader  int32 // -1: none known
-	epoch   int32 // of the leader, as the metadata has it
-
-	start     Position // to be resolved by asking the leader; positionNone once it has been
-	next      int64    // offset to fetch
-	nextEpoch int32    // leader epoch of the batch before next; -1 unknown
-	validate  bool     // a new leader is to confirm that it has what lies before next (KIP-320)
-	position  int64    // offset that Poll returns next; -1 until known
-	lastRead  int32    // leader epoch of the record before position; -1 unknown
-	committed int64    // position as last committed by a group; -1 unknown
-	chunks    []chunk  // fetched and decoded
-	pending   int      // bytes fetched and not yet returned by Poll, decoded or not
-	waiting   bool     // in Consumer.ready
-	busy      bool     // in a request
-	holder    *fetcher // has an answer of it that is not decoded yet
-	paused    bool
-	stopped   bool // an error was reported; Seek or Assign starts it again
-	dropped   bool // not assigned any more
-	failures  int
-	notUntil  time.Time
-
-	logStart      int64
-	highWatermark int64
-}
-
-// chunk is what one response held of a partition.
-type chunk struct {
-	records []Record
-	bytes   int
-	next    int64 // offset behind it
-	err     error // what was found wrong behind the records
 }
 
 // NewConsumer makes a consumer that reads nothing until Assign says what.
@@ -90,13 +55,59 @@ func (c *Client) NewConsumer(options ...ConsumerOption) (*Consumer, error) {
 	if c.ctx.Err() != nil {
 		return nil, fmt.Errorf("consumer: %w", ErrClosed)
 	}
-	k := &Consumer{c: c, cfg: cfg, links: cluster.NewLinks(c.cluster), checker: batch.NewChecker(), news: make(chan struct{}, 1)}
+	meter := c.pusher.Meter(telemetry.Labels{Kind: telemetry.Consumer, Group: cfg.group, GroupInstance: cfg.groupInstance, Rack: cfg.rack})
+	k := &Consumer{c: c, cfg: cfg, meter: meter, links: cluster.NewLinks(c.cluster, meter), checker: batch.NewChecker(), news: make(chan struct{}, 1)}
 	k.ctx, k.cancel = context.WithCancelCause(c.ctx)
-	k.mu.cursors = map[TopicPartition]*cursor{}
+	k.mu.ahead = prefetch.New(cfg.prefetch(c), spotOf)
 	k.mu.fetchers = map[int32]*fetcher{}
-	k.user = &cluster.User{Wanted: k.wantedTopics, Changed: k.metadataChanged}
+	k.user = &cluster.User{Wanted: k.wantedTopics, Changed: func(*cluster.Snapshot) { k.route() }, Refused: k.refuse}
 	c.meta.Register(k.user)
 	return k, nil
+}
+
+// prefetch is the part of the settings that decides what is fetched.
+func (cfg *consumerConfig) prefetch(c *Client) prefetch.Config {
+	return prefetch.Config{
+		MaxBytes: int(cfg.maxBytes), MaxPartitionBytes: int(cfg.maxPartition), MaxPollRecords: cfg.maxPoll,
+		ReadCommitted: cfg.isolation == ReadCommitted, Reset: cfg.reset, ReplicaLease: c.cfg.MetadataMaxAge,
+		Backoff: func(failures int) time.Duration { return c.cfg.RetryBackoff.After(failures, c.random) }, Log: c.log,
+	}
+}
+
+func spotOf(r *Record) prefetch.Spot {
+	return prefetch.Spot{Offset: r.Offset, LeaderEpoch: r.LeaderEpoch}
+}
+
+// change lets something happen to what is read, and tells whom it concerns.
+func (k *Consumer) change(do func(s *prefetch.Store[Record], now time.Time)) {
+	k.mu.Lock()
+	do(k.mu.ahead, time.Now())
+	signals := k.mu.ahead.Signals()
+	if signals.Sources && !k.mu.closed {
+		for _, node := range k.mu.ahead.Sources() {
+			if k.mu.fetchers[node] == nil {
+				f := newFetcher(k, node)
+				k.mu.fetchers[node] = f
+				k.wg.Go(f.run)
+			}
+		}
+	}
+	if signals.Fetchers {
+		for _, f := range k.mu.fetchers {
+			f.signal()
+		}
+	}
+	refused := k.mu.refused != nil
+	k.mu.Unlock()
+	if signals.Metadata && !refused {
+		k.c.meta.Update()
+	}
+	if signals.Begin && k.begin != nil {
+		k.begin()
+	}
+	if signals.Poll {
+		k.tell()
+	}
 }
 
 // Assign replaces what is read: these partitions, each from its position. Whatever was fetched
@@ -108,22 +119,25 @@ func (k *Consumer) Assign(partitions map[TopicPartition]Position) error {
 			return fmt.Errorf("assign: %w", err)
 		}
 	}
-	k.mu.Lock()
-	if k.mu.closed {
-		k.mu.Unlock()
+	closed := false
+	k.change(func(s *prefetch.Store[Record], _ time.Time) {
+		if closed = k.mu.closed; closed {
+			return
+		}
+		s.Clear()
+		for tp, at := range partitions {
+			s.Add(prefetch.TopicPartition(tp), anyTopic, at.start)
+		}
+	})
+	if closed {
 		return fmt.Errorf("assign: %w", ErrClosed)
 	}
-	for _, old := range k.mu.cursors {
-		k.dropLocked(old)
-	}
-	clear(k.mu.cursors)
-	for tp, at := range partitions {
-		k.mu.cursors[tp] = newCursor(tp, at)
-	}
-	k.mu.Unlock()
 	k.route()
 	return nil
 }
+
+// anyTopic is the id of whichever topic has the name.
+var anyTopic [16]byte
 
 // AssignTopic is Assign for all partitions that a topic has now, from one position. It asks the
 // cluster for them. Errors: ErrUnknownTopicOrPartition, ErrTopicAuthorizationFailed, ctx's.
@@ -139,55 +153,24 @@ func (k *Consumer) AssignTopic(ctx context.Context, topic string, at Position) e
 	return k.Assign(all)
 }
 
-// own adds partitions to what is read, from where the group has committed.
-func (k *Consumer) own(partitions []TopicPartition) {
-	k.mu.Lock()
-	for _, tp := range partitions {
-		if k.mu.cursors[tp] == nil {
-			k.mu.cursors[tp] = newCursor(tp, Position{kind: positionCommitted})
+// own adds partitions to what is read, from where the group has committed. ids are those of their
+// topics where the group tells them.
+func (k *Consumer) own(partitions []TopicPartition, ids map[string][16]byte) {
+	k.change(func(s *prefetch.Store[Record], _ time.Time) {
+		for _, tp := range partitions {
+			s.Add(prefetch.TopicPartition(tp), ids[tp.Topic], prefetch.Start{Kind: prefetch.Committed})
 		}
-	}
-	k.mu.Unlock()
+	})
 	k.route()
 }
 
 // disown takes partitions out of what is read.
 func (k *Consumer) disown(partitions []TopicPartition) {
-	k.mu.Lock()
-	for _, tp := range partitions {
-		if cur := k.mu.cursors[tp]; cur != nil {
-			k.dropLocked(cur)
-			delete(k.mu.cursors, tp)
+	k.change(func(s *prefetch.Store[Record], _ time.Time) {
+		for _, tp := range partitions {
+			s.Remove(prefetch.TopicPartition(tp))
 		}
-	}
-	k.wakeFetchersLocked()
-	k.mu.Unlock()
-}
-
-func (p Position) check(tp TopicPartition) error {
-	if p.kind == positionNone || p.kind == positionOffset && p.number < 0 {
-		return &PartitionError{tp, fmt.Errorf("cannot start at %v: %w", p, ErrOffsetOutOfRange)}
-	}
-	return nil
-}
-
-func newCursor(tp TopicPartition, at Position) *cursor {
-	cur := &cursor{tp: tp, leader: -1, epoch: -1, position: -1, nextEpoch: -1, lastRead: -1, committed: -1, start: at, logStart: -1, highWatermark: -1}
-	if at.kind == positionOffset {
-		cur.start = Position{}
-		cur.next, cur.position = at.number, at.number
-	}
-	return cur
-}
-
-// dropLocked forgets what a cursor holds.
-func (k *Consumer) dropLocked(cur *cursor) {
-	cur.dropped = true
-	k.mu.pending -= cur.pending
-	cur.pending, cur.chunks = 0, nil
-	if cur.waiting {
-		k.mu.ready = slices.DeleteFunc(k.mu.ready, func(other *cursor) bool { return other == cur })
-	}
+	})
 }
 
 // Seek goes on reading an assigned partition from another position. What was fetched of it and not
@@ -196,17 +179,14 @@ func (k *Consumer) Seek(tp TopicPartition, at Position) error {
 	if err := at.check(tp); err != nil {
 		return fmt.Errorf("seek: %w", err)
 	}
-	k.mu.Lock()
-	old := k.mu.cursors[tp]
-	if old == nil {
-		k.mu.Unlock()
+	found := false
+	k.change(func(s *prefetch.Store[Record], _ time.Time) { found = s.Seek(prefetch.TopicPartition(tp), at.start) })
+	switch {
+	case k.ctx.Err() != nil:
+		return fmt.Errorf("seek: %w", ErrClosed)
+	case !found:
 		return fmt.Errorf("seek: %w", &PartitionError{tp, ErrNotAssigned})
 	}
-	k.dropLocked(old)
-	cur := newCursor(tp, at)
-	cur.paused = old.paused
-	k.mu.cursors[tp] = cur
-	k.mu.Unlock()
 	k.route()
 	return nil
 }
@@ -219,23 +199,23 @@ func (k *Consumer) Pause(partitions ...TopicPartition) { k.setPaused(partitions,
 func (k *Consumer) Resume(partitions ...TopicPartition) { k.setPaused(partitions, false) }
 
 func (k *Consumer) setPaused(partitions []TopicPartition, paused bool) {
-	k.mu.Lock()
-	for _, tp := range partitions {
-		if cur := k.mu.cursors[tp]; cur != nil {
-			cur.paused = paused
-			k.enlistLocked(cur)
+	k.change(func(s *prefetch.Store[Record], _ time.Time) {
+		for _, tp := range partitions {
+			s.SetPaused(prefetch.TopicPartition(tp), paused)
 		}
-	}
-	k.mu.Unlock()
-	k.wakeFetchers()
-	k.tell()
+	})
 }
 
 // Assignment gives the partitions that are read, sorted.
 func (k *Consumer) Assignment() []TopicPartition {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(k.mu.cursors), compareTP)
+	partitions := k.mu.ahead.Partitions()
+	out := make([]TopicPartition, len(partitions))
+	for i, tp := range partitions {
+		out[i] = TopicPartition(tp)
+	}
+	return out
 }
 
 // reads tells whether all these partitions are read.
@@ -243,7 +223,7 @@ func (k *Consumer) reads(partitions iter.Seq[TopicPartition]) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for tp := range partitions {
-		if k.mu.cursors[tp] == nil {
+		if !k.mu.ahead.Reads(prefetch.TopicPartition(tp)) {
 			return false
 		}
 	}
@@ -255,11 +235,8 @@ func (k *Consumer) reads(partitions iter.Seq[TopicPartition]) bool {
 func (k *Consumer) Position(tp TopicPartition) (offset int64, known bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	cur := k.mu.cursors[tp]
-	if cur == nil || cur.position < 0 {
-		return -1, false
-	}
-	return cur.position, true
+	spot, known := k.mu.ahead.Spot(prefetch.TopicPartition(tp))
+	return spot.Offset, known
 }
 
 // Watermarks gives the first offset that a partition has and the offset behind the last one that
@@ -267,26 +244,23 @@ func (k *Consumer) Position(tp TopicPartition) (offset int64, known bool) {
 func (k *Consumer) Watermarks(tp TopicPartition) (low, high int64, known bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	cur := k.mu.cursors[tp]
-	if cur == nil || cur.highWatermark < 0 {
-		return -1, -1, false
-	}
-	return cur.logStart, cur.highWatermark, true
+	return k.mu.ahead.Watermarks(prefetch.TopicPartition(tp))
 }
 
 // Poll returns records of one partition, at least one and at most max.poll.records, waiting until
 // there are some; partitions take turns. The slice and what it holds are the caller's to keep.
 //
-// Errors: ctx's when it ends first; ErrClosed; a *PartitionError for a partition that cannot be
+// Errors: ctx's when it ends first, with what has kept records from coming where something has (no broker, an unknown
+// topic, nothing assigned); ErrClosed; a *PartitionError for a partition that cannot be
 // read on without the program's decision, for instance with ErrOffsetOutOfRange after
 // NoAutoOffsetReset: it is returned once and the partition stands still until Seek or Assign,
-// while the others go on. Whatever may pass is retried and not returned.
+// while the others go on; ErrAuthentication, once for each attempt, of which a later Poll lets there be another.
+// Whatever may pass is retried and not returned.
 func (k *Consumer) Poll(ctx context.Context) ([]Record, error) {
-	end, err := k.beginPoll()
-	if err != nil {
+	if err := k.beginPoll(); err != nil {
 		return nil, err
 	}
-	defer end()
+	defer k.endPoll()
 	for {
 		records, err := k.takeReady()
 		if records != nil || err != nil {
@@ -295,90 +269,102 @@ func (k *Consumer) Poll(ctx context.Context) ([]Record, error) {
 		select {
 		case <-k.news:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("poll: %w", context.Cause(ctx))
+			return nil, fmt.Errorf("poll: %w", because(ctx, k.trouble()))
 		case <-k.ctx.Done():
 			return nil, fmt.Errorf("poll: %w", ErrClosed)
 		}
 	}
 }
 
-// beginPoll keeps other calls of Poll out until end is called.
-func (k *Consumer) beginPoll() (end func(), err error) {
+// because is ctx's error, with what has kept us waiting where that is known.
+func because(ctx context.Context, why error) error {
+	if why == nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: %w", context.Cause(ctx), why)
+}
+
+// trouble is what keeps records from coming, other than that there are none.
+func (k *Consumer) trouble() error {
+	k.mu.Lock()
+	first, leaderless := k.mu.ahead.Leaderless()
+	nothing := len(k.mu.ahead.Partitions()) == 0
+	var failed error
+	for _, f := range k.mu.fetchers {
+		failed = cmp.Or(f.failed, failed)
+	}
+	k.mu.Unlock()
+	tp, s := TopicPartition(first), k.c.meta.Snapshot()
+	switch err := k.c.meta.Err(); {
+	case nothing && k.begin == nil:
+		return errors.New("no partitions are assigned (Assign, AssignTopic)")
+	case err != nil || !leaderless:
+		return cmp.Or(err, failed)
+	}
+	t, p := s.Partition(tp.Topic, tp.Partition)
+	switch {
+	case t != nil && t.Err != nil:
+		return &PartitionError{tp, t.Err}
+	case t == nil || p == nil:
+		return &PartitionError{tp, ErrUnknownTopicOrPartition}
+	default:
+		return &PartitionError{tp, ErrLeaderNotAvailable}
+	}
+}
+
+// beginPoll keeps other calls of Poll out until endPoll.
+func (k *Consumer) beginPoll() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.mu.polling {
-		return nil, fmt.Errorf("poll: %w", ErrConcurrentPoll)
+		return fmt.Errorf("poll: %w", ErrConcurrentPoll)
 	}
 	k.mu.polling = true
-	return func() {
-		k.mu.Lock()
-		k.mu.polling = false
-		k.mu.Unlock()
-	}, nil
+	k.meter.PollBegan(time.Now())
+	return nil
+}
+
+func (k *Consumer) endPoll() {
+	k.meter.PollEnded(time.Now())
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.polling = false
 }
 
 // takeReady gives what there is, without waiting.
-func (k *Consumer) takeReady() ([]Record, error) {
+func (k *Consumer) takeReady() (records []Record, err error) {
+	k.change(func(s *prefetch.Store[Record], _ time.Time) {
+		if k.mu.closed {
+			err = fmt.Errorf("poll: %w", ErrClosed)
+			return
+		}
+		if k.mu.refused != nil {
+			err, k.mu.refused = fmt.Errorf("poll: %w", k.mu.refused), nil
+			k.c.meta.Update()
+			return
+		}
+		var tp prefetch.TopicPartition
+		if tp, records, err = s.Take(); err != nil {
+			err = &PartitionError{TopicPartition(tp), err}
+		}
+	})
+	return records, err
+}
+
+// refuse lets Poll tell that client and brokers do not believe each other. Nobody is asked until it has: attempts may
+// cost the user the account.
+func (k *Consumer) refuse(err error) {
+	k.mu.Lock()
+	k.mu.refused = err
+	k.mu.Unlock()
+	k.tell()
+}
+
+// refusal gives what Poll has yet to tell.
+func (k *Consumer) refusal() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.mu.closed {
-		return nil, fmt.Errorf("poll: %w", ErrClosed)
-	}
-	for len(k.mu.ready) > 0 {
-		cur := k.mu.ready[0]
-		k.mu.ready[0] = nil
-		k.mu.ready = k.mu.ready[1:]
-		cur.waiting = false
-		if cur.paused {
-			continue
-		}
-		records, err := k.takeLocked(cur)
-		k.enlistLocked(cur)
-		if records != nil || err != nil {
-			return records, err
-		}
-	}
-	return nil, nil
-}
-
-// takeLocked takes from the first chunk of a cursor.
-func (k *Consumer) takeLocked(cur *cursor) ([]Record, error) {
-	first := &cur.chunks[0]
-	n := min(len(first.records), k.cfg.maxPoll)
-	records := first.records[:n:n]
-	first.records = first.records[n:]
-	if n > 0 {
-		cur.position, cur.lastRead = records[n-1].Offset+1, records[n-1].LeaderEpoch
-	}
-	if len(first.records) > 0 {
-		return records, nil
-	}
-	// The chunk's error is returned by the Poll after that of its last record.
-	if first.err != nil && n > 0 {
-		return records, nil
-	}
-	done := *first
-	cur.chunks[0] = chunk{}
-	cur.chunks = cur.chunks[1:]
-	cur.position = done.next
-	full := cur.pending >= int(k.cfg.maxPartition)
-	cur.pending -= done.bytes
-	k.mu.pending -= done.bytes
-	if full || k.mu.pending+done.bytes >= int(k.cfg.maxBytes) {
-		k.wakeFetchersLocked()
-	}
-	if n == 0 {
-		return nil, done.err
-	}
-	return records, nil
-}
-
-// enlistLocked puts a cursor that has something for Poll into the turn.
-func (k *Consumer) enlistLocked(cur *cursor) {
-	if len(cur.chunks) > 0 && !cur.waiting && !cur.paused && !cur.dropped {
-		cur.waiting = true
-		k.mu.ready = append(k.mu.ready, cur)
-	}
+	return k.mu.refused
 }
 
 // tell lets Poll look again.
@@ -402,88 +388,37 @@ func (k *Consumer) Close() error {
 	k.cancel(ErrClosed)
 	k.links.Close()
 	k.wg.Wait()
+	k.meter.Close()
 	return nil
 }
 
 // wantedTopics keeps the assigned topics in the metadata. Reading never creates one.
 func (k *Consumer) wantedTopics(time.Time) cluster.Wanted {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	names := make([]string, 0, len(k.mu.cursors))
-	for tp := range k.mu.cursors {
-		names = append(names, tp.Topic)
+	partitions := k.Assignment()
+	names := make([]string, len(partitions))
+	for i, tp := range partitions {
+		names[i] = tp.Topic
 	}
 	return cluster.Wanted{Names: names}
 }
 
-func (k *Consumer) metadataChanged(*cluster.Snapshot) { k.route() }
-
-// route gives every cursor to the fetcher of its leader, starting fetchers where there are none.
+// route takes in what the metadata says now.
 func (k *Consumer) route() {
-	s := k.c.meta.Snapshot()
-	lost := false
-	k.mu.Lock()
-	if k.mu.closed {
-		k.mu.Unlock()
-		return
-	}
-	for _, cur := range k.mu.cursors {
-		t, p := s.Partition(cur.tp.Topic, cur.tp.Partition)
+	now := k.c.meta.Snapshot()
+	leader := func(tp prefetch.TopicPartition) (prefetch.Leader, bool) {
+		t, p := now.Partition(tp.Topic, tp.Partition)
 		if p == nil || p.Leader < 0 {
-			cur.leader = -1
-			lost = true
-			continue
+			return prefetch.Leader{}, false
 		}
-		if t.ID != cur.topicID && cur.topicID != [16]byte{} && !cur.stopped {
-			k.stopLocked(cur, ErrTopicRecreated)
-			continue
-		}
-		// A new leader may have less than the old one had.
-		cur.validate = cur.validate || cur.nextEpoch >= 0 && p.LeaderEpoch > cur.epoch
-		cur.topicID, cur.leader, cur.epoch = t.ID, p.Leader, p.LeaderEpoch
-		if k.mu.fetchers[p.Leader] == nil {
-			f := newFetcher(k, p.Leader)
-			k.mu.fetchers[p.Leader] = f
-			k.wg.Go(f.run)
-		}
+		return prefetch.Leader{TopicID: t.ID, Node: p.Leader, Epoch: p.LeaderEpoch}, true
 	}
-	k.wakeFetchersLocked()
-	k.mu.Unlock()
-	if lost {
-		k.c.meta.Update()
+	known := func(node int32) bool {
+		_, ok := now.Brokers[node]
+		return ok
 	}
-	k.tell()
+	k.change(func(s *prefetch.Store[Record], _ time.Time) { s.Route(leader, known) })
 }
 
-// stopLocked reads a partition no further, and lets Poll return the error behind the records that
-// it has yet to return.
-func (k *Consumer) stopLocked(cur *cursor, err error) {
-	cur.stopped = true
-	at := cur.next
-	if cur.start.kind != positionNone {
-		at = -1
-	}
-	cur.chunks = append(cur.chunks, chunk{next: at, err: &PartitionError{cur.tp, err}})
-	k.enlistLocked(cur)
-}
-
-// addLocked appends what a response held, before the error of a cursor that was stopped meanwhile.
-func (cur *cursor) addLocked(c chunk) {
-	at := len(cur.chunks)
-	if cur.stopped && at > 0 && cur.chunks[at-1].err != nil {
-		at--
-	}
-	cur.chunks = slices.Insert(cur.chunks, at, c)
-}
-
-func (k *Consumer) wakeFetchers() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.wakeFetchersLocked()
-}
-
-func (k *Consumer) wakeFetchersLocked() {
-	for _, f := range k.mu.fetchers {
-		f.signal()
-	}
+func compareTP(a, b TopicPartition) int {
+	return prefetch.Compare(prefetch.TopicPartition(a), prefetch.TopicPartition(b))
 }

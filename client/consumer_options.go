@@ -4,53 +4,39 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"barnabas/client/internal/prefetch"
 )
 
 // Position is where to start reading a partition: Earliest, Latest, AtOffset or AtTime.
-type Position struct {
-	kind   positionKind
-	number int64 // an offset, or Unix ms
-}
-
-type positionKind int8
-
-const (
-	positionNone positionKind = iota
-	positionEarliest
-	positionLatest
-	positionOffset
-	positionTime
-	positionCommitted // where the group has committed; its consumer finds out
-)
+type Position struct{ start prefetch.Start }
 
 var (
 	// Earliest is the first record that the partition still has.
-	Earliest = Position{kind: positionEarliest}
+	Earliest = Position{prefetch.Start{Kind: prefetch.Earliest}}
 	// Latest is behind the last record, so that only what is written later is read.
-	Latest = Position{kind: positionLatest}
+	Latest = Position{prefetch.Start{Kind: prefetch.Latest}}
 )
 
 // AtOffset is the record with that offset, or the first after it where there is none.
-func AtOffset(offset int64) Position { return Position{positionOffset, offset} }
+func AtOffset(offset int64) Position {
+	return Position{prefetch.Start{Kind: prefetch.Offset, Number: offset}}
+}
 
 // AtTime is the first record whose timestamp is t or later, by the partition's order; where all
 // are earlier it is Latest. Timestamps are in whole milliseconds.
-func AtTime(t time.Time) Position { return Position{positionTime, t.UnixMilli()} }
+func AtTime(t time.Time) Position {
+	return Position{prefetch.Start{Kind: prefetch.Time, Number: t.UnixMilli()}}
+}
 
 // String gives the position as the command line writes it.
-func (p Position) String() string {
-	switch p.kind {
-	case positionEarliest:
-		return "earliest"
-	case positionLatest:
-		return "latest"
-	case positionOffset:
-		return fmt.Sprintf("offset %d", p.number)
-	case positionTime:
-		return time.UnixMilli(p.number).UTC().Format("2006-01-02T15:04:05.000Z")
-	default:
-		return "none"
+func (p Position) String() string { return p.start.String() }
+
+func (p Position) check(tp TopicPartition) error {
+	if p.start.Kind == prefetch.Known || p.start.Kind == prefetch.Offset && p.start.Number < 0 {
+		return &PartitionError{tp, fmt.Errorf("cannot start at %v: %w", p, ErrOffsetOutOfRange)}
 	}
+	return nil
 }
 
 // Isolation says whether records of transactions that are not, or not yet, committed are read.
@@ -66,7 +52,7 @@ const (
 type ConsumerOption func(*consumerConfig) error
 
 type consumerConfig struct {
-	reset        resetTo
+	reset        prefetch.Reset
 	minBytes     int32
 	maxBytes     int32
 	maxWait      time.Duration
@@ -74,11 +60,14 @@ type consumerConfig struct {
 	maxPoll      int
 	isolation    Isolation
 	checkCRCs    bool
+	rack         string
+
+	group, groupInstance string // for metrics that are pushed; "" where there is none
 }
 
 func defaultConsumerConfig() consumerConfig {
 	return consumerConfig{
-		reset:        resetTo{to: Latest},
+		reset:        prefetch.Reset{To: prefetch.Latest},
 		minBytes:     1,
 		maxBytes:     50 << 20,
 		maxWait:      500 * time.Millisecond,
@@ -88,30 +77,15 @@ func defaultConsumerConfig() consumerConfig {
 	}
 }
 
-// resetTo is auto.offset.reset.
-type resetTo struct {
-	to   Position // positionNone: report, or back is set
-	back time.Duration
-}
-
-func (r resetTo) report() bool { return r.to.kind == positionNone && r.back == 0 }
-
-func (r resetTo) position(now time.Time) Position {
-	if r.back > 0 {
-		return AtTime(now.Add(-r.back))
-	}
-	return r.to
-}
-
 // AutoOffsetReset says where to go on when a position lies outside what the partition has, for
 // instance because it has expired, and where a group begins that has committed nothing: Earliest
 // or Latest. Default Latest. Kafka: auto.offset.reset.
 func AutoOffsetReset(to Position) ConsumerOption {
 	return func(c *consumerConfig) error {
-		if to.kind != positionEarliest && to.kind != positionLatest {
+		if to != Earliest && to != Latest {
 			return fmt.Errorf("auto.offset.reset: %v is neither earliest nor latest", to)
 		}
-		c.reset = resetTo{to: to}
+		c.reset = prefetch.Reset{To: to.start.Kind}
 		return nil
 	}
 }
@@ -123,7 +97,7 @@ func AutoOffsetResetBack(d time.Duration) ConsumerOption {
 		if d <= 0 {
 			return fmt.Errorf("auto.offset.reset: a duration of %v is not above 0", d)
 		}
-		c.reset = resetTo{back: d}
+		c.reset = prefetch.Reset{Back: d}
 		return nil
 	}
 }
@@ -132,13 +106,13 @@ func AutoOffsetResetBack(d time.Duration) ConsumerOption {
 // outside what it has, and ErrNoOffset for one of which a group has committed nothing.
 // Kafka: auto.offset.reset=none.
 func NoAutoOffsetReset() ConsumerOption {
-	return func(c *consumerConfig) error { c.reset = resetTo{}; return nil }
+	return func(c *consumerConfig) error { c.reset = prefetch.Reset{}; return nil }
 }
 
 // FetchMinBytes is how much a broker gathers before it answers, as long as FetchMaxWait allows.
 // Default 1. Kafka: fetch.min.bytes.
 func FetchMinBytes(n int) ConsumerOption {
-	return byteOption("fetch.min.bytes", n, func(c *consumerConfig) *int32 { return &c.minBytes })
+	return byteOption("fetch.min.bytes", n, 0, func(c *consumerConfig) *int32 { return &c.minBytes })
 }
 
 // FetchMaxWait is how long a broker may wait for FetchMinBytes. Default 500 ms.
@@ -146,7 +120,7 @@ func FetchMinBytes(n int) ConsumerOption {
 func FetchMaxWait(d time.Duration) ConsumerOption {
 	return func(c *consumerConfig) error {
 		if d < 0 || d > math.MaxInt32*time.Millisecond {
-			return fmt.Errorf("fetch.max.wait.ms: %v is out of range", d)
+			return fmt.Errorf("fetch.max.wait.ms: %v is not between 0 and %v", d, math.MaxInt32*time.Millisecond)
 		}
 		c.maxWait = d
 		return nil
@@ -156,14 +130,14 @@ func FetchMaxWait(d time.Duration) ConsumerOption {
 // FetchMaxBytes bounds what a broker sends at once, and what this consumer keeps ahead of Poll. A
 // batch that is larger alone comes nevertheless. Default 50 MiB. Kafka: fetch.max.bytes.
 func FetchMaxBytes(n int) ConsumerOption {
-	return byteOption("fetch.max.bytes", n, func(c *consumerConfig) *int32 { return &c.maxBytes })
+	return byteOption("fetch.max.bytes", n, 1, func(c *consumerConfig) *int32 { return &c.maxBytes })
 }
 
 // MaxPartitionFetchBytes bounds what a broker sends of one partition at once. A partition with
 // that much waiting for Poll is not fetched from. A batch that is larger alone comes nevertheless.
 // Default 1 MiB. Kafka: max.partition.fetch.bytes.
 func MaxPartitionFetchBytes(n int) ConsumerOption {
-	return byteOption("max.partition.fetch.bytes", n, func(c *consumerConfig) *int32 { return &c.maxPartition })
+	return byteOption("max.partition.fetch.bytes", n, 1, func(c *consumerConfig) *int32 { return &c.maxPartition })
 }
 
 // MaxPollRecords bounds what one Poll returns. Default 500. Kafka: max.poll.records.
@@ -194,10 +168,18 @@ func CheckCRCs(check bool) ConsumerOption {
 	return func(c *consumerConfig) error { c.checkCRCs = check; return nil }
 }
 
-func byteOption(key string, n int, field func(*consumerConfig) *int32) ConsumerOption {
+// Rack is where this consumer runs, as the brokers' broker.rack says it. Where the brokers have a
+// replica.selector.class that looks at racks, records come from a replica nearby instead of the
+// leader (KIP-392). In a group RangeAssignor, and the brokers' own assignors, prefer partitions with
+// a replica there. Default: none. Kafka: client.rack.
+func Rack(rack string) ConsumerOption {
+	return func(c *consumerConfig) error { c.rack = rack; return nil }
+}
+
+func byteOption(key string, n, least int, field func(*consumerConfig) *int32) ConsumerOption {
 	return func(c *consumerConfig) error {
-		if n < 0 || n > math.MaxInt32 {
-			return fmt.Errorf("%s: %d is out of range", key, n)
+		if n < least || n > math.MaxInt32 {
+			return fmt.Errorf("%s: %d is not between %d and %d", key, n, least, math.MaxInt32)
 		}
 		*field(c) = int32(n)
 		return nil

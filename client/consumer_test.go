@@ -124,8 +124,8 @@ func readOnceAndInOrder(t *testing.T, f *fakeCluster, seed uint64) {
 			t.Errorf("seed %d: %v: the position is %d (known: %v), %d were read", seed, tp, at, known, len(want[tp]))
 		}
 	}
-	if k.mu.pending != 0 {
-		t.Errorf("seed %d: %d bytes count as waiting for Poll", seed, k.mu.pending)
+	if pending := k.mu.ahead.Pending(); pending != 0 {
+		t.Errorf("seed %d: %d bytes count as waiting for Poll", seed, pending)
 	}
 }
 
@@ -379,7 +379,7 @@ func TestFetchedAheadIsBounded(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		k.mu.Lock()
-		pending := k.mu.pending
+		pending := k.mu.ahead.Pending()
 		k.mu.Unlock()
 		if pending == 0 || pending > 2*12_000 {
 			t.Errorf("%d bytes wait for Poll", pending)

@@ -6,6 +6,8 @@ import (
 	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
 	"barnabas/client/internal/errcode"
+	"barnabas/client/internal/prefetch"
+	"barnabas/client/internal/telemetry/push"
 	"barnabas/client/internal/transaction"
 )
 
@@ -45,8 +47,8 @@ var (
 	// ErrBufferFull answers Send when buffer.memory was exhausted, see WhenBufferFull.
 	ErrBufferFull = accumulator.ErrBufferFull
 
-	// ErrDeliveryTimeout answers a record that was not acknowledged within delivery.timeout.ms.
-	// It may nevertheless have been written: nobody can tell.
+	// ErrDeliveryTimeout answers a record that was not acknowledged within delivery.timeout.ms, with the error of the
+	// last attempt, or what kept it from being sent. It may nevertheless have been written: nobody can tell.
 	ErrDeliveryTimeout = errors.New("not acknowledged within delivery.timeout.ms")
 
 	// ErrRecordTooLarge answers a record larger than max.request.size or buffer.memory.
@@ -71,15 +73,15 @@ var (
 
 	// ErrTopicRecreated answers a consumer whose topic was deleted and made again: the new topic
 	// has other records, so the offsets of the old one mean nothing in it.
-	ErrTopicRecreated = errors.New("the topic was deleted and made again")
+	ErrTopicRecreated = prefetch.ErrTopicRecreated
 
 	// ErrNoOffset answers a group's consumer that is to begin where the group has committed, and it
 	// has committed nothing (NoAutoOffsetReset).
-	ErrNoOffset = errors.New("the group has committed no offset of the partition")
+	ErrNoOffset = prefetch.ErrNoOffset
 
 	// ErrLogTruncated answers a consumer that has read records which the partition no longer has: an
 	// unclean election lost them (NoAutoOffsetReset; otherwise reading goes on where the log parts).
-	ErrLogTruncated = errors.New("the log was cut below the position")
+	ErrLogTruncated = prefetch.ErrLogTruncated
 
 	// ErrTooManyCommits answers CommitAsync while as many commits wait as the consumer keeps.
 	ErrTooManyCommits = errors.New("too many commits are waiting")
@@ -94,6 +96,10 @@ var (
 	// ErrTransactionAborted answers what belongs to a transaction that has failed and can only be
 	// aborted, or that was aborted.
 	ErrTransactionAborted = transaction.ErrAborted
+
+	// ErrMetricsPushOff answers ClientInstanceID of a client that pushes no metrics: it was told not to (MetricsPush), or a
+	// broker has refused them for good.
+	ErrMetricsPushOff = push.ErrOff
 
 	// ErrConcurrentPoll answers a Poll while another one of the same consumer is under way.
 	ErrConcurrentPoll = errors.New("another Poll of this consumer is under way")
@@ -115,15 +121,5 @@ func retriable(err error) bool { return errcode.Retriable(err) }
 
 // staleMetadata tells whether an error says that what we know about leaders is out of date.
 func staleMetadata(err error) bool {
-	var code Error
-	if !errors.As(err, &code) {
-		return errors.Is(err, ErrUnknownBroker)
-	}
-	switch code {
-	case ErrUnknownTopicOrPartition, ErrLeaderNotAvailable, ErrNotLeaderOrFollower, ErrNetwork,
-		ErrReplicaNotAvailable, ErrFencedLeaderEpoch, ErrUnknownLeaderEpoch, ErrKafkaStorageError,
-		ErrUnknownTopicID, ErrInconsistentTopicID, ErrListenerNotFound:
-		return true
-	}
-	return false
+	return errcode.StaleMetadata(err) || errors.Is(err, ErrUnknownBroker)
 }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"time"
 
+	"barnabas/barnabastest"
 	"barnabas/client"
 )
 
@@ -17,7 +18,9 @@ import (
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	c, err := client.New(client.Brokers("127.0.0.1:9092"))
+	broker, end := barnabastest.StartForExample() // in memory; a real one needs Brokers("HOST:PORT") alone
+	defer end()
+	c, err := client.New(client.Brokers(broker.Addr()), client.Dialer(broker.Dial))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -49,13 +52,16 @@ func Example() {
 		log.Fatal(err)
 	}
 	fmt.Println(string(records[0].Value))
+	// Output: hello
 }
 
 // ExampleProducer_Send sends without waiting: callbacks tell what became of each record, in the
 // order of their partition.
 func ExampleProducer_Send() {
 	ctx := context.Background()
-	c, err := client.New(client.Brokers("127.0.0.1:9092"), client.ID("price-feed"))
+	broker, end := barnabastest.StartForExample() // in memory; a real one needs Brokers("HOST:PORT") alone
+	defer end()
+	c, err := client.New(client.Brokers(broker.Addr()), client.Dialer(broker.Dial), client.ID("price-feed"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -71,7 +77,7 @@ func ExampleProducer_Send() {
 				log.Printf("%s was not written: %v", symbol, err)
 				return
 			}
-			log.Printf("%s is at offset %d of partition %d", symbol, m.Offset, m.Partition)
+			fmt.Printf("%s is at offset %d of partition %d\n", symbol, m.Offset, m.Partition)
 		})
 		switch {
 		case errors.Is(err, client.ErrUnknownTopicOrPartition):
@@ -82,19 +88,26 @@ func ExampleProducer_Send() {
 	}
 	deadline, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := p.Close(deadline); err != nil {
+	if err := p.Close(deadline); err != nil { // sends what waits, and runs the callbacks
 		log.Fatal(err)
 	}
+	// Output:
+	// AAPL is at offset 0 of partition 0
+	// MSFT is at offset 1 of partition 0
 }
 
 // ExampleConsumer_Poll reads all of a topic since an hour ago, and then what comes.
 func ExampleConsumer_Poll() {
 	ctx := context.Background()
-	c, err := client.New()
+	broker, end := barnabastest.StartForExample() // in memory; a real one needs Brokers("HOST:PORT") alone
+	defer end()
+	c, err := client.New(client.Brokers(broker.Addr()), client.Dialer(broker.Dial))
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
+	broker.Produce("prices", "1.00", "1.05", "0.95")
+
 	k, err := c.NewConsumer(client.AutoOffsetReset(client.Earliest))
 	if err != nil {
 		log.Fatal(err)
@@ -103,7 +116,7 @@ func ExampleConsumer_Poll() {
 	if err := k.AssignTopic(ctx, "prices", client.AtTime(time.Now().Add(-time.Hour))); err != nil {
 		log.Fatal(err)
 	}
-	for {
+	for read := 0; read < 3; { // others go on until ctx ends
 		records, err := k.Poll(ctx)
 		var broken *client.PartitionError
 		switch {
@@ -114,9 +127,14 @@ func ExampleConsumer_Poll() {
 			log.Fatal(err)
 		}
 		for _, r := range records {
-			fmt.Printf("%s %s=%s\n", r.Timestamp.Format(time.TimeOnly), r.Key, r.Value)
+			fmt.Printf("%v@%d %s\n", r.TopicPartition(), r.Offset, r.Value)
 		}
+		read += len(records)
 	}
+	// Output:
+	// prices-0@0 1.00
+	// prices-0@1 1.05
+	// prices-0@2 0.95
 }
 
 func ExampleKeyPartition() {
@@ -143,11 +161,15 @@ func ExampleError() {
 func ExampleClient_NewGroupConsumer() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	c, err := client.New()
+	broker, end := barnabastest.StartForExample() // in memory; a real one needs Brokers("HOST:PORT") alone
+	defer end()
+	c, err := client.New(client.Brokers(broker.Addr()), client.Dialer(broker.Dial))
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
+	broker.Produce("orders", "a book", "a lamp")
+
 	g, err := c.NewGroupConsumer("billing",
 		client.NoAutoCommit(),
 		client.AutoOffsetReset(client.Earliest),
@@ -158,7 +180,7 @@ func ExampleClient_NewGroupConsumer() {
 	if err := g.Subscribe("orders", "refunds"); err != nil {
 		log.Fatal(err)
 	}
-	for {
+	for read := 0; read < 2; { // others go on until ctx ends
 		records, err := g.Poll(ctx)
 		if err != nil {
 			log.Print(err)
@@ -170,23 +192,32 @@ func ExampleClient_NewGroupConsumer() {
 		if err := g.Commit(ctx); err != nil {
 			log.Print(err) // the partitions are somebody else's now: these records come again there
 		}
+		read += len(records)
 	}
 	leave, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := g.Close(leave); err != nil {
 		log.Print(err)
 	}
+	// Output:
+	// orders-0@0 a book
+	// orders-0@1 a lamp
 }
 
 // ExampleOnRevoked keeps sums of what it reads, and stores them before somebody else goes on.
 func ExampleOnRevoked() {
-	c, err := client.New()
+	ctx := context.Background()
+	broker, end := barnabastest.StartForExample() // in memory; a real one needs Brokers("HOST:PORT") alone
+	defer end()
+	c, err := client.New(client.Brokers(broker.Addr()), client.Dialer(broker.Dial))
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
+	broker.Produce("orders.eu", "three", "four")
+
 	sums := map[client.TopicPartition]int{}
-	g, err := c.NewGroupConsumer("sums", client.NoAutoCommit(),
+	g, err := c.NewGroupConsumer("sums", client.NoAutoCommit(), client.AutoOffsetReset(client.Earliest),
 		client.OnRevoked(func(ctx context.Context, g *client.GroupConsumer, partitions []client.TopicPartition) {
 			for _, tp := range partitions {
 				fmt.Println("store", tp, sums[tp])
@@ -207,15 +238,20 @@ func ExampleOnRevoked() {
 	if err := g.SubscribeMatching(regexp.MustCompile(`orders\..*`)); err != nil {
 		log.Fatal(err)
 	}
-	for {
-		records, err := g.Poll(context.Background())
+	for read := 0; read < 2; {
+		records, err := g.Poll(ctx)
 		if err != nil {
 			log.Fatal(err)
 		}
 		for _, r := range records {
 			sums[r.TopicPartition()] += len(r.Value)
 		}
+		read += len(records)
 	}
+	if err := g.Close(ctx); err != nil { // gives the partitions up
+		log.Print(err)
+	}
+	// Output: store orders.eu-0 9
 }
 
 // ExampleProducer_SendOffsets copies a topic exactly once: what was read counts as read when what
@@ -254,7 +290,7 @@ func ExampleProducer_SendOffsets() {
 		read := map[client.TopicPartition]client.OffsetAndMetadata{}
 		for _, r := range records {
 			if err := p.Send(ctx, client.ProducerRecord{Topic: "copies", Key: r.Key, Value: r.Value}, nil); err != nil {
-				break // Commit tells
+				break // that has failed the transaction, as Commit tells
 			}
 			read[r.TopicPartition()] = client.OffsetAndMetadata{Offset: r.Offset + 1, LeaderEpoch: client.InEpoch(r.LeaderEpoch)}
 		}

@@ -83,7 +83,7 @@ func (f *fakeCluster) onlyNews(s *fakeSession, resp *kmsg.FetchResponse) {
 			key := fakeKey{t.Topic, t.TopicID, p.Partition}
 			told, before := s.told[key]
 			s.told[key] = p.HighWatermark
-			return before && told == p.HighWatermark && len(p.RecordBatches) == 0 && p.ErrorCode == 0
+			return before && told == p.HighWatermark && len(p.RecordBatches) == 0 && p.ErrorCode == 0 && p.PreferredReadReplica < 0
 		})
 	}
 	resp.Topics = slices.DeleteFunc(resp.Topics, func(t kmsg.FetchResponseTopic) bool { return len(t.Partitions) == 0 })

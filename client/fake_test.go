@@ -45,13 +45,16 @@ type fakeCluster struct {
 		changed    chan struct{}
 		maxVersion map[int16]int16
 		autoCreate bool
+		nearest    map[string]int32 // by rack: the replica that consumers there are to read
 		dials      []time.Time
 
-		groups      *fakeGroups
-		txns        *fakeTransactions
-		sessions    map[int32]*fakeSession
-		nextSession int32
-		noSessions  bool
+		groups        *fakeGroups
+		consumerGroup *fakeConsumerGroup
+		txns          *fakeTransactions
+		sessions      map[int32]*fakeSession
+		nextSession   int32
+		noSessions    bool
+		telemetry     *fakeTelemetry
 	}
 }
 
@@ -331,6 +334,8 @@ func (f *fakeCluster) answer(node int32, req kmsg.Request, i interference) kmsg.
 		f.mu.nextID++
 		resp.ProducerID, resp.ProducerEpoch = f.mu.nextID, 0
 		return resp
+	case *kmsg.GetTelemetrySubscriptionsRequest, *kmsg.PushTelemetryRequest:
+		return f.mu.telemetry.handle(req)
 	case *kmsg.ProduceRequest:
 		return f.produce(node, r, i)
 	case *kmsg.FetchRequest:
@@ -345,14 +350,22 @@ func (f *fakeCluster) answer(node int32, req kmsg.Request, i interference) kmsg.
 		if f.mu.txns != nil {
 			return f.mu.txns.handle(node, req, i.code)
 		}
-		return f.mu.groups.handle(node, req, i)
-	case *kmsg.JoinGroupRequest, *kmsg.SyncGroupRequest, *kmsg.HeartbeatRequest,
-		*kmsg.LeaveGroupRequest, *kmsg.OffsetCommitRequest, *kmsg.OffsetFetchRequest:
-		return f.mu.groups.handle(node, req, i)
+		return f.group(node, req, i)
+	case *kmsg.JoinGroupRequest, *kmsg.SyncGroupRequest, *kmsg.HeartbeatRequest, *kmsg.LeaveGroupRequest,
+		*kmsg.OffsetCommitRequest, *kmsg.OffsetFetchRequest, *kmsg.ConsumerGroupHeartbeatRequest:
+		return f.group(node, req, i)
 	default:
 		f.t.Errorf("a request that the fake does not know: %T", req)
 		return nil
 	}
+}
+
+// group is for the coordinator of the protocol that the cluster has.
+func (f *fakeCluster) group(node int32, req kmsg.Request, i interference) kmsg.Response {
+	if f.mu.consumerGroup != nil {
+		return f.mu.consumerGroup.handle(node, req, i)
+	}
+	return f.mu.groups.handle(node, req, i)
 }
 
 func (f *fakeCluster) metadata(r *kmsg.MetadataRequest) kmsg.Response {
@@ -370,6 +383,14 @@ func (f *fakeCluster) metadata(r *kmsg.MetadataRequest) kmsg.Response {
 		}
 	}
 	for _, want := range r.Topics {
+		if want.Topic == nil {
+			if t := f.find("", want.TopicID); t != nil {
+				want.Topic = &t.name
+			} else {
+				resp.Topics = append(resp.Topics, kmsg.MetadataResponseTopic{TopicID: want.TopicID, ErrorCode: int16(ErrUnknownTopicID)})
+				continue
+			}
+		}
 		t := f.mu.topics[*want.Topic]
 		if t == nil && r.AllowAutoTopicCreation && f.mu.autoCreate {
 			t = f.topicLocked(*want.Topic, 2)
@@ -561,14 +582,16 @@ func (f *fakeCluster) readLocked(node int32, r *kmsg.FetchRequest, i interferenc
 				part.ErrorCode = i.code
 			case t == nil || int(p.Partition) >= len(t.partitions):
 				part.ErrorCode = int16(ErrUnknownTopicID)
-			case t.partitions[p.Partition].leader != node:
+			case t.partitions[p.Partition].leader != node && (f.mu.nearest[r.Rack] != node || r.Rack == ""):
 				part.ErrorCode = int16(ErrNotLeaderOrFollower)
+			case t.partitions[p.Partition].leader == node && f.mu.nearest[r.Rack] > 0 && f.mu.nearest[r.Rack] != node:
+				part.PreferredReadReplica = f.mu.nearest[r.Rack]
 			case p.FetchOffset < t.partitions[p.Partition].start || p.FetchOffset > t.partitions[p.Partition].next:
 				part.ErrorCode = int16(ErrOffsetOutOfRange)
 			default:
 				t.partitions[p.Partition].read(&part, p.FetchOffset, min(int(p.PartitionMaxBytes), int(r.MaxBytes)-bytes), bytes == 0)
 			}
-			if part.ErrorCode != 0 {
+			if part.ErrorCode != 0 || part.PreferredReadReplica >= 0 {
 				bytes += 1 << 20 // an error is answered at once
 			}
 			bytes += len(part.RecordBatches)

@@ -108,7 +108,7 @@ func TestTrap03TruncationIsFound(t *testing.T) {
 			for i := range 10 {
 				f.write(tp, batch.BuilderOptions{}, fmt.Sprint("new ", i))
 			}
-			if k.cfg.reset.report() {
+			if k.cfg.reset.Reports() {
 				if records, err := k.Poll(t.Context()); !errors.Is(err, ErrLogTruncated) {
 					t.Errorf("%v, %v", records, err)
 				}
@@ -152,41 +152,102 @@ func TestTrap03UndefinedEndIsNoLoss(t *testing.T) {
 	})
 }
 
-// Records of an old leader that wait to be decoded come before those of the new one: its fetcher may
-// be waiting for a connection while the new leader's would already get an answer.
-func TestRecordsOfTheOldLeaderComeFirst(t *testing.T) {
+// The leader sends a consumer in a rack with a replica to that replica (KIP-392), and is read again
+// when the replica goes away or its time is over.
+func TestNearestReplicaIsRead(t *testing.T) {
 	tp := TopicPartition{"t", 0}
-	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
-		c, k := newTestConsumer(t, f)
+	bubble(t, 3, func(t *testing.T, f *fakeCluster) {
+		f.topic("t", 1)
+		f.lead(tp, 1)
+		f.mu.nearest = map[string]int32{"r2": 2}
+		c := f.client(MetadataMaxAge(time.Minute))
 		defer c.Close()
-		defer k.Close()
-		before, after := newFetcher(k, 7), newFetcher(k, 8)
-		b := batch.NewBuilder(batch.BuilderOptions{})
-		b.Append(0, nil, []byte("v"), nil)
-		built, err := b.Build()
+		k, err := c.NewConsumer(Rack("r2"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		part := kmsg.NewFetchResponseTopicPartition()
-		part.RecordBatches = built
-		cur := newCursor(tp, AtOffset(0))
-		k.mu.Lock()
-		k.mu.cursors[tp], k.mu.fetchers[8] = cur, after
-		cur.leader = 7
-		got, _ := before.advanceLocked(cur, 0, &part)
-		cur.leader = 8
-		k.mu.Unlock()
-		if w := after.claim(time.Now()); len(w.fetch) > 0 {
-			t.Error("the new leader is asked for what follows records that are not decoded yet")
+		defer k.Close()
+		if err := k.Assign(map[TopicPartition]Position{tp: Earliest}); err != nil {
+			t.Fatal(err)
 		}
-		before.decode([]fetched{got})
-		select {
-		case <-after.wake:
-		default:
-			t.Error("nobody told the new leader's fetcher")
+		fetches := func() (of map[int32]int) {
+			of = map[int32]int{}
+			for _, s := range f.requests(1) {
+				of[s.node]++
+			}
+			return of
 		}
-		if w := after.claim(time.Now()); len(w.fetch) != 1 || w.offsets[0] != 1 {
-			t.Errorf("claimed %+v", w)
+		for i := range 10 {
+			f.write(tp, batch.BuilderOptions{}, values(i, i+1)...)
+			poll(t, k, 1)
+		}
+		if of := fetches(); of[1] != 1 || of[2] < 10 {
+			t.Errorf("fetches by node: %v", of)
+		}
+		f.script(func(node int32, req kmsg.Request) interference {
+			return interference{drop: node == 2 && req.Key() == 1}
+		})
+		f.mu.Lock()
+		f.mu.nearest = nil
+		f.mu.Unlock()
+		f.write(tp, batch.BuilderOptions{}, values(10, 11)...)
+		poll(t, k, 1)
+		f.script(nil)
+		f.mu.Lock()
+		f.mu.nearest = map[string]int32{"r2": 3}
+		f.mu.Unlock()
+		for i := range 100 {
+			f.write(tp, batch.BuilderOptions{}, values(11+i, 12+i)...)
+			poll(t, k, 1)
+			time.Sleep(time.Second)
+		}
+		if of := fetches(); of[3] < 100 || of[1] > 30 {
+			t.Errorf("fetches by node: %v", of)
+		}
+		if at, _ := k.Position(tp); at != 111 {
+			t.Errorf("it stands at %d", at)
+		}
+	})
+}
+
+// A position that a program has kept, with the epoch of what it read, is confirmed before anything is
+// read on.
+func TestTrap03KeptPositionsAreConfirmed(t *testing.T) {
+	tp := TopicPartition{"t", 0}
+	bubble(t, 2, func(t *testing.T, f *fakeCluster) {
+		f.topic("t", 1)
+		for i := range 10 {
+			f.write(tp, batch.BuilderOptions{}, values(i, i+1)...)
+		}
+		c, k := newTestConsumer(t, f, NoAutoOffsetReset())
+		defer c.Close()
+		defer k.Close()
+		if err := k.Assign(map[TopicPartition]Position{tp: Earliest}); err != nil {
+			t.Fatal(err)
+		}
+		var last Record
+		for last.Offset < 9 {
+			records, err := k.Poll(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = records[len(records)-1]
+		}
+		if err := k.Assign(nil); err != nil {
+			t.Fatal(err)
+		}
+		f.truncate(tp, 5, 2)
+		f.write(tp, batch.BuilderOptions{}, values(10, 30)...)
+		for kept, want := range map[OffsetAndMetadata]error{
+			{Offset: 10, LeaderEpoch: InEpoch(last.LeaderEpoch)}: ErrLogTruncated,
+			{Offset: 10}: nil, // then nobody can tell
+		} {
+			if err := k.Assign(map[TopicPartition]Position{tp: kept.Position()}); err != nil {
+				t.Fatal(err)
+			}
+			if records, err := k.Poll(t.Context()); !errors.Is(err, want) {
+				t.Errorf("%+v: %d records, %v", kept, len(records), err)
+			}
 		}
 	})
 }

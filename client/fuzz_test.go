@@ -2,10 +2,12 @@ package client
 
 import (
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/prefetch"
 	"barnabas/internal/batch"
 )
 
@@ -37,19 +39,25 @@ func FuzzFetchedBatches(f *testing.F) {
 		if committed {
 			k.cfg.isolation = ReadCommitted
 		}
-		fetch := newFetcher(k, 1)
-		cur := newCursor(TopicPartition{"t", 0}, AtOffset(from))
+		k.mu.ahead = prefetch.New(k.cfg.prefetch(c), spotOf)
+		tp := prefetch.TopicPartition{Topic: "t"}
+		k.mu.ahead.Add(tp, anyTopic, AtOffset(from).start)
+		k.mu.ahead.Route(func(prefetch.TopicPartition) (prefetch.Leader, bool) { return prefetch.Leader{Node: 1}, true },
+			func(int32) bool { return true })
+		k.mu.ahead.Signals() // there is nobody to be woken
+		now := time.Unix(1000, 0)
+		work := k.mu.ahead.Claim(now, 1)
 		part := kmsg.NewFetchResponseTopicPartition()
 		part.RecordBatches = raw
 		part.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{{ProducerID: 3, FirstOffset: aborted}}
-		got, some := fetch.advanceLocked(cur, from, &part)
-		if cur.next < from {
-			t.Fatalf("from %d back to %d", from, cur.next)
-		}
+		got, some := k.mu.ahead.Fetched(now, 1, &work.Fetch[0], &part)
 		if !some {
 			return
 		}
-		fetch.decode([]fetched{got})
+		newFetcher(k, 1).decode([]fetched{got})
+		if again := k.mu.ahead.Claim(now, 1); len(again.Fetch) > 0 && again.Fetch[0].Offset < from {
+			t.Fatalf("from %d back to %d", from, again.Fetch[0].Offset)
+		}
 		for range 1000 {
 			records, err := k.takeReady()
 			if records == nil && err == nil {
@@ -66,7 +74,7 @@ func FuzzFetchedBatches(f *testing.F) {
 
 // Whatever bytes come as an answer, they are refused or taken, without a panic.
 func FuzzResponses(f *testing.F) {
-	for _, key := range []int16{0, 1, 2, 3, 18, 22} {
+	for _, key := range []int16{0, 1, 2, 3, 8, 9, 18, 22, 23, 68} {
 		resp := kmsg.ResponseForKey(key)
 		for version := range cluster.Newest[key] + 1 {
 			resp.SetVersion(version)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"barnabas/client/internal/assignor"
 	"barnabas/client/internal/cluster"
 	"barnabas/client/internal/membership"
+	"barnabas/client/internal/turns"
 )
 
 // GroupConsumer reads topics together with the other members of its group: each partition is read
@@ -23,7 +25,8 @@ import (
 // away for longer than MaxPollInterval loses its partitions.
 //
 // All methods are safe for concurrent use; Poll itself is for one goroutine at a time. Close it.
-// It speaks the classic protocol of groups, which every Kafka since 0.9 has.
+// It speaks the classic protocol of groups, which every Kafka since 0.9 has, or with
+// GroupProtocol(ConsumerProtocol) the newer one.
 type GroupConsumer struct {
 	c     *Client
 	k     *Consumer // reads what the member owns
@@ -40,15 +43,17 @@ type GroupConsumer struct {
 	wg      sync.WaitGroup
 	closing chan struct{} // closed when Close begins
 	gone    chan struct{} // closed when the member has left
-	commits commitQueue
+	commits turns.Queue   // so that an older commit never overwrites a newer
 	polls   chan struct{} // one slot, taken while Poll runs; Close takes it for good
 
 	mu struct { // never held while asking, calling the program or waiting
 		sync.Mutex
-		machine  *membership.Machine
-		pattern  *regexp.Regexp // of SubscribeMatching
-		names    []string       // of Subscribe
-		learning []string       // topics that a leader wants to know about
+		machine  membership.Member      // of the protocol that is spoken, and as what it is:
+		classic  *membership.Machine    // or nil
+		consumer *membership.Reconciler // or nil
+		pattern  *regexp.Regexp         // of SubscribeMatching
+		names    []string               // of Subscribe
+		learning []string               // topics that a leader wants to know about
 		failed   error
 		closed   bool
 		ended    bool // no goroutine may be started any more
@@ -76,25 +81,41 @@ func (c *Client) NewGroupConsumer(group string, options ...GroupOption) (*GroupC
 	if group == "" {
 		return nil, fmt.Errorf("group consumer: group.id is empty: %w", ErrInvalidGroupID)
 	}
+	cfg.consumer.group, cfg.consumer.groupInstance = group, cfg.instanceID
 	k, err := c.NewConsumer(func(own *consumerConfig) error { *own = cfg.consumer; return nil })
 	if err != nil {
 		return nil, fmt.Errorf("group %w", err)
 	}
 	g := &GroupConsumer{
-		c: c, k: k, group: group, cfg: cfg, joins: cluster.NewLinks(c.cluster), links: cluster.NewLinks(c.cluster),
+		c: c, k: k, group: group, cfg: cfg, joins: cluster.NewLinks(c.cluster, k.meter), links: cluster.NewLinks(c.cluster, k.meter),
 		closing: make(chan struct{}), gone: make(chan struct{}), polls: make(chan struct{}, 1),
 	}
 	g.ctx, g.cancel = context.WithCancelCause(c.ctx)
-	g.mu.machine = membership.New(membership.Config{
-		Group: group, InstanceID: cfg.instanceID, Rack: cfg.rack, Assignors: cfg.assignors,
-		SessionTimeout: cfg.sessionTimeout, HeartbeatInterval: cfg.heartbeatInterval, MaxPollInterval: cfg.maxPollInterval,
-		RetryBackoff: c.cfg.RetryBackoff.First, RetryBackoffMax: c.cfg.RetryBackoff.Most, Jitter: c.random.Float,
-	})
+	k.begin = g.resolveCommitted
+	g.enlist()
 	g.mu.changed = make(chan struct{})
 	g.mu.autoCommit = time.Now().Add(cfg.autoCommitEvery)
+	k.meter.Member(func() (id string, assigned int) { return g.Membership().MemberID, len(g.Assignment()) })
 	g.user = &cluster.User{Wanted: g.wantedTopics, Changed: func(*cluster.Snapshot) { g.learn() }}
 	c.meta.Register(g.user)
 	return g, nil
+}
+
+// enlist makes the member that the protocol asks for.
+func (g *GroupConsumer) enlist() {
+	cfg := membership.Config{
+		Group: g.group, InstanceID: g.cfg.instanceID, Rack: g.cfg.consumer.rack, Assignors: g.cfg.assignors,
+		SessionTimeout: g.cfg.sessionTimeout, HeartbeatInterval: g.cfg.heartbeatInterval, MaxPollInterval: g.cfg.maxPollInterval,
+		RetryBackoff: g.c.cfg.RetryBackoff.First, RetryBackoffMax: g.c.cfg.RetryBackoff.Most, Jitter: g.c.random.Float,
+		MemberID: randomUUID().String(), RemoteAssignor: g.cfg.remoteAssignor,
+	}
+	if g.cfg.protocol == ConsumerProtocol {
+		g.mu.consumer = membership.NewReconciler(cfg)
+		g.mu.machine = g.mu.consumer
+		return
+	}
+	g.mu.classic = membership.New(cfg)
+	g.mu.machine = g.mu.classic
 }
 
 // Subscribe replaces what is read: these topics. Those that do not exist are read once they do.
@@ -110,6 +131,9 @@ func (g *GroupConsumer) Subscribe(topics ...string) error {
 // SubscribeMatching is Subscribe to all topics whose whole name matches, those included that are
 // made later: they are found when metadata is refreshed, see MetadataMaxAge. A member whose
 // pattern matches no topic waits outside of the group. Kafka: subscribe(Pattern).
+//
+// With ConsumerProtocol the group's coordinator matches, by the same syntax (RE2), and finds new
+// topics by itself. Kafka: subscribe(SubscriptionPattern).
 func (g *GroupConsumer) SubscribeMatching(pattern *regexp.Regexp) error {
 	if pattern == nil {
 		return errors.New("subscribe: the pattern is nil")
@@ -146,9 +170,10 @@ func (g *GroupConsumer) isClosing() bool {
 
 // Poll returns records of one partition, at least one and at most max.poll.records, waiting until
 // there are some; partitions take turns. The slice and what it holds are the caller's to keep.
-// While it waits it lets the group rebalance.
+// While it waits it lets the group rebalance: what partitions that are given up have still to commit (AutoCommit) and a
+// callback are ended even if ctx ends first.
 //
-// Errors: ctx's when it ends first; ErrClosed; a *PartitionError, as Consumer.Poll returns them, for
+// Errors: ctx's when it ends first, with what has kept records from coming where something has; ErrClosed; a *PartitionError, as Consumer.Poll returns them, for
 // a partition that cannot be read on without the program's decision, among them ErrNoOffset after
 // NoAutoOffsetReset; and what ends the membership for good, then from every Poll, for instance
 // ErrFencedInstanceID, ErrGroupAuthorizationFailed, ErrInconsistentGroupProtocol,
@@ -163,8 +188,8 @@ func (g *GroupConsumer) Poll(ctx context.Context) ([]Record, error) {
 		}
 		return nil, fmt.Errorf("poll: %w", ErrConcurrentPoll)
 	}
-	g.event(func(m *membership.Machine, now time.Time) { m.PollBegan(now) })
-	defer g.event(func(m *membership.Machine, now time.Time) { m.PollEnded(now) })
+	g.event(func(m membership.Member, now time.Time) { m.PollBegan(now); g.k.meter.PollBegan(now) })
+	defer g.event(func(m membership.Member, now time.Time) { m.PollEnded(now); g.k.meter.PollEnded(now) })
 	for {
 		if g.isClosing() {
 			return nil, fmt.Errorf("poll: %w", ErrClosed)
@@ -186,7 +211,7 @@ func (g *GroupConsumer) Poll(ctx context.Context) ([]Record, error) {
 // awaitNews waits until there may be something for Poll to do.
 func (g *GroupConsumer) awaitNews(ctx context.Context) error {
 	var due <-chan time.Time
-	if g.cfg.autoCommit && len(g.uncommitted()) > 0 {
+	if g.cfg.autoCommit && g.hasUncommitted() {
 		g.mu.Lock()
 		timer := time.NewTimer(max(time.Until(g.mu.autoCommit), time.Millisecond))
 		g.mu.Unlock()
@@ -201,9 +226,29 @@ func (g *GroupConsumer) awaitNews(ctx context.Context) error {
 	case <-g.ctx.Done():
 		return ErrClosed
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return because(ctx, g.trouble())
 	}
 	return nil
+}
+
+// trouble is what keeps records from coming, other than that there are none or others read them.
+func (g *GroupConsumer) trouble() error {
+	g.mu.Lock()
+	err, names, pattern := g.mu.machine.Trouble(), g.mu.names, g.mu.pattern
+	g.mu.Unlock()
+	s := g.c.meta.Snapshot()
+	switch {
+	case len(names) == 0 && pattern == nil:
+		return errors.New("nothing is subscribed to (Subscribe)")
+	case err != nil:
+		return fmt.Errorf("group %q: %w", g.group, err)
+	}
+	for _, name := range names {
+		if t := s.Topics[name]; t != nil && t.Err != nil {
+			return fmt.Errorf("topic %q: %w", name, t.Err)
+		}
+	}
+	return g.k.trouble()
 }
 
 // serve runs the callbacks that are due, and gives the error that ended the membership.
@@ -217,9 +262,9 @@ func (g *GroupConsumer) serve(ctx context.Context) error {
 			return err
 		}
 		// A callback that takes too long is a program that stays away.
-		g.event(func(m *membership.Machine, now time.Time) { m.PollEnded(now) })
+		g.event(func(m membership.Member, now time.Time) { m.PollEnded(now) })
 		g.run(ctx, call)
-		g.event(func(m *membership.Machine, now time.Time) { m.CallDone(now); m.PollBegan(now) })
+		g.event(func(m membership.Member, now time.Time) { m.CallDone(now); m.PollBegan(now) })
 	}
 }
 
@@ -237,14 +282,15 @@ func (g *GroupConsumer) run(ctx context.Context, call membership.Call) {
 			f(ctx, g, slices.Clone(partitions))
 		}
 	}
+	defer g.tellRebalanced(call, time.Now())
 	switch call.Kind {
 	case membership.Assigned:
-		g.k.own(partitions)
+		g.k.own(partitions, call.TopicIDs)
 		tell(g.cfg.onAssigned)
 		g.resolveCommitted()
 	case membership.Revoked:
 		if g.cfg.autoCommit {
-			if err := g.commitOf(ctx, partitions); err != nil {
+			if err := g.commit(ctx, g.positions(partitions), unlessDeleted); err != nil {
 				g.c.log.Warn("automatic commit of partitions that are given up", "group", g.group, "error", err)
 			}
 		}
@@ -292,22 +338,26 @@ type Membership struct {
 	Group      string
 	MemberID   string // "" while it is no member
 	InstanceID string // "" for a dynamic member
-	Generation int32  // -1 while it is no member
+	Generation int32  // its epoch, with ConsumerProtocol; -1 while it is no member
+
+	lost bool // it has read, or is about to, and is no member: nobody could fence it off
 }
 
-// Membership gives who this member is now. Kafka: groupMetadata.
+// Membership gives who this member is now, for Producer.SendOffsets, which refuses that of a consumer that is not in its
+// group any more, or not yet. Kafka: groupMetadata.
 func (g *GroupConsumer) Membership() Membership {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	id, generation, ok := g.mu.machine.Generation()
+	lost := !ok && (g.mu.machine.Subscribed() || len(g.mu.machine.Owned()) > 0)
 	if !ok {
 		id, generation = "", assignor.NoGeneration
 	}
-	return Membership{Group: g.group, MemberID: id, InstanceID: g.cfg.instanceID, Generation: generation}
+	return Membership{Group: g.group, MemberID: id, InstanceID: g.cfg.instanceID, Generation: generation, lost: lost}
 }
 
 // Close gives up what is owned, calling OnRevoked, and leaves the group, so that others get the
-// partitions at once; a static member does not leave. With AutoCommit it commits what Poll has
+// partitions at once; a static member keeps its partitions reserved instead. With AutoCommit it commits what Poll has
 // returned. A Poll that waits returns ErrClosed. When ctx ends first the rest is left undone, and
 // the group finds out by SessionTimeout. Kafka: close(timeout).
 func (g *GroupConsumer) Close(ctx context.Context) error {
@@ -347,14 +397,16 @@ func (g *GroupConsumer) depart(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	g.event(func(m *membership.Machine, now time.Time) { m.Close(now) })
+	g.event(func(m membership.Member, now time.Time) { m.Close(now) })
 	for {
 		if err := g.serve(ctx); err != nil {
 			return nil //nolint:nilerr // Poll has returned it; there is nothing left to leave
 		}
 		select {
 		case <-g.gone:
-			return g.commits.await(ctx)
+			last, _ := g.commits.Enter(math.MaxInt)
+			defer g.commits.Leave(last)
+			return last.Await(ctx)
 		case <-g.k.news:
 		case <-g.ctx.Done():
 			return ErrClosed

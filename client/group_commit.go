@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/client/internal/cluster"
 	"barnabas/client/internal/membership"
+	"barnabas/client/internal/prefetch"
 )
 
 // OffsetAndMetadata is what a group commits of a partition.
@@ -21,6 +20,14 @@ type OffsetAndMetadata struct {
 	Offset      int64       // of the next record to read: one more than the last that is done with
 	LeaderEpoch LeaderEpoch // of the last record that is done with; left out where unknown
 	Metadata    string      // the program's own note, at most offset.metadata.max.bytes (4096) long
+}
+
+// Position is where reading goes on, for programs that keep positions themselves: AtOffset, and the
+// leader confirms first that its log is still the one that was read (KIP-320), see ErrLogTruncated.
+// Kafka: seek(partition, offsetAndMetadata).
+func (o OffsetAndMetadata) Position() Position {
+	epoch, known := o.LeaderEpoch.Get()
+	return Position{prefetch.Start{Kind: prefetch.Offset, Number: o.Offset, Epoch: epoch, InEpoch: known}}
 }
 
 // LeaderEpoch is the term of a partition's leader in which a record was written, or none. With it
@@ -33,76 +40,18 @@ func InEpoch(n int32) LeaderEpoch { return LeaderEpoch{max(n, -1) + 1} }
 // Get gives the epoch, and whether there is one.
 func (e LeaderEpoch) Get() (epoch int32, known bool) { return e.plusOne - 1, e.plusOne > 0 }
 
-// commitQueue lets commits go out one after another, so that an older one never overwrites a newer. Whoever gives up
-// while it waits only steps out of the queue: those behind it still wait for those that were before it.
-type commitQueue struct {
-	mu     sync.Mutex
-	places []*place // the first one's turn it is
-}
-
-// place is one commit's in the queue.
-type place struct {
-	turn chan struct{} // closed when it is the first
-}
-
 // maxQueuedCommits bounds the commits that wait. CommitAsync then fails with ErrTooManyCommits.
 const maxQueuedCommits = 1000
-
-// enter takes a place in the queue: await its turn, then commit, then leave.
-func (q *commitQueue) enter(limit int) (*place, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.places) >= limit {
-		return nil, ErrTooManyCommits
-	}
-	p := &place{turn: make(chan struct{})}
-	q.places = append(q.places, p)
-	if len(q.places) == 1 {
-		close(p.turn)
-	}
-	return p, nil
-}
-
-// leave gives a place up, after the commit or instead of it.
-func (q *commitQueue) leave(p *place) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	at := slices.Index(q.places, p)
-	q.places = slices.Delete(q.places, at, at+1)
-	if at == 0 && len(q.places) > 0 {
-		close(q.places[0].turn)
-	}
-}
-
-// await waits until what is in the queue now is done.
-func (q *commitQueue) await(ctx context.Context) error {
-	p, err := q.enter(math.MaxInt)
-	if err != nil {
-		return err
-	}
-	defer q.leave(p)
-	return p.await(ctx)
-}
-
-// await waits for the place's turn.
-func (p *place) await(ctx context.Context) error {
-	select {
-	case <-p.turn:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
 
 // Commit commits, for every partition that this member reads, the position: all that Poll has
 // returned is done with. It waits, and tries again whatever may pass, until ctx ends.
 //
-// Errors: ErrRebalanceInProgress, ErrIllegalGeneration or ErrUnknownMemberID when partitions have
-// ceased to be this member's, so that nothing was committed and others will get the records again;
+// Errors: ErrRebalanceInProgress, ErrIllegalGeneration, ErrUnknownMemberID, and with
+// ConsumerProtocol ErrStaleMemberEpoch or ErrFencedMemberEpoch, when partitions have ceased to be this member's, so that nothing was committed and others will get the records again;
 // ErrFencedInstanceID; ErrGroupAuthorizationFailed; a *PartitionError for each partition that was
 // refused, joined; ctx's. Kafka: commitSync.
 func (g *GroupConsumer) Commit(ctx context.Context) error {
-	if err := g.commitOf(ctx, g.Assignment()); err != nil {
+	if err := g.commit(ctx, g.positions(g.Assignment()), whileItMayHelp); err != nil {
 		return fmt.Errorf("commit: group %q: %w", g.group, err)
 	}
 	return nil
@@ -111,7 +60,7 @@ func (g *GroupConsumer) Commit(ctx context.Context) error {
 // CommitOffsets is Commit for these offsets. Partitions that this member does not read are
 // committed too. Kafka: commitSync(offsets).
 func (g *GroupConsumer) CommitOffsets(ctx context.Context, offsets map[TopicPartition]OffsetAndMetadata) error {
-	if err := g.commit(ctx, maps.Clone(offsets)); err != nil {
+	if err := g.commit(ctx, maps.Clone(offsets), whileItMayHelp); err != nil {
 		return fmt.Errorf("commit: group %q: %w", g.group, err)
 	}
 	return nil
@@ -135,19 +84,20 @@ func (g *GroupConsumer) CommitAsync(offsets map[TopicPartition]OffsetAndMetadata
 			done(offsets, err)
 		}
 	}
-	p, err := g.commits.enter(maxQueuedCommits)
+	p, ok := g.commits.Enter(maxQueuedCommits)
 	run := func() {
-		if err == nil {
-			if err = p.await(g.ctx); err == nil {
+		err := ErrTooManyCommits
+		if ok {
+			if err = p.Await(g.ctx); err == nil {
 				err = g.commitOnce(g.ctx, offsets)
 			}
-			g.commits.leave(p)
+			g.commits.Leave(p)
 		}
 		finish(err)
 	}
 	if !g.goRun(run) {
-		if err == nil {
-			g.commits.leave(p)
+		if ok {
+			g.commits.Leave(p)
 		}
 		finish(ErrClosed)
 	}
@@ -170,8 +120,8 @@ func (g *GroupConsumer) positions(partitions []TopicPartition) map[TopicPartitio
 	defer g.k.mu.Unlock()
 	out := map[TopicPartition]OffsetAndMetadata{}
 	for _, tp := range partitions {
-		if cur := g.k.mu.cursors[tp]; cur != nil && cur.position >= 0 {
-			out[tp] = OffsetAndMetadata{Offset: cur.position, LeaderEpoch: InEpoch(cur.lastRead)}
+		if spot, known := g.k.mu.ahead.Spot(prefetch.TopicPartition(tp)); known {
+			out[tp] = OffsetAndMetadata{Offset: spot.Offset, LeaderEpoch: InEpoch(spot.LeaderEpoch)}
 		}
 	}
 	return out
@@ -182,16 +132,28 @@ func (g *GroupConsumer) uncommitted() map[TopicPartition]OffsetAndMetadata {
 	g.k.mu.Lock()
 	defer g.k.mu.Unlock()
 	out := map[TopicPartition]OffsetAndMetadata{}
-	for tp, cur := range g.k.mu.cursors {
-		if cur.position >= 0 && cur.position != cur.committed {
-			out[tp] = OffsetAndMetadata{Offset: cur.position, LeaderEpoch: InEpoch(cur.lastRead)}
-		}
+	for tp, spot := range g.k.mu.ahead.Uncommitted {
+		out[TopicPartition(tp)] = OffsetAndMetadata{Offset: spot.Offset, LeaderEpoch: InEpoch(spot.LeaderEpoch)}
 	}
 	return out
 }
 
-func (g *GroupConsumer) commitOf(ctx context.Context, partitions []TopicPartition) error {
-	return g.commit(ctx, g.positions(partitions))
+// hasUncommitted tells whether uncommitted gives anything.
+func (g *GroupConsumer) hasUncommitted() bool {
+	g.k.mu.Lock()
+	defer g.k.mu.Unlock()
+	for range g.k.mu.ahead.Uncommitted {
+		return true
+	}
+	return false
+}
+
+// whileItMayHelp and unlessDeleted say when a commit that failed is tried again. Nobody waits with
+// giving a partition up for a topic that has been deleted to come back.
+func whileItMayHelp(error) bool { return true }
+
+func unlessDeleted(err error) bool {
+	return !errors.Is(err, ErrUnknownTopicOrPartition) && !errors.Is(err, ErrUnknownTopicID)
 }
 
 // commitAutomatically commits what earlier calls of Poll returned, when it is time to.
@@ -220,21 +182,24 @@ func (g *GroupConsumer) commitAutomatically(now time.Time) {
 }
 
 // commit waits for its turn and tries until ctx ends, as long as the partitions stay this member's.
-func (g *GroupConsumer) commit(ctx context.Context, offsets map[TopicPartition]OffsetAndMetadata) error {
-	if len(offsets) == 0 {
+func (g *GroupConsumer) commit(ctx context.Context, offsets map[TopicPartition]OffsetAndMetadata, again func(error) bool) error {
+	switch {
+	case g.ctx.Err() != nil:
+		return ErrClosed
+	case len(offsets) == 0:
 		return nil
 	}
-	p, err := g.commits.enter(2 * maxQueuedCommits)
-	if err != nil {
-		return err
+	p, ok := g.commits.Enter(2 * maxQueuedCommits)
+	if !ok {
+		return ErrTooManyCommits
 	}
-	defer g.commits.leave(p)
-	if err := p.await(ctx); err != nil {
+	defer g.commits.Leave(p)
+	if err := p.Await(ctx); err != nil {
 		return err
 	}
 	for failures := 1; ; failures++ {
 		err := g.commitOnce(ctx, offsets)
-		if err == nil || ctx.Err() != nil || !g.mayCommitAgain(offsets, err) {
+		if err == nil || ctx.Err() != nil || !again(err) || !g.mayCommitAgain(offsets, err) {
 			return err
 		}
 		if late := g.pause(ctx, failures); late != nil {
@@ -256,7 +221,7 @@ func (g *GroupConsumer) pause(ctx context.Context, failures int) error {
 // may, if the partitions stay with us.
 func (g *GroupConsumer) mayCommitAgain(offsets map[TopicPartition]OffsetAndMetadata, err error) bool {
 	switch {
-	case errors.Is(err, ErrRebalanceInProgress), errors.Is(err, ErrIllegalGeneration):
+	case errors.Is(err, ErrRebalanceInProgress), errors.Is(err, ErrIllegalGeneration), errors.Is(err, ErrStaleMemberEpoch):
 		if !g.k.reads(maps.Keys(offsets)) {
 			return false
 		}
@@ -264,7 +229,7 @@ func (g *GroupConsumer) mayCommitAgain(offsets map[TopicPartition]OffsetAndMetad
 		defer g.mu.Unlock()
 		_, _, member := g.mu.machine.Generation()
 		return member
-	case errors.Is(err, ErrUnknownMemberID), errors.Is(err, ErrFencedInstanceID), errors.Is(err, ErrClosed):
+	case errors.Is(err, ErrUnknownMemberID), errors.Is(err, ErrFencedInstanceID), errors.Is(err, ErrFencedMemberEpoch), errors.Is(err, ErrClosed):
 		return false
 	}
 	return mayPass(err)
@@ -278,7 +243,8 @@ func mayPass(err error) bool {
 }
 
 // commitOnce sends one commit under the identity that the member has now.
-func (g *GroupConsumer) commitOnce(ctx context.Context, offsets map[TopicPartition]OffsetAndMetadata) error {
+func (g *GroupConsumer) commitOnce(ctx context.Context, offsets map[TopicPartition]OffsetAndMetadata) (err error) {
+	defer func(began time.Time) { g.tellCommitted(len(offsets), began, err) }(time.Now())
 	node, err := g.awaitCoordinator(ctx)
 	if err != nil {
 		return err
@@ -299,14 +265,16 @@ func (g *GroupConsumer) commitOnce(ctx context.Context, offsets map[TopicPartiti
 	names := g.addOffsets(req, offsets)
 	resp, err := g.askCoordinator(ctx, node, req, len(names) > 0, firstCommitWithTopicIDs)
 	if err != nil {
-		g.event(func(m *membership.Machine, now time.Time) { m.CoordinatorLost(now, node) })
+		if ctx.Err() == nil { // otherwise it is the caller who has no time
+			g.event(func(m membership.Member, now time.Time) { m.CoordinatorLost(now, node) })
+		}
 		return err
 	}
 	err = g.committed(resp.(*kmsg.OffsetCommitResponse), names, offsets)
 	if cluster.LostCoordinator(err) && err != nil {
-		g.event(func(m *membership.Machine, now time.Time) { m.CoordinatorLost(now, node) })
+		g.event(func(m membership.Member, now time.Time) { m.CoordinatorLost(now, node) })
 	} else {
-		g.event(func(m *membership.Machine, now time.Time) { m.CommitAnswered(now, id, generation, err) })
+		g.event(func(m membership.Member, now time.Time) { m.CommitAnswered(now, id, generation, err) })
 	}
 	return err
 }
@@ -342,10 +310,7 @@ func (g *GroupConsumer) addOffsets(req *kmsg.OffsetCommitRequest, offsets map[To
 	for _, tp := range slices.SortedFunc(maps.Keys(offsets), compareTP) {
 		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != tp.Topic {
 			t := kmsg.NewOffsetCommitRequestTopic()
-			t.Topic = tp.Topic
-			if known := s.Topics[tp.Topic]; known != nil {
-				t.TopicID = known.ID
-			}
+			t.Topic, t.TopicID = tp.Topic, g.topicID(s, tp)
 			all = all && t.TopicID != [16]byte{}
 			names[t.TopicID] = tp.Topic
 			req.Topics = append(req.Topics, t)
@@ -363,6 +328,18 @@ func (g *GroupConsumer) addOffsets(req *kmsg.OffsetCommitRequest, offsets map[To
 	return names
 }
 
+// topicID gives the id of the topic that is read: by the time of a commit another one may have its
+// name, which is not what the offset is about. Of what is not read it is the one of the metadata.
+func (g *GroupConsumer) topicID(s *cluster.Snapshot, tp TopicPartition) [16]byte {
+	g.k.mu.Lock()
+	id := g.k.mu.ahead.TopicID(prefetch.TopicPartition(tp))
+	g.k.mu.Unlock()
+	if known := s.Topics[tp.Topic]; id == anyTopic && known != nil {
+		return known.ID
+	}
+	return id
+}
+
 // committed reads the answer to a commit.
 func (g *GroupConsumer) committed(answer *kmsg.OffsetCommitResponse, names map[[16]byte]string, offsets map[TopicPartition]OffsetAndMetadata) error {
 	var errs []error
@@ -377,8 +354,8 @@ func (g *GroupConsumer) committed(answer *kmsg.OffsetCommitResponse, names map[[
 			tp := TopicPartition{name, p.Partition}
 			if err := CodeError(p.ErrorCode, nil); err != nil {
 				errs = append(errs, &PartitionError{tp, err})
-			} else if cur := g.k.mu.cursors[tp]; cur != nil {
-				cur.committed = offsets[tp].Offset
+			} else {
+				g.k.mu.ahead.Committed(prefetch.TopicPartition(tp), offsets[tp].Offset)
 			}
 		}
 	}

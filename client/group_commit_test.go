@@ -3,8 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -69,38 +67,6 @@ func leave(t *testing.T, members ...*testMember) {
 	}
 }
 
-// Whoever leaves the queue, and when: one has its turn, in the order of entering, and nobody waits for ever.
-func TestCommitQueueServesInOrder(t *testing.T) {
-	for seed := range uint64(200) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		var q commitQueue
-		var model []*place
-		for range 100 {
-			if i := rng.IntN(8); i < len(model) {
-				q.leave(model[i])
-				model = slices.Delete(model, i, i+1)
-			} else {
-				p, err := q.enter(8)
-				if err != nil {
-					t.Fatalf("seed %d: %d places: %v", seed, len(model), err)
-				}
-				model = append(model, p)
-			}
-			for i, p := range model {
-				turn := false
-				select {
-				case <-p.turn:
-					turn = true
-				default:
-				}
-				if turn != (i == 0) {
-					t.Fatalf("seed %d: place %d of %d has its turn: %v", seed, i, len(model), turn)
-				}
-			}
-		}
-	}
-}
-
 // What a partition's owner asked about the offset before it gave the partition up says nothing of where it goes on after it
 // got it back: others may have read and committed in between.
 func TestOffsetAskedForBeforeARebalanceIsNotTaken(t *testing.T) {
@@ -122,12 +88,12 @@ func TestOffsetAskedForBeforeARebalanceIsNotTaken(t *testing.T) {
 			}
 			return interference{}
 		})
-		a.g.k.own([]TopicPartition{tp})
+		a.g.k.own([]TopicPartition{tp}, nil)
 		a.g.resolveCommitted()
 		time.Sleep(time.Second)
 		a.g.k.disown([]TopicPartition{tp})
 		commit(5)
-		a.g.k.own([]TopicPartition{tp})
+		a.g.k.own([]TopicPartition{tp}, nil)
 		a.g.resolveCommitted()
 		time.Sleep(5 * time.Second)
 		if at, known := a.g.Position(tp); !known || at != 5 {
@@ -158,5 +124,65 @@ func TestClosedMemberLooksOutForNothing(t *testing.T) {
 			t.Errorf("%d more after it was closed", after-before)
 		}
 		_ = a.c.Close()
+	})
+}
+
+// A caller who gives up says nothing about the coordinator: heartbeats go on to it.
+func TestImpatientCallersKeepTheCoordinator(t *testing.T) {
+	tp := TopicPartition{"t", 0}
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.topic("t", 1)
+		f.groups(quickGroups())
+		a := f.join(t, NoAutoCommit())
+		defer a.end()
+		settle(t, a, 1)
+		f.script(func(_ int32, req kmsg.Request) interference {
+			if key := req.Key(); key == 8 || key == 9 {
+				return interference{delay: 500 * time.Millisecond}
+			}
+			return interference{}
+		})
+		before := len(f.requests(10))
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			err := a.g.CommitOffsets(ctx, map[TopicPartition]OffsetAndMetadata{tp: {Offset: 1}})
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("commit: %v", err)
+			}
+			if _, err = a.g.Committed(ctx, tp); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("committed: %v", err)
+			}
+			cancel()
+		}
+		if asked := len(f.requests(10)) - before; asked > 0 {
+			t.Errorf("the coordinator, which is well, was looked for %d times", asked)
+		}
+		f.script(nil)
+	})
+}
+
+// Those who wait for a coordinator that cannot be found leave each other in peace: that one asks for it wakes no other. With
+// one processor they otherwise took turns for ever.
+func TestWhoWaitsForACoordinatorWakesNobody(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		c := f.client(Brokers("nowhere:9092"))
+		g, err := c.NewGroupConsumer("g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.mu.Lock()
+		woken := g.mu.changed
+		g.mu.Unlock()
+		hasty, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := g.awaitCoordinator(hasty); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+		select {
+		case <-woken:
+			t.Error("whoever waits was woken")
+		default:
+		}
+		leave(t, &testMember{c: c, g: g})
 	})
 }

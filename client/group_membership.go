@@ -18,19 +18,24 @@ import (
 // done is started there and waited for elsewhere.
 
 // event lets the machine take something in, and starts what it wants done.
-func (g *GroupConsumer) event(tell func(m *membership.Machine, now time.Time)) {
+func (g *GroupConsumer) event(tell func(m membership.Member, now time.Time)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mu.ended {
 		return
 	}
+	g.tellLocked(tell)
+	close(g.mu.changed)
+	g.mu.changed = make(chan struct{})
+}
+
+// tellLocked is event for what changes nothing that anybody waits for.
+func (g *GroupConsumer) tellLocked(tell func(m membership.Member, now time.Time)) {
 	m := g.mu.machine
 	tell(m, time.Now())
 	for _, a := range m.Actions() {
 		g.performLocked(a)
 	}
-	close(g.mu.changed)
-	g.mu.changed = make(chan struct{})
 	g.armLocked(m.Deadline())
 }
 
@@ -45,7 +50,7 @@ func (g *GroupConsumer) armLocked(at time.Time, wanted bool) {
 	wait := max(time.Until(at), 0)
 	if g.mu.timer == nil {
 		g.mu.timer = time.AfterFunc(wait, func() {
-			g.event(func(m *membership.Machine, now time.Time) { m.Tick(now) })
+			g.event(func(m membership.Member, now time.Time) { m.Tick(now) })
 		})
 		return
 	}
@@ -61,39 +66,42 @@ func (g *GroupConsumer) performLocked(a membership.Action) {
 	case membership.FindCoordinator:
 		g.wg.Go(func() {
 			node, err := g.c.cluster.FindCoordinator(g.ctx, cluster.GroupCoordinator, g.group)
-			g.event(func(m *membership.Machine, now time.Time) { m.Found(now, a.Flight, node, unsupported(err)) })
+			g.event(func(m membership.Member, now time.Time) { m.Found(now, a.Flight, node, unsupported(err)) })
 		})
 	case membership.Join:
+		g.k.meter.Rebalancing(time.Now())
 		g.wg.Go(func() {
 			resp, err := g.ask(g.joins, a.To, a.Request, rebalance)
 			joined, _ := resp.(*kmsg.JoinGroupResponse)
-			g.event(func(m *membership.Machine, now time.Time) { m.Joined(now, a.Flight, joined, err) })
+			g.event(func(m membership.Member, now time.Time) { g.mu.classic.Joined(now, a.Flight, joined, err) })
 		})
 	case membership.Learn:
 		g.mu.learning = a.Topics
 		g.wg.Go(func() {
 			topics := g.describe(a.Topics)
-			g.event(func(m *membership.Machine, now time.Time) { m.Learned(now, a.Flight, topics) })
+			g.event(func(m membership.Member, now time.Time) { g.mu.classic.Learned(now, a.Flight, topics) })
 		})
 	case membership.Sync:
 		g.wg.Go(func() {
 			resp, err := g.ask(g.joins, a.To, a.Request, rebalance)
 			synced, _ := resp.(*kmsg.SyncGroupResponse)
-			g.event(func(m *membership.Machine, now time.Time) { m.Synced(now, a.Flight, synced, err) })
+			g.event(func(m membership.Member, now time.Time) { g.mu.classic.Synced(now, a.Flight, synced, err) })
 		})
 	case membership.Heartbeat:
 		g.wg.Go(func() {
 			resp, err := g.ask(g.links, a.To, a.Request, min(g.c.cfg.RequestTimeout, g.cfg.sessionTimeout))
 			beaten, _ := resp.(*kmsg.HeartbeatResponse)
-			g.event(func(m *membership.Machine, now time.Time) { m.Beaten(now, a.Flight, beaten, err) })
+			g.event(func(m membership.Member, now time.Time) { g.mu.classic.Beaten(now, a.Flight, beaten, err) })
 		})
 	case membership.Leave:
 		g.wg.Go(func() {
 			if _, err := g.ask(g.links, a.To, a.Request, g.c.cfg.RequestTimeout); err != nil {
 				g.c.log.Info("group could not be told that a member leaves", "group", g.group, "error", err)
 			}
-			g.event(func(m *membership.Machine, now time.Time) { m.Left(now, a.Flight) })
+			g.event(func(m membership.Member, now time.Time) { m.Left(now, a.Flight) })
 		})
+	case membership.ConsumerHeartbeat:
+		g.wg.Go(func() { g.heartbeat(a) })
 	case membership.Tell:
 		g.k.tell()
 	case membership.Fail:
@@ -102,6 +110,52 @@ func (g *GroupConsumer) performLocked(a membership.Action) {
 	case membership.Gone:
 		close(g.gone)
 	}
+}
+
+// heartbeat sends a heartbeat of the consumer protocol.
+func (g *GroupConsumer) heartbeat(a membership.ConsumerHeartbeat) {
+	resp, err := g.askHeartbeat(a)
+	if a.Leaves {
+		if err != nil {
+			g.c.log.Info("group could not be told that a member leaves", "group", g.group, "error", err)
+		}
+		g.event(func(m membership.Member, now time.Time) { m.Left(now, a.Flight) })
+		return
+	}
+	beaten, _ := resp.(*kmsg.ConsumerGroupHeartbeatResponse)
+	unresolved := 0
+	g.event(func(_ membership.Member, now time.Time) {
+		g.mu.consumer.Answered(now, a.Flight, beaten, err)
+		unresolved = len(g.mu.consumer.Unresolved())
+	})
+	if unresolved > 0 {
+		g.learn()
+		g.c.meta.Update()
+	}
+}
+
+// firstHeartbeatWithPattern is the version of ConsumerGroupHeartbeat from which coordinators match
+// topics themselves.
+const firstHeartbeatWithPattern = 1
+
+func (g *GroupConsumer) askHeartbeat(a membership.ConsumerHeartbeat) (kmsg.Response, error) {
+	l, err := g.links.Node(a.To)
+	if err != nil {
+		g.c.meta.Update()
+		return nil, err
+	}
+	conn, err := l.Connect(g.ctx)
+	if err != nil {
+		return nil, err
+	}
+	version, err := conn.Version(a.Request, -1)
+	if err != nil {
+		return nil, unsupported(err)
+	}
+	if a.Request.SubscribedTopicRegex != nil && version < firstHeartbeatWithPattern {
+		return nil, fmt.Errorf("%w: the coordinator cannot match a pattern, it speaks ConsumerGroupHeartbeat version %d", ErrUnsupportedVersion, version)
+	}
+	return conn.Ask(g.ctx, a.Request, -1)
 }
 
 // ask sends a request to the coordinator.
@@ -161,6 +215,9 @@ func (g *GroupConsumer) wantedTopics(time.Time) cluster.Wanted {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	names := slices.Concat(g.mu.machine.Watched(), g.mu.names, g.mu.learning)
+	if g.mu.consumer != nil {
+		return cluster.Wanted{Names: names, IDs: g.mu.consumer.Unresolved()}
+	}
 	return cluster.Wanted{Names: names, All: g.mu.pattern != nil}
 }
 
@@ -168,7 +225,11 @@ func (g *GroupConsumer) wantedTopics(time.Time) cluster.Wanted {
 // partitions have changed.
 func (g *GroupConsumer) learn() {
 	s := g.c.meta.Snapshot()
-	g.event(func(m *membership.Machine, now time.Time) {
+	g.event(func(m membership.Member, now time.Time) {
+		if g.mu.consumer != nil {
+			g.learnNamesLocked(s, now)
+			return
+		}
 		topics := g.mu.names
 		if g.mu.pattern != nil {
 			topics = nil
@@ -179,9 +240,28 @@ func (g *GroupConsumer) learn() {
 			}
 		}
 		g.lookOutLocked(s)
-		m.Subscribe(now, topics)
-		m.Metadata(now, describeTopics(s, m.Watched()))
+		g.mu.classic.Subscribe(now, topics)
+		g.mu.classic.Metadata(now, describeTopics(s, m.Watched()))
 	})
+}
+
+// learnNamesLocked takes in what topics are called that the coordinator wants to be read.
+func (g *GroupConsumer) learnNamesLocked(s *cluster.Snapshot, now time.Time) {
+	pattern := ""
+	if g.mu.pattern != nil {
+		pattern = g.mu.pattern.String()
+	}
+	g.mu.consumer.Subscribe(now, g.mu.names, pattern)
+	names := map[[16]byte]string{}
+	if len(g.mu.consumer.Unresolved()) > 0 {
+		for name, t := range s.Topics {
+			if t.Err == nil {
+				names[t.ID] = name
+			}
+		}
+	}
+	g.mu.consumer.Metadata(now, names)
+	g.lookOutLocked(s)
 }
 
 // lookOutLocked asks for metadata again soon while a topic does not exist: that it is made is not to
@@ -191,6 +271,9 @@ func (g *GroupConsumer) lookOutLocked(s *cluster.Snapshot) {
 		t := s.Topics[name]
 		return t == nil || t.Err != nil
 	})
+	if g.mu.consumer != nil { // the coordinator finds topics by itself, we only what they are called
+		missing = len(g.mu.consumer.Unresolved()) > 0
+	}
 	if !missing || g.mu.looking != nil {
 		return
 	}
@@ -208,9 +291,12 @@ func (g *GroupConsumer) lookOutLocked(s *cluster.Snapshot) {
 // awaitCoordinator gives the coordinator's node, having one found where none is known.
 func (g *GroupConsumer) awaitCoordinator(ctx context.Context) (int32, error) {
 	for {
-		g.event(func(m *membership.Machine, now time.Time) { m.WantCoordinator(now) })
 		g.mu.Lock()
+		if !g.mu.ended { // as a wish it wakes nobody: two who wait would never let each other rest
+			g.tellLocked(func(m membership.Member, now time.Time) { m.WantCoordinator(now) })
+		}
 		node, changed, failed, ended := g.mu.machine.Coordinator(), g.mu.changed, g.mu.failed, g.mu.ended
+		trouble := g.mu.machine.Trouble()
 		g.mu.Unlock()
 		switch {
 		case ended:
@@ -226,7 +312,7 @@ func (g *GroupConsumer) awaitCoordinator(ctx context.Context) (int32, error) {
 		case <-again.C:
 		case <-ctx.Done():
 			again.Stop()
-			return -1, context.Cause(ctx)
+			return -1, because(ctx, trouble)
 		case <-g.ctx.Done():
 			again.Stop()
 			return -1, ErrClosed

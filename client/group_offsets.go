@@ -11,6 +11,7 @@ import (
 
 	"barnabas/client/internal/cluster"
 	"barnabas/client/internal/membership"
+	"barnabas/client/internal/prefetch"
 )
 
 // Committed gives what the group has committed of partitions; those of which it has committed
@@ -32,7 +33,7 @@ func (g *GroupConsumer) fetchCommitted(ctx context.Context, partitions []TopicPa
 	}
 	for failures := 1; ; failures++ {
 		offsets, err := g.fetchCommittedOnce(ctx, partitions)
-		if err == nil || ctx.Err() != nil || errors.Is(err, ErrClosed) || !mayPass(err) {
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrClosed) || !mayPass(err) && !outdatedMember(err) {
 			return offsets, err
 		}
 		if late := g.pause(ctx, failures); late != nil {
@@ -41,19 +42,40 @@ func (g *GroupConsumer) fetchCommitted(ctx context.Context, partitions []TopicPa
 	}
 }
 
+// outdatedMember tells whether a coordinator has refused what a member asked under an epoch that is
+// not its any more. It has another one soon.
+func outdatedMember(err error) bool {
+	return errors.Is(err, ErrStaleMemberEpoch) || errors.Is(err, ErrUnknownMemberID)
+}
+
 func (g *GroupConsumer) fetchCommittedOnce(ctx context.Context, partitions []TopicPartition) (map[TopicPartition]OffsetAndMetadata, error) {
 	node, err := g.awaitCoordinator(ctx)
 	if err != nil {
 		return nil, err
 	}
 	req, names := g.offsetFetch(partitions)
+	asked := &req.Groups[0]
+	if g.cfg.protocol == ConsumerProtocol {
+		g.mu.Lock()
+		id, epoch, member := g.mu.machine.Generation()
+		g.mu.Unlock()
+		if member { // the coordinator sees to it that it is one still
+			asked.MemberID, asked.MemberEpoch = &id, epoch
+		}
+	}
 	resp, err := g.askCoordinator(ctx, node, req, len(names) > 0, firstOffsetFetchWithTopicIDs)
 	var offsets map[TopicPartition]OffsetAndMetadata
 	if err == nil {
 		offsets, err = readOffsets(resp.(*kmsg.OffsetFetchResponse), names)
 	}
-	if err != nil && cluster.LostCoordinator(err) {
-		g.event(func(m *membership.Machine, now time.Time) { m.CoordinatorLost(now, node) })
+	switch {
+	case err == nil:
+	case outdatedMember(err) && asked.MemberID != nil:
+		g.event(func(m membership.Member, now time.Time) {
+			m.CommitAnswered(now, *asked.MemberID, asked.MemberEpoch, err)
+		})
+	case ctx.Err() == nil && cluster.LostCoordinator(err):
+		g.event(func(m membership.Member, now time.Time) { m.CoordinatorLost(now, node) })
 	}
 	return offsets, err
 }
@@ -71,10 +93,7 @@ func (g *GroupConsumer) offsetFetch(partitions []TopicPartition) (*kmsg.OffsetFe
 	for _, tp := range slices.SortedFunc(slices.Values(partitions), compareTP) {
 		if n := len(one.Topics); n == 0 || one.Topics[n-1].Topic != tp.Topic {
 			t := kmsg.NewOffsetFetchRequestGroupTopic()
-			t.Topic = tp.Topic
-			if known := s.Topics[tp.Topic]; known != nil {
-				t.TopicID = known.ID
-			}
+			t.Topic, t.TopicID = tp.Topic, g.topicID(s, tp)
 			all = all && t.TopicID != [16]byte{}
 			names[t.TopicID] = tp.Topic
 			one.Topics = append(one.Topics, t)
@@ -151,32 +170,26 @@ func (g *GroupConsumer) resolveCommitted() {
 	g.mu.Unlock()
 }
 
-// unresolved gives the cursors of partitions that wait to hear where they begin.
-func (g *GroupConsumer) unresolved() []*cursor {
+// unresolved gives the partitions that wait to hear where they begin.
+func (g *GroupConsumer) unresolved() []fetchClaim {
 	g.k.mu.Lock()
 	defer g.k.mu.Unlock()
-	var out []*cursor
-	for _, cur := range g.k.mu.cursors {
-		if cur.start.kind == positionCommitted && !cur.stopped {
-			out = append(out, cur)
-		}
-	}
-	return out
+	return g.k.mu.ahead.AwaitCommitted()
 }
 
 func (g *GroupConsumer) resolve() {
 	for {
 		g.mu.Lock()
-		cursors := g.unresolved()
-		if len(cursors) == 0 || g.ctx.Err() != nil {
+		waiting := g.unresolved()
+		if len(waiting) == 0 || g.ctx.Err() != nil {
 			g.mu.resolving = false
 			g.mu.Unlock()
 			return
 		}
 		g.mu.Unlock()
-		partitions := make([]TopicPartition, len(cursors))
-		for i, cur := range cursors {
-			partitions[i] = cur.tp
+		partitions := make([]TopicPartition, len(waiting))
+		for i := range waiting {
+			partitions[i] = TopicPartition(waiting[i].TopicPartition)
 		}
 		// A limit, so that partitions which are no longer ours, or have come, are looked at again.
 		ctx, cancel := context.WithTimeout(g.ctx, g.c.cfg.RequestTimeout)
@@ -186,36 +199,12 @@ func (g *GroupConsumer) resolve() {
 		if err != nil && timedOut {
 			continue
 		}
-		g.begin(cursors, offsets, err)
+		g.k.change(func(s *prefetch.Store[Record], now time.Time) {
+			for i := range waiting {
+				o, found := offsets[partitions[i]]
+				epoch, _ := o.LeaderEpoch.Get()
+				s.Begin(now, &waiting[i], prefetch.Spot{Offset: o.Offset, LeaderEpoch: epoch}, found, err)
+			}
+		})
 	}
-}
-
-// begin lets partitions be read from what the group has committed, or from where it is to begin
-// otherwise.
-func (g *GroupConsumer) begin(cursors []*cursor, offsets map[TopicPartition]OffsetAndMetadata, err error) {
-	k := g.k
-	k.mu.Lock()
-	for _, cur := range cursors {
-		// Given up, stopped, or somebody has sought. What has come back since it was asked about has another cursor,
-		// and may have been read and committed by others in between: it is asked about again.
-		if cur.dropped || cur.stopped {
-			continue
-		}
-		o, found := offsets[cur.tp]
-		switch {
-		case found:
-			cur.start, cur.next, cur.position, cur.committed = Position{}, o.Offset, o.Offset, o.Offset
-			cur.lastRead, _ = o.LeaderEpoch.Get()
-			cur.nextEpoch, cur.validate = cur.lastRead, cur.lastRead >= 0
-		case err != nil:
-			k.stopLocked(cur, fmt.Errorf("find the committed offset: %w", err))
-		case k.cfg.reset.report():
-			k.stopLocked(cur, ErrNoOffset)
-		default:
-			cur.start = k.cfg.reset.position(time.Now())
-		}
-	}
-	k.wakeFetchersLocked()
-	k.mu.Unlock()
-	k.tell()
 }

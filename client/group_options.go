@@ -45,10 +45,34 @@ const (
 // OnAssigned, OnRevoked and OnLost. ctx ends when the group will not wait any longer.
 type Rebalance func(ctx context.Context, g *GroupConsumer, partitions []TopicPartition)
 
+// Protocol is how the members of a group and its coordinator talk. Kafka: group.protocol.
+type Protocol string
+
+// The two protocols of groups.
+const (
+	// ClassicProtocol has a member divide the partitions, by one of the Assignors. Every broker has it.
+	ClassicProtocol Protocol = "classic"
+	// ConsumerProtocol has the group's coordinator divide them, so that a rebalance takes from each
+	// member only what moves and stops nobody else (KIP-848). Apache Kafka has it from 4.0 on. Sessions
+	// and heartbeats are as long as the brokers say (group.consumer.session.timeout.ms,
+	// group.consumer.heartbeat.interval.ms). OnAssigned is called only when there is something new.
+	ConsumerProtocol Protocol = "consumer"
+)
+
+// The assignors that every coordinator of the consumer protocol has.
+const (
+	// UniformRemoteAssignor divides evenly and moves as little as it can.
+	UniformRemoteAssignor = "uniform"
+	// RangeRemoteAssignor divides topic by topic, as RangeAssignor does.
+	RangeRemoteAssignor = "range"
+)
+
 type groupConfig struct {
 	consumer          consumerConfig
+	protocol          Protocol
+	remoteAssignor    string
+	classicOnly       []string // settings that were set and mean nothing in the other protocol
 	instanceID        string
-	rack              string
 	assignors         []assignor.Assignor
 	sessionTimeout    time.Duration
 	heartbeatInterval time.Duration
@@ -64,6 +88,7 @@ type groupConfig struct {
 func defaultGroupConfig() groupConfig {
 	return groupConfig{
 		consumer:          defaultConsumerConfig(),
+		protocol:          ClassicProtocol,
 		assignors:         []assignor.Assignor{assignor.Range{}, assignor.CooperativeSticky{}},
 		sessionTimeout:    45 * time.Second,
 		heartbeatInterval: 3 * time.Second,
@@ -74,16 +99,44 @@ func defaultGroupConfig() groupConfig {
 }
 
 func (c *groupConfig) check() error {
+	switch {
+	case c.protocol == ConsumerProtocol && len(c.classicOnly) > 0:
+		return fmt.Errorf("%s: not with group.protocol=consumer, where the brokers decide", c.classicOnly[0])
+	case c.protocol == ClassicProtocol && c.remoteAssignor != "":
+		return errors.New("group.remote.assignor: only with group.protocol=consumer")
+	}
 	if c.heartbeatInterval >= c.sessionTimeout {
 		return fmt.Errorf("heartbeat.interval.ms (%v) must be less than session.timeout.ms (%v)", c.heartbeatInterval, c.sessionTimeout)
 	}
 	return nil
 }
 
+// GroupProtocol chooses the protocol. Default ClassicProtocol. With ConsumerProtocol the options
+// Assignors, SessionTimeout and HeartbeatInterval are errors, since the brokers decide; where these
+// do not have it, Poll returns ErrUnsupportedVersion. Kafka: group.protocol.
+func GroupProtocol(p Protocol) GroupOption {
+	return groupOption(func(c *groupConfig) error {
+		if p != ClassicProtocol && p != ConsumerProtocol {
+			return fmt.Errorf("group.protocol: %q is neither classic nor consumer", p)
+		}
+		c.protocol = p
+		return nil
+	})
+}
+
+// RemoteAssignor names the assignor that the group's coordinator is to use, UniformRemoteAssignor,
+// RangeRemoteAssignor or one that the brokers were given. The one that most members name counts.
+// Default: the coordinator chooses. Only with ConsumerProtocol. Kafka: group.remote.assignor.
+func RemoteAssignor(name string) GroupOption {
+	return groupOption(func(c *groupConfig) error { c.remoteAssignor = name; return nil })
+}
+
 // InstanceID makes the member a static one (KIP-345): when it comes back under the same id within
 // SessionTimeout it gets its partitions back without a rebalance, so Close does not leave the
-// group. Two consumers with one id fence each other off: the older one's Poll returns
-// ErrFencedInstanceID. Default: none. Kafka: group.instance.id.
+// group. Two consumers with one id: with ClassicProtocol they fence each other off, and the older
+// one's Poll returns ErrFencedInstanceID; with ConsumerProtocol the later one's returns
+// ErrUnreleasedInstanceID, also when the earlier one was killed and its session lasts.
+// Default: none. Kafka: group.instance.id.
 func InstanceID(id string) GroupOption {
 	return groupOption(func(c *groupConfig) error {
 		if id == "" {
@@ -94,17 +147,12 @@ func InstanceID(id string) GroupOption {
 	})
 }
 
-// Rack is where this consumer runs. RangeAssignor prefers partitions with a replica there.
-// Default: none. Kafka: client.rack.
-func Rack(rack string) GroupOption {
-	return groupOption(func(c *groupConfig) error { c.rack = rack; return nil })
-}
-
 // Assignors are the assignors that this member can work with, the preferred first. Default
 // RangeAssignor, CooperativeStickyAssignor. Kafka: partition.assignment.strategy.
 func Assignors(list ...Assignor) GroupOption {
 	return groupOption(func(c *groupConfig) error {
 		c.assignors = nil
+		c.classicOnly = append(c.classicOnly, "partition.assignment.strategy")
 		for _, name := range list {
 			a := assignor.ByName(string(name))
 			if a == nil {
@@ -123,14 +171,14 @@ func Assignors(list ...Assignor) GroupOption {
 // gives its partitions to others. Brokers bound it (group.min.session.timeout.ms, 6 seconds by
 // default, and group.max.session.timeout.ms). Default 45 seconds. Kafka: session.timeout.ms.
 func SessionTimeout(d time.Duration) GroupOption {
-	return groupDuration("session.timeout.ms", d, func(c *groupConfig) *time.Duration { return &c.sessionTimeout })
+	return classicDuration("session.timeout.ms", d, func(c *groupConfig) *time.Duration { return &c.sessionTimeout })
 }
 
 // HeartbeatInterval is how often the member tells the group that it lives, whether the program
 // polls or not. Less than SessionTimeout, best a third of it or less. Default 3 seconds.
 // Kafka: heartbeat.interval.ms.
 func HeartbeatInterval(d time.Duration) GroupOption {
-	return groupDuration("heartbeat.interval.ms", d, func(c *groupConfig) *time.Duration { return &c.heartbeatInterval })
+	return classicDuration("heartbeat.interval.ms", d, func(c *groupConfig) *time.Duration { return &c.heartbeatInterval })
 }
 
 // MaxPollInterval is how long a program may stay away from Poll before its member gives its
@@ -159,7 +207,7 @@ func NoAutoCommit() GroupOption {
 }
 
 // InternalTopics lets SubscribeMatching find topics such as __consumer_offsets. Default: it does
-// not. Kafka: exclude.internal.topics=false.
+// not; with ConsumerProtocol the coordinator matches, and finds them in any case. Kafka: exclude.internal.topics=false.
 func InternalTopics() GroupOption {
 	return groupOption(func(c *groupConfig) error { c.internalTopics = true; return nil })
 }
@@ -186,10 +234,17 @@ func OnLost(f Rebalance) GroupOption {
 	return groupOption(func(c *groupConfig) error { c.onLost = f; return nil })
 }
 
+func classicDuration(key string, d time.Duration, field func(*groupConfig) *time.Duration) GroupOption {
+	return groupOption(func(c *groupConfig) error {
+		c.classicOnly = append(c.classicOnly, key)
+		return groupDuration(key, d, field).applyToGroup(c)
+	})
+}
+
 func groupDuration(key string, d time.Duration, field func(*groupConfig) *time.Duration) GroupOption {
 	return groupOption(func(c *groupConfig) error {
 		if d < time.Millisecond || d > math.MaxInt32*time.Millisecond {
-			return fmt.Errorf("%s: %v is out of range", key, d)
+			return fmt.Errorf("%s: %v is not between 1ms and %v", key, d, math.MaxInt32*time.Millisecond)
 		}
 		*field(c) = d
 		return nil

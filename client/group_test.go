@@ -58,10 +58,13 @@ func (f *fakeCluster) member(t *testing.T, options ...GroupOption) *testMember {
 			m.told(ctx, what, add, partitions)
 		}
 	}
-	options = append([]GroupOption{
-		AutoOffsetReset(Earliest), SessionTimeout(6 * time.Second), HeartbeatInterval(time.Second),
-		OnAssigned(told("assigned", true)), OnRevoked(told("revoked", false)), OnLost(told("lost", false)),
-	}, options...)
+	protocol := []GroupOption{SessionTimeout(6 * time.Second), HeartbeatInterval(time.Second)}
+	if f.mu.consumerGroup != nil {
+		protocol = []GroupOption{GroupProtocol(ConsumerProtocol)}
+	}
+	options = slices.Concat(protocol, []GroupOption{
+		AutoOffsetReset(Earliest), OnAssigned(told("assigned", true)), OnRevoked(told("revoked", false)), OnLost(told("lost", false)),
+	}, options)
 	g, err := m.c.NewGroupConsumer("g", options...)
 	if err != nil {
 		t.Fatal(err)
@@ -252,24 +255,26 @@ func (j *journal) delivered(m *testMember, tp TopicPartition, offset int64, firs
 func TestGroupsGoOnWhereTheyCommitted(t *testing.T) {
 	for seed := range uint64(24) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			bubble(t, 3, func(t *testing.T, f *fakeCluster) { goOnWhereCommitted(t, f, seed) })
+			bubble(t, 3, func(t *testing.T, f *fakeCluster) {
+				sets := [][]Assignor{{CooperativeStickyAssignor}, {RangeAssignor, CooperativeStickyAssignor}, {StickyAssignor}, {RoundRobinAssignor, RangeAssignor}}
+				goOnWhereCommitted(t, f, seed, f.groups(quickGroups()).move, Assignors(sets[seed%uint64(len(sets))]...))
+			})
 		})
 	}
 }
 
-func goOnWhereCommitted(t *testing.T, f *fakeCluster, seed uint64) {
+func goOnWhereCommitted(t *testing.T, f *fakeCluster, seed uint64, move func(node int32), options ...GroupOption) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	noise := rand.New(rand.NewPCG(seed, 2))
 	const partitions = 6
 	f.topic("t", partitions)
-	groups := f.groups(quickGroups())
 	codes := []Error{ErrCoordinatorNotAvailable, ErrCoordinatorLoadInProgress, ErrNotCoordinator, ErrUnknownServerError}
 	quiet := time.Now().Add(time.Minute)
 	f.script(func(_ int32, req kmsg.Request) interference {
 		f.mu.Lock()
 		draw, code := noise.IntN(60), codes[noise.IntN(len(codes))]
 		f.mu.Unlock()
-		group := req.Key() >= 8 && req.Key() <= 14
+		group := req.Key() >= 8 && req.Key() <= 14 || req.Key() == 68
 		switch {
 		case time.Now().After(quiet) || req.Key() == 18:
 		case draw == 0:
@@ -283,10 +288,8 @@ func goOnWhereCommitted(t *testing.T, f *fakeCluster, seed uint64) {
 		}
 		return interference{}
 	})
-	sets := [][]Assignor{{CooperativeStickyAssignor}, {RangeAssignor, CooperativeStickyAssignor}, {StickyAssignor}, {RoundRobinAssignor, RangeAssignor}}
-	assignors := sets[seed%uint64(len(sets))]
 	j := newJournal(t, seed)
-	options := []GroupOption{Assignors(assignors...), NoAutoCommit(), MaxPollRecords(1 + rng.IntN(20)), MaxPollInterval(20 * time.Second)}
+	options = append(options, NoAutoCommit(), MaxPollRecords(1+rng.IntN(20)), MaxPollInterval(20*time.Second))
 	var live, all []*testMember
 	enter := func() {
 		m := f.member(t, options...)
@@ -322,7 +325,7 @@ func goOnWhereCommitted(t *testing.T, f *fakeCluster, seed uint64) {
 				live = slices.Delete(live, i, i+1)
 			}
 		case 4:
-			groups.move(int32(1 + rng.IntN(3)))
+			move(int32(1 + rng.IntN(3)))
 		}
 	}
 	deadline := time.Now().Add(10 * time.Minute)
@@ -721,4 +724,26 @@ func TestGroupOptionsThatDoNotFitAreRefused(t *testing.T) {
 	if _, err := c.NewGroupConsumer(""); !errors.Is(err, ErrInvalidGroupID) {
 		t.Errorf("no group: %v", err)
 	}
+}
+
+// A topic that is made again while a group reads it is read from its own start; nobody has to decide.
+func TestTrap26GroupsReadTheTopicThatWasMadeAgain(t *testing.T) {
+	tp := TopicPartition{"t", 0}
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.topic("t", 1)
+		f.groups(quickGroups())
+		f.write(tp, batch.BuilderOptions{}, values(0, 9)...)
+		a := f.join(t, Assignors(CooperativeStickyAssignor), NoAutoCommit())
+		settle(t, a, 1)
+		time.Sleep(5 * time.Second)
+		f.topic("t", 1)
+		f.write(tp, batch.BuilderOptions{}, values(9, 11)...)
+		time.Sleep(30 * time.Second)
+		a.mu.Lock()
+		if got := a.read[tp]; len(got) < 2 || !slices.Equal(got[len(got)-2:], []int64{0, 1}) || a.err != nil {
+			t.Errorf("read %v, then %v", got, a.err)
+		}
+		a.mu.Unlock()
+		a.end()
+	})
 }

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/prefetch"
 )
 
 // The times that ListOffsets gives a meaning of their own.
@@ -17,40 +18,39 @@ const (
 	listEarliest = -2
 )
 
-func (p Position) listTime() int64 {
-	switch p.kind {
-	case positionEarliest:
+func listTime(at prefetch.Start) int64 {
+	switch at.Kind {
+	case prefetch.Earliest:
 		return listEarliest
-	case positionTime:
-		return p.number
+	case prefetch.Time:
+		return at.Number
 	default:
 		return listLatest
 	}
 }
 
-// resolveStarts asks the leader for the offsets that positions stand for.
-func (f *fetcher) resolveStarts(ctx context.Context, conn *cluster.Connection, cursors []*cursor) {
-	if len(cursors) == 0 {
+// resolve asks the leader for the offsets that positions stand for.
+func (f *fetcher) resolve(ctx context.Context, conn *cluster.Connection, claims []fetchClaim) {
+	if len(claims) == 0 {
 		return
 	}
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
 	req.IsolationLevel = int8(f.k.cfg.isolation)
 	req.TimeoutMillis = int32(f.k.c.cfg.RequestTimeout.Milliseconds())
-	f.k.mu.Lock()
-	for _, cur := range cursors {
-		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != cur.tp.Topic {
-			req.Topics = append(req.Topics, kmsg.ListOffsetsRequestTopic{Topic: cur.tp.Topic})
+	for i := range claims {
+		c := &claims[i]
+		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != c.Topic {
+			req.Topics = append(req.Topics, kmsg.ListOffsetsRequestTopic{Topic: c.Topic})
 		}
 		p := kmsg.NewListOffsetsRequestTopicPartition()
-		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = cur.tp.Partition, cur.epoch, cur.start.listTime()
+		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = c.Partition, c.LeaderEpoch, listTime(c.Start)
 		t := &req.Topics[len(req.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}
-	f.k.mu.Unlock()
 	resp, err := conn.Ask(ctx, req, -1)
 	if err != nil {
-		f.release(fetchWork{resolve: cursors}, err)
+		f.release(err, claims)
 		return
 	}
 	parts := map[partitionKey]*kmsg.ListOffsetsResponseTopicPartition{}
@@ -61,73 +61,41 @@ func (f *fetcher) resolveStarts(ctx context.Context, conn *cluster.Connection, c
 			parts[partitionKey{topic: t.Topic, partition: t.Partitions[j].Partition}] = &t.Partitions[j]
 		}
 	}
-	stale := false
-	f.k.mu.Lock()
-	for _, cur := range cursors {
-		cur.busy = false
-		part := parts[partitionKey{topic: cur.tp.Topic, partition: cur.tp.Partition}]
-		if part == nil {
-			f.backOffLocked(cur)
-			continue
+	f.k.change(func(s *prefetch.Store[Record], now time.Time) {
+		for i := range claims {
+			c := &claims[i]
+			part := parts[partitionKey{topic: c.Topic, partition: c.Partition}]
+			if part == nil {
+				s.Missing(now, c)
+				continue
+			}
+			s.Resolved(now, c, prefetch.Spot{Offset: part.Offset, LeaderEpoch: part.LeaderEpoch}, CodeError(part.ErrorCode, nil))
 		}
-		stale = f.resolvedLocked(cur, part) || stale
-	}
-	f.k.mu.Unlock()
-	if stale {
-		f.k.c.meta.Update()
-	}
-}
-
-// resolvedLocked takes in the offset that a position stands for; true where the metadata is stale.
-func (f *fetcher) resolvedLocked(cur *cursor, part *kmsg.ListOffsetsResponseTopicPartition) bool {
-	err := CodeError(part.ErrorCode, nil)
-	switch {
-	case err == nil && part.Offset < 0 && cur.start.kind == positionTime:
-		cur.start = Latest // nothing is that late
-		return false
-	case err == nil && part.Offset < 0:
-		f.backOffLocked(cur)
-		return false
-	case err == nil:
-		cur.start, cur.failures = Position{}, 0
-		cur.next, cur.nextEpoch, cur.validate = part.Offset, part.LeaderEpoch, false
-		// What was fetched before a reset is still to be polled, and says itself where it ends.
-		if len(cur.chunks) == 0 {
-			cur.position = part.Offset
-		}
-		return false
-	case retriable(err), errors.Is(err, ErrUnknownServerError):
-		f.backOffLocked(cur)
-		return staleMetadata(err)
-	default:
-		f.k.stopLocked(cur, fmt.Errorf("find %v: %w", cur.start, err))
-		f.k.tell()
-		return false
-	}
+	})
 }
 
 // confirm asks a leader that is new whether it has what was read of the one before (KIP-320): where
 // the epoch of the latest record that was fetched ends, in the leader's log.
-func (f *fetcher) confirm(ctx context.Context, conn *cluster.Connection, cursors []*cursor) {
-	if len(cursors) == 0 {
+func (f *fetcher) confirm(ctx context.Context, conn *cluster.Connection, claims []fetchClaim) {
+	if len(claims) == 0 {
 		return
 	}
 	req := kmsg.NewPtrOffsetForLeaderEpochRequest()
 	req.ReplicaID = -1
-	f.k.mu.Lock()
-	for _, cur := range cursors {
-		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != cur.tp.Topic {
-			req.Topics = append(req.Topics, kmsg.OffsetForLeaderEpochRequestTopic{Topic: cur.tp.Topic})
+	for i := range claims {
+		c := &claims[i]
+		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != c.Topic {
+			req.Topics = append(req.Topics, kmsg.OffsetForLeaderEpochRequestTopic{Topic: c.Topic})
 		}
 		p := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
-		p.Partition, p.CurrentLeaderEpoch, p.LeaderEpoch = cur.tp.Partition, cur.epoch, cur.nextEpoch
+		p.Partition, p.CurrentLeaderEpoch, p.LeaderEpoch = c.Partition, c.LeaderEpoch, c.ReadEpoch
 		t := &req.Topics[len(req.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}
-	f.k.mu.Unlock()
 	resp, err := conn.Ask(ctx, req, -1)
-	if err != nil && !errors.Is(err, ErrUnsupported) {
-		f.release(fetchWork{validate: cursors}, err)
+	tooOld := errors.Is(err, ErrUnsupported)
+	if err != nil && !tooOld {
+		f.release(err, claims)
 		return
 	}
 	parts := map[partitionKey]*kmsg.OffsetForLeaderEpochResponseTopicPartition{}
@@ -139,71 +107,20 @@ func (f *fetcher) confirm(ctx context.Context, conn *cluster.Connection, cursors
 			}
 		}
 	}
-	stale := false
-	f.k.mu.Lock()
-	for _, cur := range cursors {
-		cur.busy = false
-		part := parts[partitionKey{topic: cur.tp.Topic, partition: cur.tp.Partition}]
-		switch {
-		case err != nil:
-			cur.validate = false // a broker that old cannot tell
-		case part == nil:
-			f.backOffLocked(cur)
-		default:
-			stale = f.confirmedLocked(cur, part) || stale
+	f.k.change(func(s *prefetch.Store[Record], now time.Time) {
+		for i := range claims {
+			c := &claims[i]
+			part := parts[partitionKey{topic: c.Topic, partition: c.Partition}]
+			switch {
+			case tooOld:
+				s.CannotConfirm(c)
+			case part == nil:
+				s.Missing(now, c)
+			default:
+				s.Confirmed(now, c, prefetch.Spot{Offset: part.EndOffset, LeaderEpoch: part.LeaderEpoch}, CodeError(part.ErrorCode, nil))
+			}
 		}
-	}
-	f.k.mu.Unlock()
-	if stale {
-		f.k.c.meta.Update()
-	}
-}
-
-// confirmedLocked takes in where the epoch ends; true where the metadata is stale.
-func (f *fetcher) confirmedLocked(cur *cursor, part *kmsg.OffsetForLeaderEpochResponseTopicPartition) bool {
-	if cur.dropped {
-		return false
-	}
-	err := CodeError(part.ErrorCode, nil)
-	switch {
-	case err == nil && (part.EndOffset < 0 || part.LeaderEpoch < 0 || part.EndOffset >= cur.next):
-		// All is there; or the leader knows nothing of the epoch any more, which is no loss (trap 3):
-		// if the position is out of range the fetch says so.
-		cur.validate, cur.failures = false, 0
-		return false
-	case err == nil:
-		f.truncatedLocked(cur, part.EndOffset, part.LeaderEpoch)
-		return false
-	case retriable(err), errors.Is(err, ErrUnknownServerError):
-		f.backOffLocked(cur)
-		return staleMetadata(err)
-	default:
-		f.k.stopLocked(cur, fmt.Errorf("confirm offset %d: %w", cur.next, err))
-		f.k.tell()
-		return false
-	}
-}
-
-// truncatedLocked goes back to where the log parts from what was read.
-func (f *fetcher) truncatedLocked(cur *cursor, end int64, epoch int32) {
-	k := f.k
-	cur.validate = false
-	if k.cfg.reset.report() {
-		k.stopLocked(cur, fmt.Errorf("offset %d, but epoch %d ends at %d: %w", cur.next, cur.nextEpoch, end, ErrLogTruncated))
-		k.tell()
-		return
-	}
-	k.c.log.Warn("the log was cut below what was read; reading on where it parts", "partition", cur.tp.String(), "offset", cur.next, "end", end)
-	k.mu.pending -= cur.pending
-	cur.pending, cur.chunks = 0, nil
-	if cur.waiting {
-		cur.waiting = false
-		k.mu.ready = slices.DeleteFunc(k.mu.ready, func(other *cursor) bool { return other == cur })
-	}
-	if cur.position < 0 || cur.position > end {
-		cur.position = end
-	}
-	cur.next, cur.nextEpoch, cur.lastRead = cur.position, epoch, min(cur.lastRead, epoch)
+	})
 }
 
 // Partitions gives the number of partitions of a topic, asking the cluster. It never creates one.

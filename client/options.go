@@ -2,13 +2,19 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"time"
 
+	"barnabas/client/hooks"
 	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/errcode"
+	"barnabas/client/internal/secure"
+	"barnabas/client/sasl"
 	"barnabas/internal/netx"
 )
 
@@ -19,6 +25,7 @@ type config struct {
 	cluster.Config
 	metadataMaxIdle   time.Duration
 	allowAutoCreation bool
+	metricsPush       bool
 }
 
 // defaultMaxResponseBytes bounds one response of a broker. A larger one closes the connection,
@@ -32,6 +39,7 @@ func defaultConfig() config {
 			ClientID:         "barnabas-client",
 			Dial:             netx.TCP.Dial,
 			Logger:           slog.New(slog.DiscardHandler),
+			Hooks:            &hooks.Hooks{},
 			MetadataMaxAge:   5 * time.Minute,
 			RequestTimeout:   30 * time.Second,
 			SetupTimeout:     10 * time.Second,
@@ -42,6 +50,7 @@ func defaultConfig() config {
 		},
 		metadataMaxIdle:   5 * time.Minute,
 		allowAutoCreation: true,
+		metricsPush:       true,
 	}
 }
 
@@ -53,8 +62,8 @@ func Brokers(addresses ...string) Option {
 			return errors.New("bootstrap.servers: at least one HOST:PORT is needed")
 		}
 		for _, a := range addresses {
-			if _, _, err := net.SplitHostPort(a); err != nil {
-				return fmt.Errorf("bootstrap.servers: %q is not HOST:PORT: %w", a, err)
+			if err := cluster.CheckAddress(a); err != nil {
+				return fmt.Errorf("bootstrap.servers: %w", err)
 			}
 		}
 		c.Seeds = append([]string(nil), addresses...)
@@ -78,6 +87,12 @@ func Logger(l *slog.Logger) Option {
 		c.Logger = l
 		return nil
 	}
+}
+
+// Hooks are told what the client does, for metrics and traces: see package hooks, and the packages
+// below it for ready-made ones. Given several times, all are told. Default: none, which costs nothing.
+func Hooks(h hooks.Hooks) Option {
+	return func(c *config) error { *c.Hooks = hooks.Join(*c.Hooks, h); return nil }
 }
 
 // Dialer replaces the way to reach a broker's HOST:PORT, which is TCP: for proxies, for programs
@@ -147,10 +162,70 @@ func AllowAutoTopicCreation(allow bool) Option {
 	return func(c *config) error { c.allowAutoCreation = allow; return nil }
 }
 
+// MetricsPush says whether brokers that ask for the client's metrics get them (KIP-714). Default true, which costs next to
+// nothing as long as none asks. Kafka: enable.metrics.push.
+func MetricsPush(on bool) Option {
+	return func(c *config) error { c.metricsPush = on; return nil }
+}
+
+// ErrAuthentication is in every error that says that client and broker do not believe each other, whatever the way:
+// a wrong password or token, a certificate that one of them does not trust, a mechanism that the broker does not take.
+// It is not tried again, and reaches whoever needs the broker; with SASL one of ErrSASLAuthenticationFailed,
+// ErrUnsupportedSASLMechanism and ErrIllegalSASLState is found beside it. A later call tries anew, no sooner than
+// ReconnectBackoff says. Kafka: AuthenticationException.
+var ErrAuthentication = errcode.ErrAuthentication
+
+// TLS makes connections with TLS: security.protocol SSL, or SASL_SSL together with SASL. The configuration is
+// copied; nil stands for an empty one, with which the authorities of the operating system vouch for brokers. Unless it
+// says otherwise a broker's certificate must be for the host of its address
+// (ssl.endpoint.identification.algorithm=https), and the version at least TLS 1.2 (ssl.enabled.protocols).
+// Default: connections are plain.
+func TLS(settings *tls.Config) Option {
+	return func(c *config) error {
+		own := &tls.Config{MinVersion: tls.VersionTLS12}
+		if settings != nil {
+			own = settings.Clone()
+		}
+		c.TLS = &secure.Handshaker{Config: func() (*tls.Config, error) { return own, nil }}
+		return nil
+	}
+}
+
+// PEM names certificates and keys for TLSWith, as Kafka's ssl.truststore.* and ssl.keystore.* do with the type PEM. Java's
+// own stores (JKS, PKCS12) are to be exported to PEM before.
+type PEM = secure.PEM
+
+// TLSWith is TLS with certificates and keys from files or texts in PEM. They are read at once, which is when what is
+// wrong with them is told; files that have changed are read again for the next connection.
+func TLSWith(p PEM) Option {
+	return func(c *config) error {
+		h, err := p.Handshaker()
+		if err != nil {
+			return fmt.Errorf("TLS: %w", err)
+		}
+		c.TLS = h
+		return nil
+	}
+}
+
+// SASL has every connection prove who the client is, for instance with sasl.ScramSHA512: security.protocol
+// SASL_PLAINTEXT, or SASL_SSL together with TLS. A broker that limits how long that counts
+// (connections.max.reauth.ms, or the lifetime of a token) has it repeated on the living connection in time (KIP-368). Default: none.
+// Kafka: sasl.mechanism and sasl.jaas.config.
+func SASL(m sasl.Mechanism) Option {
+	return func(c *config) error {
+		if m == nil {
+			return errors.New("sasl.mechanism: the mechanism is nil")
+		}
+		c.Mechanism = m
+		return nil
+	}
+}
+
 func duration(key string, d, least time.Duration, field func(*config) *time.Duration) Option {
 	return func(c *config) error {
-		if d < least {
-			return fmt.Errorf("%s: %v is less than %v", key, d, least)
+		if d < least || d > math.MaxInt32*time.Millisecond {
+			return fmt.Errorf("%s: %v is not between %v and %v", key, d, least, math.MaxInt32*time.Millisecond)
 		}
 		*field(c) = d
 		return nil

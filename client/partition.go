@@ -73,8 +73,8 @@ type choice struct {
 // topicView is what step (b) knows of a topic.
 type topicView interface {
 	partitioner.View
-	// hasRoom tells whether a partition has a batch that the record would go into.
-	hasRoom(partition int32, r *ProducerRecord) bool
+	// hasRoom tells whether a partition has a batch that a record of so many bytes would go into.
+	hasRoom(partition int32, bytes int64) bool
 }
 
 // choose is made before the record is appended; partitions is how many the topic has.
@@ -97,7 +97,7 @@ func (t *topicPartitioner) choose(topic string, r *ProducerRecord, partitions in
 	}
 	switch t.spread {
 	case SpreadSticky:
-		if n = t.sticky.Current(partitions, v); !v.hasRoom(n, r) {
+		if n = t.sticky.Current(partitions, v); !v.hasRoom(n, recordBytes(r)) {
 			n = t.sticky.Move(n, partitions, v)
 		}
 	case SpreadUniformly:
@@ -144,7 +144,7 @@ func (t *producerTopic) Loads() []partitioner.Load {
 	return loads
 }
 
-func (t *producerTopic) hasRoom(partition int32, r *ProducerRecord) bool {
+func (t *producerTopic) hasRoom(partition int32, bytes int64) bool {
 	queues := *t.queues.Load()
-	return int(partition) < len(queues) && queues[partition].HasRoom(recordBytes(r))
+	return int(partition) < len(queues) && queues[partition].HasRoom(bytes)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -59,9 +60,9 @@ type stillTopic struct {
 	rng   *rand.Rand
 }
 
-func (s *stillTopic) Loads() []partitioner.Load           { return s.loads }
-func (s *stillTopic) Random() uint32                      { return s.rng.Uint32() }
-func (s *stillTopic) hasRoom(int32, *ProducerRecord) bool { return s.room }
+func (s *stillTopic) Loads() []partitioner.Load { return s.loads }
+func (s *stillTopic) Random() uint32            { return s.rng.Uint32() }
+func (s *stillTopic) hasRoom(int32, int64) bool { return s.room }
 
 func TestChoiceOfPartition(t *testing.T) {
 	view := &stillTopic{room: true, rng: rand.New(rand.NewPCG(1, 1))}
@@ -102,6 +103,28 @@ func TestChoiceOfPartition(t *testing.T) {
 }
 
 // What the settings say reaches the choice: keys that are ignored, and each way to spread.
+// A partition that the metadata does not know of may be a new one.
+func TestNewPartitionsAreFoundWhenTheyAreNamed(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.topic("t", 1)
+		c, p := newTestProducer(t, f)
+		defer c.Close()
+		defer closeProducer(t, p)
+		if _, err := p.SendSync(t.Context(), ProducerRecord{Topic: "t"}); err != nil {
+			t.Fatal(err)
+		}
+		f.topic("t", 3)
+		if m, err := p.SendSync(t.Context(), ProducerRecord{Topic: "t", Partition: ToPartition(2)}); err != nil || m.Partition != 2 {
+			t.Errorf("to a new partition: %v, %v", m, err)
+		}
+		began := time.Now()
+		_, err := p.SendSync(t.Context(), ProducerRecord{Topic: "t", Partition: ToPartition(3)})
+		if took := time.Since(began); !errors.Is(err, ErrNoSuchPartition) || took > time.Second {
+			t.Errorf("to one that there is not, after %v: %v", took, err)
+		}
+	})
+}
+
 func TestSpreadFollowsItsSetting(t *testing.T) {
 	for _, spread := range []Spread{SpreadInTurn, SpreadSticky, SpreadUniformly} {
 		view := &stillTopic{room: true, rng: rand.New(rand.NewPCG(2, uint64(spread)))}

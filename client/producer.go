@@ -9,7 +9,7 @@ import (
 
 	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
-	"barnabas/client/internal/transaction"
+	"barnabas/client/internal/telemetry"
 	"barnabas/internal/batch"
 )
 
@@ -29,13 +29,13 @@ type Producer struct {
 	c         *Client
 	cfg       producerConfig
 	links     *cluster.Links
+	meter     *telemetry.Meter
 	user      *cluster.User
 	memory    *accumulator.Memory
 	acc       *accumulator.Accumulator[callback]
 	identity  *identity
 	txn       *transactions // nil without TransactionalID
 	callbacks *callbacks
-	headers   sync.Pool // of *[]batch.Header, for records on their way into a batch
 
 	ctx    context.Context // ends when Close gives up
 	cancel context.CancelCauseFunc
@@ -63,6 +63,9 @@ type (
 	producerBatch = accumulator.Batch[callback]
 )
 
+// keptForFields is what a request may have beside batches of max.request.size for its buffer to be kept.
+const keptForFields = 64 << 10
+
 // NewProducer makes a producer. It waits for nothing and fails only on a wrong option.
 func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 	cfg := defaultProducerConfig()
@@ -77,10 +80,12 @@ func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 	if c.ctx.Err() != nil {
 		return nil, fmt.Errorf("producer: %w", ErrClosed)
 	}
+	meter := c.pusher.Meter(telemetry.Labels{Kind: telemetry.Producer, TransactionalID: cfg.transactionalID})
 	p := &Producer{
-		c: c, cfg: cfg, links: cluster.NewLinks(c.cluster), memory: accumulator.NewMemory(cfg.bufferBytes),
+		c: c, cfg: cfg, meter: meter, links: cluster.NewLinks(c.cluster, meter), memory: accumulator.NewMemory(cfg.bufferBytes),
 		closed: make(chan struct{}),
 	}
+	p.links.KeepBytes = cfg.requestBytes + keptForFields
 	p.ctx, p.cancel = context.WithCancelCause(c.ctx)
 	p.mu.senders = map[int32]*sender{}
 	p.mu.homeless = map[*queue]bool{}
@@ -94,7 +99,7 @@ func (c *Client) NewProducer(options ...ProducerOption) (*Producer, error) {
 	context.AfterFunc(p.ctx, p.acc.Refuse)
 	p.wg.Go(p.callbacks.run)
 	p.wg.Go(p.expire)
-	p.user = &cluster.User{Wanted: p.wantedTopics, Changed: p.metadataChanged}
+	p.user = &cluster.User{Wanted: p.wantedTopics, Changed: p.metadataChanged, Refused: p.metadataRefused}
 	c.meta.Register(p.user)
 	return p, nil
 }
@@ -113,6 +118,7 @@ func (p *Producer) hooks() accumulator.Hooks[callback] {
 	if p.txn != nil {
 		h.Identity, h.AwaitIdentity = p.txn.identity, p.txn.park
 		h.Failed, h.AfterFailed = p.txn.batchFailed, p.txn.drop
+		h.Admits = p.txn.admits
 	}
 	return h
 }
@@ -120,13 +126,15 @@ func (p *Producer) hooks() accumulator.Hooks[callback] {
 // Send hands a record over and returns; done, which may be nil, is called once with what became of
 // it. Key, value and headers are copied before Send returns. Callbacks of a partition run in the
 // order in which its records were sent, all on one goroutine: they must be quick, and neither
-// Flush nor Close. ctx bounds only the wait inside Send, which may be for metadata of a topic seen
+// Flush nor Close; one that sends while BufferMemory is used up waits for memory that only the callbacks behind it give
+// back, so with WaitWhenFull it waits for ever. ctx bounds only the wait inside Send, which may be for metadata of a topic seen
 // for the first time and for memory (see MaxBlock).
 //
 // An error means that the record was not taken, and done is not called: ErrBufferFull,
 // ErrRecordTooLarge, ErrNoSuchPartition, ErrClosed, ctx's, with TransactionalID ErrTransactionState
-// outside of a transaction and ErrTransactionAborted in one that can only be aborted, or why the topic cannot be written to
-// (ErrUnknownTopicOrPartition, ErrInvalidTopic, ErrTopicAuthorizationFailed).
+// outside of a transaction, or where it ended while Send waited, and ErrTransactionAborted in one that can only be aborted, or why the topic cannot be written to
+// (ErrUnknownTopicOrPartition, ErrInvalidTopic, ErrTopicAuthorizationFailed). A record of a transaction that is not taken
+// fails the transaction, whatever the error, so that Commit cannot leave it out.
 func (p *Producer) Send(ctx context.Context, r ProducerRecord, done func(RecordMetadata, error)) error {
 	err := p.send(ctx, &r, done)
 	if err != nil {
@@ -155,28 +163,42 @@ func (p *Producer) SendSync(ctx context.Context, r ProducerRecord) (RecordMetada
 }
 
 func (p *Producer) send(ctx context.Context, r *ProducerRecord, done func(RecordMetadata, error)) error {
+	if p.txn == nil {
+		return p.take(ctx, r, 0, done)
+	}
+	of, err := p.txn.current()
+	if err != nil {
+		return err
+	}
+	if err = p.take(ctx, r, of, done); err != nil {
+		p.txn.notTaken(of, err)
+	}
+	return err
+}
+
+// take appends a record, of a transaction where there are such.
+func (p *Producer) take(ctx context.Context, r *ProducerRecord, of int64, done func(RecordMetadata, error)) error {
 	if r.Topic == "" {
-		return ErrInvalidTopic
+		return fmt.Errorf("%w: the record names none", ErrInvalidTopic)
 	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
-	}
-	if p.txn != nil {
-		if err := p.txn.with((*transaction.Machine).MayAdd); err != nil {
-			return err
-		}
 	}
 	now := time.Now()
 	deadline := now.Add(p.cfg.maxBlock)
 	bytes := recordBytes(r)
 	if bytes+batch.HeaderBytes > int64(p.cfg.requestBytes) {
-		return fmt.Errorf("%w: %d bytes", ErrRecordTooLarge, bytes)
+		return fmt.Errorf("%w: %d bytes, max.request.size is %d (MaxRequestSize)", ErrRecordTooLarge, bytes, p.cfg.requestBytes)
 	}
 	t, partitions, err := p.awaitTopic(ctx, r.Topic, now, deadline)
 	if err != nil {
 		return err
 	}
 	chosen, err := t.partitioner.choose(r.Topic, r, partitions, t)
+	if _, named := r.Partition.Get(); named && err != nil {
+		partitions = t.renewed(ctx, partitions, deadline) // it may have got more
+		chosen, err = t.partitioner.choose(r.Topic, r, partitions, t)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: it has %d partitions", err, partitions)
 	}
@@ -186,10 +208,14 @@ func (p *Producer) send(ctx context.Context, r *ProducerRecord, done func(Record
 		}
 		now = time.Now()
 	}
-	result := p.append(t.queue(chosen.partition, partitions), r, done, bytes, now)
-	if result == accumulator.Refused {
+	result := p.append(t.queue(chosen.partition, partitions), r, of, done, bytes, now)
+	switch result {
+	case accumulator.Refused:
 		p.memory.Release(bytes)
 		return ErrClosed
+	case accumulator.Late:
+		p.memory.Release(bytes)
+		return p.txn.late()
 	}
 	t.partitioner.appended(chosen, bytes, result == accumulator.Full, partitions, t)
 	return nil
@@ -253,6 +279,8 @@ func (p *Producer) Close(ctx context.Context) error {
 	p.acc.Refuse()
 	close(p.closed)
 	err := p.Flush(ctx) // visits each queue under its lock, so it sees all that was taken
+	left := p.c.ctx.Err() != nil
+	p.eachQueue(func(q *queue) { left = left || !q.Empty() })
 
 	p.mu.Lock()
 	p.mu.closed = true
@@ -264,7 +292,8 @@ func (p *Producer) Close(ctx context.Context) error {
 	p.eachQueue(func(q *queue) { q.Abandon(ErrClosed) })
 	p.callbacks.end()
 	p.wg.Wait()
-	if err != nil {
+	p.meter.Close()
+	if err != nil && left {
 		return fmt.Errorf("close: records were given up: %w", err)
 	}
 	return nil
@@ -275,6 +304,7 @@ func (p *Producer) expire() {
 	every := min(max(p.cfg.deliveryTimeout/100, 5*time.Millisecond), time.Second)
 	for cluster.Sleep(p.ctx, every) == nil {
 		now := time.Now()
-		p.eachQueue(func(q *queue) { q.Expire(ErrDeliveryTimeout, now) })
+		p.eachQueue(func(q *queue) { q.Expire(ErrDeliveryTimeout, now, p.unsent) })
+		p.acc.Trim(now)
 	}
 }

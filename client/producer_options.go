@@ -65,7 +65,7 @@ type ProducerOption func(*producerConfig) error
 type producerConfig struct {
 	acks               Acks
 	codec              batch.Codec
-	levels             batch.Levels
+	level              int // 0: the codec's own
 	linger             time.Duration
 	batchBytes         int
 	requestBytes       int
@@ -115,10 +115,13 @@ func (p *producerConfig) accumulator(c *Client) accumulator.Config {
 	return accumulator.Config{
 		BatchBytes: p.batchBytes, Linger: p.linger, DeliveryTimeout: p.deliveryTimeout, Idempotent: p.idempotent,
 		Transactional: p.transactionalID != "",
-		Codec:         p.codec, Levels: p.levels, Log: c.log,
+		Codec:         p.codec, Levels: batch.Levels{Gzip: p.level, Lz4: p.level, Zstd: p.level}, Log: c.log,
 		Backoff: func(failures int) time.Duration { return c.cfg.RetryBackoff.After(failures, c.random) },
 	}
 }
+
+// levels are the lowest and the highest of each codec that has some.
+var levels = map[batch.Codec][2]int{batch.Gzip: {1, 9}, batch.Lz4: {1, 17}, batch.Zstd: {-1 << 17, 22}}
 
 // check refuses what does not fit together.
 func (p *producerConfig) check(c *config) error {
@@ -130,7 +133,13 @@ func (p *producerConfig) check(c *config) error {
 		p.idempotent = false
 	}
 	if p.transactionalID != "" && !p.idempotent {
-		return errors.New("transactional.id needs enable.idempotence, and what that needs")
+		return fmt.Errorf("transactional.id needs enable.idempotence, with acks=all and max.in.flight.requests.per.connection of at most %d",
+			maxIdempotentInFlight)
+	}
+	if r, has := levels[p.codec]; p.level != 0 && !has {
+		return fmt.Errorf("compression level %d: compression.type %v has no levels", p.level, p.codec)
+	} else if p.level != 0 && (p.level < r[0] || p.level > r[1]) {
+		return fmt.Errorf("compression.%v.level: %d is not between %d and %d", p.codec, p.level, r[0], r[1])
 	}
 	if least := p.linger + c.RequestTimeout; p.deliveryTimeout < least {
 		return fmt.Errorf("delivery.timeout.ms (%v) must be at least linger.ms + request.timeout.ms (%v)",
@@ -163,10 +172,10 @@ func Compression(c Codec) ProducerOption {
 }
 
 // CompressionLevel sets the level of the codec chosen with Compression: gzip 1 to 9, lz4 1 to 17,
-// zstd -131072 to 22; 0 is the codec's default. Kafka: compression.gzip.level and its siblings.
+// zstd -131072 to 22; 0 is the codec's default. Other codecs have none. Kafka: compression.gzip.level and its siblings.
 func CompressionLevel(level int) ProducerOption {
 	return func(p *producerConfig) error {
-		p.levels = batch.Levels{Gzip: level, Lz4: level, Zstd: level}
+		p.level = level
 		return nil
 	}
 }
@@ -261,7 +270,13 @@ func Idempotence(on bool) ProducerOption {
 // PartitionBy chooses the partition of records that name none, in place of KeyPartition and Spread.
 // Kafka: partitioner.class.
 func PartitionBy(chosen Partitioner) ProducerOption {
-	return func(p *producerConfig) error { p.partitioner = chosen; return nil }
+	return func(p *producerConfig) error {
+		if chosen == nil {
+			return errors.New("partitioner.class: the partitioner is nil")
+		}
+		p.partitioner = chosen
+		return nil
+	}
 }
 
 // SpreadBy says how records that name no partition and have no key are spread. Default

@@ -14,12 +14,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/faketime"
 )
 
 // bubble runs a test with a fake cluster and fake time; all that was started has ended after it.
 func bubble(t *testing.T, nodes int32, test func(t *testing.T, f *fakeCluster)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		f := newFake(t, nodes)
 		defer f.end()
 		test(t, f)

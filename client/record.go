@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto/rand"
 	"encoding/base64"
 	"fmt"
 	"time"
@@ -80,6 +81,13 @@ type UUID [16]byte
 
 // String gives Kafka's text form: 22 characters of URL-safe base64.
 func (u UUID) String() string { return base64.RawURLEncoding.EncodeToString(u[:]) }
+
+// randomUUID makes an id that nobody else has.
+func randomUUID() (u UUID) {
+	_, _ = rand.Read(u[:]) // never fails
+	u[0] &= 0x7f           // no leading '-' or '_' in the text, which tools would take for an option
+	return u
+}
 
 // ParseUUID reads Kafka's text form.
 func ParseUUID(s string) (UUID, error) {

@@ -15,13 +15,13 @@ import (
 // batches of aborted transactions. With an error come the records before it.
 func (k *Consumer) decode(a *fetched) ([]Record, error) {
 	most := 0
-	for _, b := range a.batches {
+	for _, b := range a.Batches {
 		// What a header claims is not to be believed beyond what so many bytes usually hold.
 		most += min(max(int(b.Count()), 0), len(b)/leastRecordBytes+compressedRecords)
 	}
 	records := make([]Record, 0, most)
-	transactions := aborted.New(a.aborted, k.cfg.isolation == ReadCommitted)
-	for _, b := range a.batches {
+	transactions := aborted.New(a.Aborted, k.cfg.isolation == ReadCommitted)
+	for _, b := range a.Batches {
 		if k.cfg.checkCRCs {
 			if err := b.CheckCRC(); err != nil {
 				return records, fmt.Errorf("batch at offset %d: %w: %w", b.BaseOffset(), ErrCorruptMessage, err)
@@ -65,11 +65,11 @@ func (k *Consumer) appendRecords(dst []Record, a *fetched, b batch.Batch) ([]Rec
 			return dst, fmt.Errorf("%w: %w", ErrCorruptMessage, err)
 		}
 		offset := b.OffsetOf(&in)
-		if offset < a.from {
+		if offset < a.From {
 			continue
 		}
 		r := Record{
-			Topic: a.cur.tp.Topic, Partition: a.cur.tp.Partition, LeaderEpoch: epoch, Offset: offset,
+			Topic: a.Topic, Partition: a.Partition, LeaderEpoch: epoch, Offset: offset,
 			Timestamp: time.UnixMilli(b.TimestampOf(&in)), TimestampType: kind,
 			Key: keep(in.Key), Value: keep(in.Value),
 		}

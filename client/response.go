@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/client/hooks"
 	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
 )
@@ -134,11 +135,7 @@ func (s *sender) takeHint(tp TopicPartition, part *kmsg.ProduceResponseTopicPart
 	}
 	brokers := make([]cluster.Broker, 0, len(answer.Brokers))
 	for _, b := range answer.Brokers {
-		info := cluster.Broker{ID: b.NodeID, Address: cluster.JoinHostPort(b.Host, b.Port)}
-		if b.Rack != nil {
-			info.Rack = *b.Rack
-		}
-		brokers = append(brokers, info)
+		brokers = append(brokers, cluster.NewBroker(b.NodeID, b.Host, b.Port, b.Rack))
 	}
 	hint := cluster.Hint{Topic: tp.Topic, Partition: tp.Partition, Leader: part.CurrentLeader.LeaderID, LeaderEpoch: part.CurrentLeader.LeaderEpoch}
 	return s.p.c.meta.Hint(hint, brokers)
@@ -241,6 +238,13 @@ func (c *callbacks) finish(b *producerBatch) {
 	if failure != nil && !errors.As(failure, &named) {
 		failure = &PartitionError{tp, failure}
 	}
+	c.p.meter.Written(len(b.Records), b.Attempts, failure)
+	if told := c.p.c.cfg.Hooks.Written; told != nil {
+		told(hooks.Written{
+			Partition: hooks.Partition{Topic: tp.Topic, Number: tp.Partition}, Records: len(b.Records), Bytes: b.Size, Memory: b.Memory,
+			Attempts: b.Attempts, Took: time.Since(b.Born()), Err: failure,
+		})
+	}
 	for i := range b.Records {
 		r := &b.Records[i]
 		if r.Done == nil {
@@ -265,5 +269,5 @@ func (c *callbacks) finish(b *producerBatch) {
 		}
 		r.Done(m, err)
 	}
-	b.Records = nil
+	c.p.acc.Forget(b)
 }

@@ -12,6 +12,7 @@ import (
 
 	"barnabas/client/internal/accumulator"
 	"barnabas/client/internal/cluster"
+	"barnabas/client/internal/produce"
 	"barnabas/internal/batch"
 )
 
@@ -64,6 +65,7 @@ func (s *sender) collect() []*producerBatch {
 			continue
 		}
 		batches = append(batches, b)
+		s.p.meter.Queued(now.Sub(b.Born()))
 		room = min(room, s.p.cfg.requestBytes) - len(b.Bytes())
 	}
 	s.mu.Lock()
@@ -88,6 +90,9 @@ func (s *sender) launch(conn *cluster.Connection, f *flight) {
 	}
 	if s.p.cfg.acks == AcksNone {
 		err := conn.Send(s.p.ctx, req, limit)
+		if err == nil {
+			s.answered(time.Now(), 0) // it takes them, and nobody will say more
+		}
 		s.settle(f, nil, err)
 		<-s.slots
 		return
@@ -101,39 +106,29 @@ func (s *sender) launch(conn *cluster.Connection, f *flight) {
 	s.flights <- f // as large as slots: never waits
 }
 
-// request packs batches, which come grouped by nothing, into a Produce request.
-func (s *sender) request(f *flight) *kmsg.ProduceRequest {
-	req := kmsg.NewPtrProduceRequest()
-	req.Acks = int16(s.p.cfg.acks)
-	if s.p.txn != nil {
-		req.TransactionID = kmsg.StringPtr(s.p.txn.id)
-	}
-	req.TimeoutMillis = int32(s.p.c.cfg.RequestTimeout.Milliseconds())
+// request packs batches into a Produce request.
+func (s *sender) request(f *flight) *produce.Request {
 	meta := s.p.c.meta.Snapshot()
-	ids := true // topic ids in all or in none: one request has one version
-	for _, b := range f.batches {
-		t := meta.Topics[b.Queue.Topic]
-		ids = ids && t != nil && t.ID != [16]byte{}
-	}
 	f.ids = make([][16]byte, len(f.batches))
-	at := make(map[string]int, 1)
+	ids := true // topic ids in all or in none: one request has one version
 	for n, b := range f.batches {
-		topic := b.Queue.Topic
-		i, ok := at[topic]
-		if !ok {
-			i = len(req.Topics)
-			at[topic] = i
-			t := kmsg.ProduceRequestTopic{Topic: topic}
-			if ids {
-				t.TopicID = meta.Topics[topic].ID
-			}
-			req.Topics = append(req.Topics, t)
+		if t := meta.Topics[b.Queue.Topic]; t != nil {
+			f.ids[n] = t.ID
 		}
-		f.ids[n] = req.Topics[i].TopicID
-		req.Topics[i].Partitions = append(req.Topics[i].Partitions,
-			kmsg.ProduceRequestTopicPartition{Partition: b.Queue.Partition, Records: b.Bytes()})
+		ids = ids && f.ids[n] != [16]byte{}
 	}
-	return req
+	if !ids {
+		clear(f.ids)
+	}
+	batches := make([]produce.Batch, len(f.batches))
+	for n, b := range f.batches {
+		batches[n] = produce.Batch{Topic: b.Queue.Topic, ID: f.ids[n], Partition: b.Queue.Partition, Records: b.Bytes()}
+	}
+	var transaction *string
+	if s.p.txn != nil {
+		transaction = &s.p.txn.id
+	}
+	return produce.NewRequest(int16(s.p.cfg.acks), transaction, s.p.c.cfg.RequestTimeout, batches)
 }
 
 // identity is the producer id, asked for when the first batch is to be sent. Queues that need one

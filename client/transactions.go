@@ -50,7 +50,7 @@ type telling struct {
 }
 
 func newTransactions(p *Producer, id string) *transactions {
-	t := &transactions{p: p, id: id, asks: cluster.NewCoordinators(p.c.cluster), calls: make(chan struct{}, 1)}
+	t := &transactions{p: p, id: id, asks: cluster.NewCoordinators(p.c.cluster, p.meter), calls: make(chan struct{}, 1)}
 	t.mu.machine = transaction.New()
 	return t
 }
@@ -89,6 +89,9 @@ func (p *Producer) Begin() error {
 	protocol := transaction.Told
 	if p.c.cluster.Feature(featureOfTransactions) >= int16(transaction.Inform) {
 		protocol = transaction.Inform
+	}
+	if p.ctx.Err() != nil {
+		return fmt.Errorf("begin a transaction: %w", ErrClosed)
 	}
 	t := p.txn
 	t.mu.Lock()
@@ -131,7 +134,8 @@ func (p *Producer) Abort(ctx context.Context) error {
 // Kafka: sendOffsetsToTransaction.
 //
 // Errors: as Commit's, and ErrIllegalGeneration, ErrUnknownMemberID, ErrFencedInstanceID,
-// ErrGroupAuthorizationFailed, after which Abort is to be called.
+// ErrGroupAuthorizationFailed. After any of them, and when ctx ends first, Abort is to be called: Commit will not leave
+// the positions out.
 func (p *Producer) SendOffsets(ctx context.Context, offsets map[TopicPartition]OffsetAndMetadata, of Membership) error {
 	return p.inTransactions(ctx, "add offsets to a transaction", func(ctx context.Context, t *transactions) error {
 		if of.Group == "" {
@@ -139,6 +143,9 @@ func (p *Producer) SendOffsets(ctx context.Context, offsets map[TopicPartition]O
 		}
 		if err := t.with((*transaction.Machine).MayAdd); err != nil || len(offsets) == 0 {
 			return err
+		}
+		if of.lost { // the coordinator takes offsets of nobody in particular from anybody
+			return t.failed(fmt.Errorf("the consumer has lost its place in group %q: %w", of.Group, ErrUnknownMemberID))
 		}
 		return t.sendOffsets(ctx, offsets, of)
 	})
@@ -148,6 +155,9 @@ func (p *Producer) SendOffsets(ctx context.Context, offsets map[TopicPartition]O
 func (p *Producer) inTransactions(ctx context.Context, what string, call func(context.Context, *transactions) error) error {
 	if p.txn == nil {
 		return fmt.Errorf("%s: %w", what, ErrNotTransactional)
+	}
+	if p.ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", what, ErrClosed)
 	}
 	select {
 	case p.txn.calls <- struct{}{}:
@@ -197,6 +207,11 @@ func (t *transactions) refused(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
+	return t.failed(err)
+}
+
+// failed does the same whoever gave up.
+func (t *transactions) failed(err error) error {
 	err = unsupported(err)
 	err = t.with(func(m *transaction.Machine) error { return m.RequestFailed(err) })
 	t.drop()
@@ -325,7 +340,7 @@ func (t *transactions) sendOffsets(ctx context.Context, offsets map[TopicPartiti
 		if _, err := t.ask(ctx, add, -1, func(resp kmsg.Response) error {
 			return CodeError(resp.(*kmsg.AddOffsetsToTxnResponse).ErrorCode, nil)
 		}); err != nil {
-			return t.refused(ctx, err)
+			return t.failed(err)
 		}
 	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
@@ -338,7 +353,7 @@ func (t *transactions) sendOffsets(ctx context.Context, offsets map[TopicPartiti
 	}
 	addTransactionOffsets(req, offsets)
 	if _, err := t.asks.Ask(ctx, cluster.GroupCoordinator, of.Group, req, limit, transactionOffsetsError); err != nil {
-		return t.refused(ctx, err)
+		return t.failed(err)
 	}
 	return nil
 }
@@ -379,7 +394,40 @@ func transactionOffsetsError(resp kmsg.Response) error {
 	return passing
 }
 
+// current names the transaction that a Send begins in.
+func (t *transactions) current() (serial int64, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.machine.Serial(), t.mu.machine.MayAdd()
+}
+
+// late is why a record was not taken whose transaction has ended, or failed, while Send waited.
+func (t *transactions) late() error {
+	if _, err := t.current(); err != nil {
+		return err
+	}
+	return fmt.Errorf("its transaction ended while Send waited: %w", ErrTransactionState)
+}
+
+// notTaken fails the transaction of a record that Send refused.
+func (t *transactions) notTaken(serial int64, err error) {
+	t.mu.Lock()
+	if t.mu.machine.Admits(serial) {
+		t.mu.machine.BatchFailed(err)
+	}
+	t.mu.Unlock()
+	t.drop()
+}
+
 // The accumulator's hooks.
+
+// admits tells whether a record may still be added to the transaction. A queue's lock is held, so what is admitted is in
+// its queue before the end of the transaction looks there.
+func (t *transactions) admits(serial int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.machine.Admits(serial)
+}
 
 // identity lets a batch leave, under the transaction's number. A queue's lock is held.
 func (t *transactions) identity(q *queue, _ int64) (id int64, epoch int16, ok bool) {

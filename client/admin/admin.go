@@ -24,8 +24,9 @@ import (
 // Admin makes admin calls. It is safe for concurrent use, holds nothing that needs closing, and
 // lives as long as its Client.
 type Admin struct {
-	c       *client.Client
-	timeout time.Duration
+	c          *client.Client
+	timeout    time.Duration
+	authorized bool // descriptions are to tell what the caller may do
 }
 
 // Option sets something of an Admin.
@@ -34,6 +35,10 @@ type Option func(*Admin)
 // Timeout bounds a call, its retries included, where the context given to it does not end sooner.
 // Default 1 minute. Kafka: default.api.timeout.ms.
 func Timeout(d time.Duration) Option { return func(a *Admin) { a.timeout = d } }
+
+// AuthorizedOperations lets DescribeCluster, DescribeTopics and the descriptions of groups tell what
+// the caller may do with what they describe (KIP-430). Default: they do not.
+func AuthorizedOperations() Option { return func(a *Admin) { a.authorized = true } }
 
 // New makes an Admin over a client.
 func New(c *client.Client, options ...Option) *Admin {
@@ -53,7 +58,8 @@ const (
 // errTimeout is why a call ended that ran out of its own time.
 var errTimeout = errors.New("no success within default.api.timeout.ms")
 
-// try calls f until it succeeds or fails with something that trying again does not mend.
+// try calls f until it succeeds or fails with something that trying again does not mend. Before an
+// attempt that may have to go to another broker the metadata is asked for anew.
 func (a *Admin) try(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, errTimeout)
 	defer cancel()
@@ -71,6 +77,9 @@ func (a *Admin) try(ctx context.Context, f func(context.Context) error) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		if errors.Is(err, client.ErrNotController) || errors.Is(err, client.ErrNetwork) {
+			_ = a.c.RefreshMetadata(ctx) // where it cannot be had, the attempt that follows tells why
 		}
 	}
 }
@@ -95,6 +104,23 @@ func ask[Response kmsg.Response](ctx context.Context, a *Admin, to client.Target
 		return answer, fmt.Errorf("%s: a %T came as the answer", kmsg.NameForKey(req.Key()), resp)
 	}
 	return answer, nil
+}
+
+// askController sends a request to the broker that the metadata names as the controller. With KRaft
+// every broker passes on what is the controller's business, so any other is asked where that one is
+// not reached; without KRaft it answers NOT_CONTROLLER, and try finds the new one.
+func askController[Response kmsg.Response](ctx context.Context, a *Admin, req kmsg.Request) (Response, error) {
+	answer, err := ask[Response](ctx, a, client.Controller, req)
+	if ctx.Err() == nil && (errors.Is(err, client.ErrNetwork) || errors.Is(err, client.ErrBrokerNotAvailable) || errors.Is(err, client.ErrUnknownBroker)) {
+		return ask[Response](ctx, a, client.AnyBroker, req)
+	}
+	return answer, err
+}
+
+// tooOld says that a broker took a request without a part of it that its version has no place for.
+func tooOld(resp kmsg.Response, least int16, part string) error {
+	return fmt.Errorf("%s version %d has no %s, which version %d brought: %w",
+		kmsg.NameForKey(resp.Key()), resp.GetVersion(), part, least, client.ErrUnsupported)
 }
 
 // millis is the time that a broker may take, from what is left of ctx.

@@ -10,13 +10,13 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
 	"barnabas/client"
+	"barnabas/internal/faketime"
 	"barnabas/internal/netx"
 	"barnabas/internal/wire"
 )
@@ -37,7 +37,7 @@ type fake struct {
 // serving runs a test against a fake in a bubble with fake time.
 func serving(t *testing.T, keys []int16, answers func(node int32, req kmsg.Request) kmsg.Response, test func(context.Context, *fake, *Admin)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		f := &fake{t: t, net: netx.NewMem(1), keys: append(keys, 3, 18), answers: answers}
 		var wg sync.WaitGroup
 		ctx, stop := context.WithCancel(context.Background())
@@ -141,12 +141,12 @@ func metadataOf(r *kmsg.MetadataRequest, leader func(topic string, partition int
 	}
 	for _, t := range r.Topics {
 		out := kmsg.NewMetadataResponseTopic()
-		out.Topic = t.Topic
-		if *t.Topic == "none" {
+		out.Topic, out.TopicID = t.Topic, t.TopicID
+		if text(t.Topic) == "none" {
 			out.ErrorCode = int16(client.ErrUnknownTopicOrPartition)
 		} else {
 			for p := range int32(2) {
-				out.Partitions = append(out.Partitions, kmsg.MetadataResponseTopicPartition{Partition: p, Leader: leader(*t.Topic, p), Replicas: []int32{1, 2}})
+				out.Partitions = append(out.Partitions, kmsg.MetadataResponseTopicPartition{Partition: p, Leader: leader(text(t.Topic), p), Replicas: []int32{1, 2}})
 			}
 		}
 		resp.Topics = append(resp.Topics, out)
@@ -400,7 +400,7 @@ func TestCallsEndWithTheirTimeout(t *testing.T) {
 
 // Whatever bytes come as an answer, they are refused or taken, without a panic.
 func FuzzAdminResponses(f *testing.F) {
-	for _, key := range []int16{9, 15, 19, 32, 35, 55, 61, 69} {
+	for _, key := range []int16{3, 9, 15, 19, 29, 31, 32, 35, 41, 48, 50, 55, 61, 65, 69, 77, 89, 90} {
 		resp := kmsg.ResponseForKey(key)
 		for version := range resp.MaxVersion() + 1 {
 			resp.SetVersion(version)
@@ -416,43 +416,56 @@ func FuzzAdminResponses(f *testing.F) {
 		if resp.ReadFrom(body) != nil {
 			return
 		}
-		switch r := resp.(type) {
-		case *kmsg.CreateTopicsResponse:
-			for i := range r.Topics {
-				readCreatedTopic(&r.Topics[i])
-			}
-		case *kmsg.OffsetFetchResponse:
-			for i := range r.Groups {
-				readOffsets(&r.Groups[i])
-			}
-		case *kmsg.DescribeGroupsResponse:
-			for i := range r.Groups {
-				readGroup(&r.Groups[i])
-			}
-		case *kmsg.ConsumerGroupDescribeResponse:
-			for i := range r.Groups {
-				readConsumerGroup(&r.Groups[i])
-			}
-		case *kmsg.DescribeConfigsResponse:
-			for i := range r.Resources {
-				readConfigs(&r.Resources[i])
-			}
-		case *kmsg.DescribeLogDirsResponse:
-			for i := range r.Dirs {
-				readLogDir(1, &r.Dirs[i])
-			}
-		case *kmsg.DescribeQuorumResponse:
-			for _, t := range r.Topics {
-				for _, p := range t.Partitions {
-					readQuorum(p.CurrentVoters)
-				}
-			}
-		case *kmsg.DescribeProducersResponse:
-			for _, t := range r.Topics {
-				for _, p := range t.Partitions {
-					readProducers(p.ActiveProducers)
-				}
-			}
-		}
+		readAnything(resp)
 	})
+}
+
+// readAnything takes a response apart as the calls do.
+func readAnything(resp kmsg.Response) {
+	switch r := resp.(type) {
+	case *kmsg.CreateTopicsResponse:
+		each(r.Topics, func(t *kmsg.CreateTopicsResponseTopic) { readCreatedTopic(t) })
+	case *kmsg.MetadataResponse:
+		each(r.Topics, func(t *kmsg.MetadataResponseTopic) { (&Admin{authorized: true}).readTopic(t) })
+	case *kmsg.OffsetFetchResponse:
+		each(r.Groups, func(g *kmsg.OffsetFetchResponseGroup) { readOffsets(g) })
+	case *kmsg.DescribeGroupsResponse:
+		each(r.Groups, func(g *kmsg.DescribeGroupsResponseGroup) { readGroup(g) })
+	case *kmsg.ConsumerGroupDescribeResponse:
+		each(r.Groups, func(g *kmsg.ConsumerGroupDescribeResponseGroup) { readConsumerGroup(g) })
+	case *kmsg.ShareGroupDescribeResponse:
+		each(r.Groups, func(g *kmsg.ShareGroupDescribeResponseGroup) { readShareGroup(g) })
+	case *kmsg.StreamsGroupDescribeResponse:
+		each(r.Groups, func(g *kmsg.StreamsGroupDescribeResponseGroup) { readStreamsGroup(g) })
+	case *kmsg.DescribeShareGroupOffsetsResponse:
+		each(r.Groups, func(g *kmsg.DescribeShareGroupOffsetsResponseGroup) { readShareOffsets(r.Version, g) })
+	case *kmsg.DescribeConfigsResponse:
+		each(r.Resources, func(c *kmsg.DescribeConfigsResponseResource) { readConfigs(c) })
+	case *kmsg.DescribeLogDirsResponse:
+		each(r.Dirs, func(d *kmsg.DescribeLogDirsResponseDir) { readLogDir(1, d) })
+	case *kmsg.DescribeQuorumResponse:
+		each(r.Topics, func(t *kmsg.DescribeQuorumResponseTopic) {
+			each(t.Partitions, func(p *kmsg.DescribeQuorumResponseTopicPartition) { readQuorum(p.CurrentVoters) })
+		})
+	case *kmsg.DescribeProducersResponse:
+		readPartitionProducers(r, func(client.TopicPartition, PartitionProducers, error) {})
+	case *kmsg.DescribeTransactionsResponse:
+		each(r.TransactionStates, func(s *kmsg.DescribeTransactionsResponseTransactionState) { readTransaction(s) })
+	case *kmsg.DescribeACLsResponse:
+		readACLs(r)
+	case *kmsg.DeleteACLsResponse:
+		each(r.Results, func(d *kmsg.DeleteACLsResponseResult) { readDeletedACLs(d) })
+	case *kmsg.DescribeClientQuotasResponse:
+		readQuotas(r)
+	case *kmsg.DescribeUserSCRAMCredentialsResponse:
+		readScramCredentials(r)
+	case *kmsg.DescribeDelegationTokenResponse:
+		readTokens(r)
+	}
+}
+
+func each[T any](of []T, read func(*T)) {
+	for i := range of {
+		read(&of[i])
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -21,6 +20,8 @@ type Cluster struct {
 	ID         string
 	Controller int32 // node id of the broker to ask for the controller's work; -1: unknown
 	Brokers    []BrokerDescription
+
+	AuthorizedOperations []ACLOperation // on the cluster itself; nil without the option of that name
 }
 
 // BrokerDescription is a broker as clients reach it.
@@ -49,6 +50,7 @@ func WithFencedBrokers() ClusterOption {
 func (a *Admin) DescribeCluster(ctx context.Context, options ...ClusterOption) (Cluster, error) {
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.EndpointType = 1 // brokers
+	req.IncludeClusterAuthorizedOperations = a.authorized
 	for _, o := range options {
 		o(req)
 	}
@@ -61,7 +63,7 @@ func (a *Admin) DescribeCluster(ctx context.Context, options ...ClusterOption) (
 		if err := client.CodeError(resp.ErrorCode, resp.ErrorMessage); err != nil {
 			return err
 		}
-		out = Cluster{ID: resp.ClusterID, Controller: resp.ControllerID}
+		out = Cluster{ID: resp.ClusterID, Controller: resp.ControllerID, AuthorizedOperations: operations(resp.ClusterAuthorizedOperations)}
 		for _, b := range resp.Brokers {
 			out.Brokers = append(out.Brokers, BrokerDescription{b.NodeID, b.Host, b.Port, text(b.Rack), b.IsFenced})
 		}
@@ -141,7 +143,7 @@ func (a *Admin) UpdateFeatures(ctx context.Context, updates []FeatureUpdate, opt
 	}
 	err := a.try(ctx, func(ctx context.Context) error {
 		req.TimeoutMillis = millis(ctx)
-		resp, err := ask[*kmsg.UpdateFeaturesResponse](ctx, a, client.AnyBroker, req)
+		resp, err := askController[*kmsg.UpdateFeaturesResponse](ctx, a, req)
 		if err != nil {
 			return err
 		}
@@ -160,90 +162,6 @@ func (a *Admin) UpdateFeatures(ctx context.Context, updates []FeatureUpdate, opt
 		return fmt.Errorf("update features: %w", err)
 	}
 	return nil
-}
-
-// LogDir is a data directory of a broker.
-type LogDir struct {
-	Node        int32
-	Path        string
-	TotalBytes  int64 // of its file system; -1 where the broker does not say
-	UsableBytes int64 // -1 where the broker does not say
-	Cordoned    bool  // gets no new replicas (KIP-1066)
-	Replicas    []LogDirReplica
-	Err         error // ErrKafkaStorageError: the directory is offline
-}
-
-// LogDirReplica is a replica in a data directory.
-type LogDirReplica struct {
-	TopicPartition client.TopicPartition
-	Bytes          int64
-	OffsetLag      int64 // behind the high watermark; for a Future one behind the replica that it is to replace
-	Future         bool  // being moved here
-}
-
-// DescribeLogDirs gives the data directories of brokers (none given: all of them), sorted by node
-// and path, and their replicas sorted by partition. A broker that does not answer has one LogDir
-// without a path, with Err.
-func (a *Admin) DescribeLogDirs(ctx context.Context, nodes ...int32) ([]LogDir, error) {
-	if len(nodes) == 0 {
-		cluster, err := a.DescribeCluster(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("describe log directories: %w", err)
-		}
-		for _, b := range cluster.Brokers {
-			nodes = append(nodes, b.Node)
-		}
-	}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	var out []LogDir
-	for _, node := range nodes {
-		wg.Go(func() {
-			dirs, err := a.logDirs(ctx, node)
-			if err != nil {
-				dirs = []LogDir{{Node: node, TotalBytes: -1, UsableBytes: -1, Err: err}}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			out = append(out, dirs...)
-		})
-	}
-	wg.Wait()
-	slices.SortFunc(out, func(a, b LogDir) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Path, b.Path)) })
-	return out, nil
-}
-
-func (a *Admin) logDirs(ctx context.Context, node int32) ([]LogDir, error) {
-	req := kmsg.NewPtrDescribeLogDirsRequest() // no list of topics: all
-	var out []LogDir
-	err := a.try(ctx, func(ctx context.Context) error {
-		resp, err := ask[*kmsg.DescribeLogDirsResponse](ctx, a, client.ToBroker(node), req)
-		if err != nil {
-			return err
-		}
-		out = nil
-		for i := range resp.Dirs {
-			out = append(out, readLogDir(node, &resp.Dirs[i]))
-		}
-		return client.CodeError(resp.ErrorCode, nil)
-	})
-	return out, err
-}
-
-func readLogDir(node int32, in *kmsg.DescribeLogDirsResponseDir) LogDir {
-	d := LogDir{
-		Node: node, Path: in.Dir, TotalBytes: in.TotalBytes, UsableBytes: in.UsableBytes,
-		Cordoned: in.IsCordoned, Err: client.CodeError(in.ErrorCode, nil),
-	}
-	for _, t := range in.Topics {
-		for _, p := range t.Partitions {
-			d.Replicas = append(d.Replicas, LogDirReplica{
-				client.TopicPartition{Topic: t.Topic, Partition: p.Partition}, p.Size, p.OffsetLag, p.IsFuture,
-			})
-		}
-	}
-	slices.SortFunc(d.Replicas, func(a, b LogDirReplica) int { return comparePartitions(a.TopicPartition, b.TopicPartition) })
-	return d
 }
 
 // Quorum is the state of the metadata quorum.

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -66,8 +67,20 @@ func Broker(node int32) Resource { return Resource{BrokerResource, strconv.Itoa(
 // AllBrokers is what holds for every broker that has no value of its own.
 func AllBrokers() Resource { return Resource{BrokerResource, ""} }
 
+// BrokerLogger is how much one broker logs: a level for each logger's name.
+func BrokerLogger(node int32) Resource {
+	return Resource{BrokerLoggerResource, strconv.Itoa(int(node))}
+}
+
+// ClientMetrics is a subscription to metrics of clients (KIP-714).
+func ClientMetrics(name string) Resource { return Resource{ClientMetricsResource, name} }
+
 // Group is a consumer group's configuration.
 func Group(id string) Resource { return Resource{GroupResource, id} }
+
+func compareResources(a, b Resource) int {
+	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
+}
 
 // target is the broker that knows: a broker answers for its own configuration alone.
 func (r Resource) target() (client.Target, error) {
@@ -296,8 +309,7 @@ func (a *Admin) AlterConfigs(ctx context.Context, changesOf []ConfigChange, opti
 		byResource[c.Resource] = c
 		resources = append(resources, c.Resource)
 	}
-	errs := map[Resource]error{}
-	err := a.eachTarget(ctx, resources, func(ctx context.Context, to client.Target, of []Resource) error {
+	return a.changeConfigs(ctx, resources, func(ctx context.Context, to client.Target, of []Resource, answer func(Resource, error)) error {
 		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
 		req.ValidateOnly = changes(options).validateOnly
 		for _, r := range of {
@@ -308,9 +320,51 @@ func (a *Admin) AlterConfigs(ctx context.Context, changesOf []ConfigChange, opti
 			return err
 		}
 		for _, r := range resp.Resources {
-			errs[Resource{ResourceType(r.ResourceType), r.ResourceName}] = client.CodeError(r.ErrorCode, r.ErrorMessage)
+			answer(Resource{ResourceType(r.ResourceType), r.ResourceName}, client.CodeError(r.ErrorCode, r.ErrorMessage))
 		}
 		return nil
+	})
+}
+
+// ReplaceConfigs gives resources exactly the settings that are named for each: all others go back to what holds without
+// them, also those that somebody else has set meanwhile. AlterConfigs is to be preferred. The results are sorted by
+// resource. Kafka: alterConfigs, deprecated.
+func (a *Admin) ReplaceConfigs(ctx context.Context, settings map[Resource]map[string]string, options ...ChangeOption) ([]ResourceResult, error) {
+	resources := slices.SortedFunc(maps.Keys(settings), compareResources)
+	return a.changeConfigs(ctx, resources, func(ctx context.Context, to client.Target, of []Resource, answer func(Resource, error)) error {
+		req := kmsg.NewPtrAlterConfigsRequest()
+		req.ValidateOnly = changes(options).validateOnly
+		for _, r := range of {
+			in := kmsg.AlterConfigsRequestResource{ResourceType: kmsg.ConfigResourceType(r.Type), ResourceName: r.Name}
+			for _, name := range slices.Sorted(maps.Keys(settings[r])) {
+				in.Configs = append(in.Configs, kmsg.AlterConfigsRequestResourceConfig{Name: name, Value: kmsg.StringPtr(settings[r][name])})
+			}
+			req.Resources = append(req.Resources, in)
+		}
+		resp, err := ask[*kmsg.AlterConfigsResponse](ctx, a, to, req)
+		if err != nil {
+			return err
+		}
+		for _, r := range resp.Resources {
+			answer(Resource{ResourceType(r.ResourceType), r.ResourceName}, client.CodeError(r.ErrorCode, r.ErrorMessage))
+		}
+		return nil
+	})
+}
+
+// changeConfigs asks for changes; ask tells what became of each resource.
+func (a *Admin) changeConfigs(ctx context.Context, resources []Resource,
+	ask func(context.Context, client.Target, []Resource, func(Resource, error)) error,
+) ([]ResourceResult, error) {
+	errs := map[Resource]error{}
+	err := a.eachTarget(ctx, resources, func(ctx context.Context, to client.Target, of []Resource) error {
+		var moved error
+		err := ask(ctx, to, of, func(r Resource, err error) {
+			if errs[r] = err; errors.Is(err, client.ErrNotController) {
+				moved = err
+			}
+		})
+		return cmp.Or(err, moved)
 	}, func(r Resource, err error) { errs[r] = err })
 	if err != nil {
 		return nil, fmt.Errorf("alter configurations: %w", err)
@@ -361,11 +415,16 @@ func (a *Admin) ListConfigResources(ctx context.Context, types ...ResourceType) 
 		if err != nil {
 			return err
 		}
+		// Version 0 lists subscriptions to client metrics, whatever it is asked for.
+		const withTypes = 1
+		if resp.Version < withTypes && !slices.Equal(types, []ResourceType{ClientMetricsResource}) {
+			return tooOld(resp, withTypes, "resource types but "+ClientMetricsResource.String())
+		}
 		out = nil
 		for _, r := range resp.ConfigResources {
 			t := ResourceType(r.Type)
-			if resp.Version == 0 {
-				t = ClientMetricsResource // all that version 0 knew
+			if resp.Version < withTypes {
+				t = ClientMetricsResource
 			}
 			out = append(out, Resource{t, r.Name})
 		}
@@ -374,6 +433,6 @@ func (a *Admin) ListConfigResources(ctx context.Context, types ...ResourceType) 
 	if err != nil {
 		return nil, fmt.Errorf("list configuration resources: %w", err)
 	}
-	slices.SortFunc(out, func(a, b Resource) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(out, compareResources)
 	return out, nil
 }

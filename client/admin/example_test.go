@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"log"
 
+	"barnabas/barnabastest"
 	"barnabas/client"
 	"barnabas/client/admin"
 )
 
 func Example() {
 	ctx := context.Background()
-	c, err := client.New(client.Brokers("127.0.0.1:9092"))
+	broker, end := barnabastest.StartForExample() // in memory; a real one needs Brokers("HOST:PORT") alone
+	defer end()
+	c, err := client.New(client.Brokers(broker.Addr()), client.Dialer(broker.Dial))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -20,7 +23,7 @@ func Example() {
 	a := admin.New(c)
 
 	_, err = a.CreateTopic(ctx, admin.NewTopic{
-		Name: "orders", Partitions: 12, ReplicationFactor: 3,
+		Name: "orders", Partitions: 12, ReplicationFactor: 1,
 		Configs: map[string]string{"retention.ms": "172800000"},
 	})
 	if err != nil && !errors.Is(err, client.ErrTopicAlreadyExists) {
@@ -37,6 +40,9 @@ func Example() {
 		}
 		fmt.Println(t.Name, len(t.Partitions))
 	}
+	// Output:
+	// orders 12
+	// customers UNKNOWN_TOPIC_OR_PARTITION (3)
 }
 
 func ExampleAdmin_AlterConfigs() {

@@ -163,6 +163,10 @@ func committed(err error) error {
 	return err
 }
 
+func failedPartition(tp client.TopicPartition, err error) PartitionResult {
+	return PartitionResult{tp, err}
+}
+
 func forAll(partitions []client.TopicPartition, err error) map[client.TopicPartition]error {
 	errs := map[client.TopicPartition]error{}
 	for _, tp := range partitions {

@@ -24,6 +24,7 @@ const (
 	GroupStable              GroupState = "Stable"
 	GroupAssigning           GroupState = "Assigning"
 	GroupReconciling         GroupState = "Reconciling"
+	GroupNotReady            GroupState = "NotReady" // a streams group whose topics are not there (KIP-1071)
 	GroupDead                GroupState = "Dead"
 )
 
@@ -68,6 +69,12 @@ func OfTypes(types ...GroupType) GroupFilter {
 	}
 }
 
+// The versions of ListGroups that brought filters.
+const (
+	listGroupsByState int16 = 4
+	listGroupsByType  int16 = 5
+)
+
 // ListGroups gives the groups of all brokers, sorted by name. Where a broker does not answer, the
 // groups of the others come together with the error.
 func (a *Admin) ListGroups(ctx context.Context, filters ...GroupFilter) ([]GroupListing, error) {
@@ -106,6 +113,12 @@ func (a *Admin) groupsOf(ctx context.Context, node int32, filters []GroupFilter)
 		if err != nil {
 			return err
 		}
+		switch {
+		case resp.Version < listGroupsByState && len(req.StatesFilter) > 0:
+			return tooOld(resp, listGroupsByState, "filter by state")
+		case resp.Version < listGroupsByType && len(req.TypesFilter) > 0:
+			return tooOld(resp, listGroupsByType, "filter by type")
+		}
 		out = nil
 		for _, g := range resp.Groups {
 			out = append(out, GroupListing{
@@ -118,6 +131,12 @@ func (a *Admin) groupsOf(ctx context.Context, node int32, filters []GroupFilter)
 	return out, err
 }
 
+// The kinds of coordinators that FindCoordinator is asked for.
+const (
+	groupCoordinator       int8 = 0
+	transactionCoordinator int8 = 1
+)
+
 // perCoordinator is a call about groups, which their coordinators answer. at is told where each
 // group's coordinator is; nil: nobody wants to know.
 func perCoordinator[Response kmsg.Response, Result any](ctx context.Context, a *Admin, what string, groups []string,
@@ -127,40 +146,38 @@ func perCoordinator[Response kmsg.Response, Result any](ctx context.Context, a *
 	failed func(string, error) Result,
 ) ([]Result, error) {
 	return spread[string, Response, Result]{
-		what: what, request: request, read: read, failed: failed, awaited: again,
-		owners: func(ctx context.Context, groups []string) (map[int32][]string, map[string]error, error) {
-			return a.byCoordinator(ctx, groups, at)
+		what: what, request: request, read: read, failed: failed, awaited: again, repeated: again,
+		owners: func(ctx context.Context, groups []string) (map[client.Target][]string, map[string]error, error) {
+			return a.byCoordinator(ctx, groupCoordinator, groups, at)
 		},
 	}.run(ctx, a, groups)
 }
 
-// groupCoordinator is the kind of coordinator that FindCoordinator is asked for.
-const groupCoordinator int8 = 0
-
-// byCoordinator finds the coordinators of groups now; unfound has those that have none, and why.
-func (a *Admin) byCoordinator(ctx context.Context, groups []string, at map[string]BrokerDescription) (
-	found map[int32][]string, unfound map[string]error, err error,
+// byCoordinator finds the coordinators of groups or transactional ids now; unfound has those that have
+// none, and why.
+func (a *Admin) byCoordinator(ctx context.Context, kind int8, keys []string, at map[string]BrokerDescription) (
+	found map[client.Target][]string, unfound map[string]error, err error,
 ) {
-	found, unfound = map[int32][]string{}, map[string]error{}
-	take := func(group string, node int32, host string, port int32, err error) {
+	found, unfound = map[client.Target][]string{}, map[string]error{}
+	take := func(key string, node int32, host string, port int32, err error) {
 		if err != nil {
-			unfound[group] = err
+			unfound[key] = err
 			return
 		}
-		found[node] = append(found[node], group)
+		found[client.ToBroker(node)] = append(found[client.ToBroker(node)], key)
 		if at != nil {
-			at[group] = BrokerDescription{Node: node, Host: host, Port: port}
+			at[key] = BrokerDescription{Node: node, Host: host, Port: port}
 		}
 	}
-	rest := slices.Compact(slices.Sorted(slices.Values(groups)))
+	rest := slices.Compact(slices.Sorted(slices.Values(keys)))
 	for len(rest) > 0 {
 		req := kmsg.NewPtrFindCoordinatorRequest()
-		req.CoordinatorType, req.CoordinatorKey, req.CoordinatorKeys = groupCoordinator, rest[0], rest
+		req.CoordinatorType, req.CoordinatorKey, req.CoordinatorKeys = kind, rest[0], rest
 		resp, err := ask[*kmsg.FindCoordinatorResponse](ctx, a, client.AnyBroker, req)
 		if err != nil {
 			return nil, nil, fmt.Errorf("find the coordinator: %w", err)
 		}
-		if resp.Version < 4 { // one group a request (KIP-699)
+		if resp.Version < 4 { // one key a request (KIP-699)
 			take(rest[0], resp.NodeID, resp.Host, resp.Port, client.CodeError(resp.ErrorCode, resp.ErrorMessage))
 			rest = rest[1:]
 			continue
@@ -182,7 +199,14 @@ type GroupDescription struct {
 	Protocol     string // what the members have agreed on: for consumers the assignor's name
 	Coordinator  BrokerDescription
 	Members      []GroupMember // by id
-	Err          error         // ErrGroupIDNotFound, ErrGroupAuthorizationFailed
+
+	// Epoch and AssignmentEpoch go up with what the members want, and with what they are to have, in groups of types
+	// ConsumerGroup and ShareGroup; else -1.
+	Epoch           int32
+	AssignmentEpoch int32
+
+	AuthorizedOperations []ACLOperation // on the group; nil without the option of that name
+	Err                  error          // ErrGroupIDNotFound, ErrGroupAuthorizationFailed
 }
 
 // GroupMember is a member of a group.
@@ -196,6 +220,15 @@ type GroupMember struct {
 	// group's protocol type is "consumer". While the group rebalances they are empty.
 	Topics     []string
 	Assignment []client.TopicPartition // sorted
+
+	// What the newer protocols add: where the member stands (-1 in classic groups), where it runs, the regular expression
+	// that it subscribes by, and, where the group is of type ConsumerGroup, what it is to have in the end and whether it
+	// is one that speaks the classic protocol.
+	Epoch      int32
+	Rack       string
+	TopicRegex string
+	Target     []client.TopicPartition // sorted
+	Classic    bool
 
 	// Metadata and AssignmentBytes are the same as the member and the leader sent them, in a form
 	// that is the protocol type's own. Nil in groups of type ConsumerGroup.
@@ -211,13 +244,13 @@ type GroupMember struct {
 const consumerProtocol = "consumer"
 
 // DescribeGroups gives groups with their members, in the order of the names. Groups of the classic
-// protocol and of KIP-848 are described, others are not found.
+// protocol and of KIP-848 are described; for others see DescribeShareGroups and DescribeStreamsGroups.
 func (a *Admin) DescribeGroups(ctx context.Context, groups ...string) ([]GroupDescription, error) {
 	at := map[string]BrokerDescription{}
 	out, err := perCoordinator(ctx, a, "describe groups", groups, at,
 		func(_ context.Context, of []string) kmsg.Request {
 			req := kmsg.NewPtrDescribeGroupsRequest()
-			req.Groups = of
+			req.Groups, req.IncludeAuthorizedOperations = of, a.authorized
 			return req
 		},
 		func(resp *kmsg.DescribeGroupsResponse, give func(string, GroupDescription, error)) {
@@ -226,7 +259,7 @@ func (a *Admin) DescribeGroups(ctx context.Context, groups ...string) ([]GroupDe
 				give(d.Group, d, d.Err)
 			}
 		},
-		func(group string, err error) GroupDescription { return GroupDescription{Group: group, Err: err} })
+		failedGroup)
 	if err != nil {
 		return nil, err
 	}
@@ -249,9 +282,14 @@ func (a *Admin) DescribeGroups(ctx context.Context, groups ...string) ([]GroupDe
 	return out, nil
 }
 
+func failedGroup(group string, err error) GroupDescription {
+	return GroupDescription{Group: group, Epoch: -1, AssignmentEpoch: -1, Err: err}
+}
+
 func readGroup(in *kmsg.DescribeGroupsResponseGroup) GroupDescription {
 	d := GroupDescription{
 		Group: in.Group, Type: ClassicGroup, State: GroupState(in.State), ProtocolType: in.ProtocolType, Protocol: in.Protocol,
+		Epoch: -1, AssignmentEpoch: -1, AuthorizedOperations: operations(in.AuthorizedOperations),
 		Err: client.CodeError(in.ErrorCode, in.ErrorMessage),
 	}
 	if d.Err == nil && d.State == GroupDead { // as versions before 6 say that there is no such group
@@ -261,7 +299,7 @@ func readGroup(in *kmsg.DescribeGroupsResponseGroup) GroupDescription {
 		m := &in.Members[i]
 		out := GroupMember{
 			ID: m.MemberID, InstanceID: text(m.InstanceID), ClientID: m.ClientID, Host: m.ClientHost,
-			Metadata: m.ProtocolMetadata, AssignmentBytes: m.MemberAssignment,
+			Epoch: -1, Metadata: m.ProtocolMetadata, AssignmentBytes: m.MemberAssignment,
 		}
 		if d.ProtocolType == consumerProtocol {
 			out.Err = out.readConsumer()
@@ -287,18 +325,33 @@ func (m *GroupMember) readConsumer() error {
 			return fmt.Errorf("assignment of %s: %w", m.ID, err)
 		}
 		for _, t := range assignment.Topics {
-			m.assign(t.Topic, t.Partitions)
+			m.Assignment = appendPartitions(m.Assignment, t.Topic, t.Partitions)
 		}
 		slices.SortFunc(m.Assignment, comparePartitions)
 	}
 	return nil
 }
 
-func (m *GroupMember) assign(topic string, partitions []int32) {
+// appendPartitions adds those of one topic.
+func appendPartitions(to []client.TopicPartition, topic string, partitions []int32) []client.TopicPartition {
 	for _, p := range partitions {
-		m.Assignment = append(m.Assignment, client.TopicPartition{Topic: topic, Partition: p})
+		to = append(to, client.TopicPartition{Topic: topic, Partition: p})
 	}
+	return to
 }
+
+// readAssignment reads what a member of the newer protocols has, or is to have.
+func readAssignment(in []kmsg.AssignmentTopicPartition) []client.TopicPartition {
+	var out []client.TopicPartition
+	for _, t := range in {
+		out = appendPartitions(out, t.Topic, t.Partitions)
+	}
+	slices.SortFunc(out, comparePartitions)
+	return out
+}
+
+// classicMember is the type of a member that speaks the classic protocol in a group of KIP-848's (ConsumerGroupDescribe 1).
+const classicMember int8 = 0
 
 // describeConsumerGroups describes those of the groups that are of KIP-848's protocol. A broker
 // without it has none.
@@ -309,7 +362,7 @@ func (a *Admin) describeConsumerGroups(ctx context.Context, groups []string, at 
 	found, err := perCoordinator(ctx, a, "describe consumer groups", groups, at,
 		func(_ context.Context, of []string) kmsg.Request {
 			req := kmsg.NewPtrConsumerGroupDescribeRequest()
-			req.Groups = of
+			req.Groups, req.IncludeAuthorizedOperations = of, a.authorized
 			return req
 		},
 		func(resp *kmsg.ConsumerGroupDescribeResponse, give func(string, GroupDescription, error)) {
@@ -318,7 +371,7 @@ func (a *Admin) describeConsumerGroups(ctx context.Context, groups []string, at 
 				give(d.Group, d, d.Err)
 			}
 		},
-		func(group string, err error) GroupDescription { return GroupDescription{Group: group, Err: err} })
+		failedGroup)
 	if err != nil {
 		return nil, err
 	}
@@ -334,19 +387,17 @@ func (a *Admin) describeConsumerGroups(ctx context.Context, groups []string, at 
 func readConsumerGroup(in *kmsg.ConsumerGroupDescribeResponseGroup) GroupDescription {
 	d := GroupDescription{
 		Group: in.Group, Type: ConsumerGroup, State: GroupState(in.State), ProtocolType: consumerProtocol, Protocol: in.AssignorName,
+		Epoch: in.Epoch, AssignmentEpoch: in.AssignmentEpoch, AuthorizedOperations: operations(in.AuthorizedOperations),
 		Err: client.CodeError(in.ErrorCode, in.ErrorMessage),
 	}
 	for i := range in.Members {
 		m := &in.Members[i]
-		out := GroupMember{
+		d.Members = append(d.Members, GroupMember{
 			ID: m.MemberID, InstanceID: text(m.InstanceID), ClientID: m.ClientID, Host: m.ClientHost,
-			Topics: slices.Sorted(slices.Values(m.SubscribedTopics)),
-		}
-		for _, t := range m.Assignment.TopicPartitions {
-			out.assign(t.Topic, t.Partitions)
-		}
-		slices.SortFunc(out.Assignment, comparePartitions)
-		d.Members = append(d.Members, out)
+			Topics: slices.Sorted(slices.Values(m.SubscribedTopics)), Assignment: readAssignment(m.Assignment.TopicPartitions),
+			Epoch: m.MemberEpoch, Rack: text(m.RackID), TopicRegex: text(m.SubscribedTopicRegex),
+			Target: readAssignment(m.TargetAssignment.TopicPartitions), Classic: m.MemberType == classicMember,
+		})
 	}
 	slices.SortFunc(d.Members, func(a, b GroupMember) int { return cmp.Compare(a.ID, b.ID) })
 	return d

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -20,7 +21,7 @@ func perLeader[Response kmsg.Response, Result any](ctx context.Context, a *Admin
 	failed func(client.TopicPartition, error) Result,
 ) ([]Result, error) {
 	return spread[client.TopicPartition, Response, Result]{
-		what: what, owners: a.byLeader, request: request, read: read, failed: failed,
+		what: what, owners: a.byLeader, request: request, read: read, failed: failed, repeated: again,
 		// A topic that is not there is not waited for: whoever mistyped it is told at once.
 		awaited: func(err error) bool { return errors.Is(err, client.ErrLeaderNotAvailable) },
 	}.run(ctx, a, partitions)
@@ -28,7 +29,7 @@ func perLeader[Response kmsg.Response, Result any](ctx context.Context, a *Admin
 
 // byLeader finds who leads partitions now; unled has those that nobody leads, and why.
 func (a *Admin) byLeader(ctx context.Context, partitions []client.TopicPartition) (
-	led map[int32][]client.TopicPartition, unled map[client.TopicPartition]error, err error,
+	led map[client.Target][]client.TopicPartition, unled map[client.TopicPartition]error, err error,
 ) {
 	var names []string
 	for _, tp := range partitions {
@@ -38,14 +39,14 @@ func (a *Admin) byLeader(ctx context.Context, partitions []client.TopicPartition
 	if err != nil {
 		return nil, nil, err
 	}
-	led, unled = map[int32][]client.TopicPartition{}, map[client.TopicPartition]error{}
+	led, unled = map[client.Target][]client.TopicPartition{}, map[client.TopicPartition]error{}
 	for _, tp := range partitions {
 		leader, err := leaderOf(topics[tp.Topic], tp.Partition)
 		if err != nil {
 			unled[tp] = err
 			continue
 		}
-		led[leader] = append(led[leader], tp)
+		led[client.ToBroker(leader)] = append(led[client.ToBroker(leader)], tp)
 	}
 	return led, unled, nil
 }
@@ -125,18 +126,28 @@ func eachTopic(partitions []client.TopicPartition, visit func(topic string, of [
 	}
 }
 
+// numbers are the partitions of one topic without its name.
+func numbers(of []client.TopicPartition) []int32 {
+	out := make([]int32, len(of))
+	for i, tp := range of {
+		out[i] = tp.Partition
+	}
+	return out
+}
+
 // OffsetSpec is the offset that ListOffsets is to find.
 type OffsetSpec struct{ time int64 }
 
 // What ListOffsets can find. MaxTimestamp is the record with the largest timestamp (KIP-734);
-// EarliestLocal and LatestTiered are about partitions whose old segments lie in tiered storage
-// (KIP-405, KIP-1005).
+// EarliestLocal, LatestTiered and EarliestPendingUpload, the first not yet in tiered storage, are about
+// partitions whose old segments go there (KIP-405, KIP-1005, KIP-1023).
 var (
-	Latest        = OffsetSpec{-1}
-	Earliest      = OffsetSpec{-2}
-	MaxTimestamp  = OffsetSpec{-3}
-	EarliestLocal = OffsetSpec{-4}
-	LatestTiered  = OffsetSpec{-5}
+	Latest                = OffsetSpec{-1}
+	Earliest              = OffsetSpec{-2}
+	MaxTimestamp          = OffsetSpec{-3}
+	EarliestLocal         = OffsetSpec{-4}
+	LatestTiered          = OffsetSpec{-5}
+	EarliestPendingUpload = OffsetSpec{-6}
 )
 
 // AtTime finds the first record whose timestamp is t or later.
@@ -210,30 +221,38 @@ type PartitionProducers struct {
 // DescribeProducers gives the producers that the leaders of partitions remember, sorted by partition.
 func (a *Admin) DescribeProducers(ctx context.Context, of ...client.TopicPartition) ([]PartitionProducers, error) {
 	return perLeader(ctx, a, "describe producers", slices.SortedFunc(slices.Values(of), comparePartitions),
-		func(_ context.Context, of []client.TopicPartition) kmsg.Request {
-			req := kmsg.NewPtrDescribeProducersRequest()
-			eachTopic(of, func(topic string, tps []client.TopicPartition) {
-				t := kmsg.NewDescribeProducersRequestTopic()
-				t.Topic = topic
-				for _, tp := range tps {
-					t.Partitions = append(t.Partitions, tp.Partition)
-				}
-				req.Topics = append(req.Topics, t)
-			})
-			return req
-		},
-		func(resp *kmsg.DescribeProducersResponse, give func(client.TopicPartition, PartitionProducers, error)) {
-			for _, t := range resp.Topics {
-				for _, p := range t.Partitions {
-					tp := client.TopicPartition{Topic: t.Topic, Partition: p.Partition}
-					give(tp, PartitionProducers{TopicPartition: tp, Producers: readProducers(p.ActiveProducers)},
-						client.CodeError(p.ErrorCode, p.ErrorMessage))
-				}
-			}
-		},
-		func(tp client.TopicPartition, err error) PartitionProducers {
-			return PartitionProducers{TopicPartition: tp, Err: err}
-		})
+		producersRequest, readPartitionProducers, failedProducers)
+}
+
+// DescribeProducersOn gives the producers that one broker remembers of partitions, be it their leader or a follower,
+// sorted by partition. Where it has no replica Err is ErrNotLeaderOrFollower.
+func (a *Admin) DescribeProducersOn(ctx context.Context, node int32, of ...client.TopicPartition) ([]PartitionProducers, error) {
+	return decide(ctx, a, fmt.Sprintf("describe producers on broker %d", node), client.ToBroker(node),
+		slices.SortedFunc(slices.Values(of), comparePartitions), producersRequest, readPartitionProducers, failedProducers)
+}
+
+func producersRequest(_ context.Context, of []client.TopicPartition) kmsg.Request {
+	req := kmsg.NewPtrDescribeProducersRequest()
+	eachTopic(of, func(topic string, tps []client.TopicPartition) {
+		t := kmsg.NewDescribeProducersRequestTopic()
+		t.Topic, t.Partitions = topic, numbers(tps)
+		req.Topics = append(req.Topics, t)
+	})
+	return req
+}
+
+func readPartitionProducers(resp *kmsg.DescribeProducersResponse, give func(client.TopicPartition, PartitionProducers, error)) {
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			tp := client.TopicPartition{Topic: t.Topic, Partition: p.Partition}
+			give(tp, PartitionProducers{TopicPartition: tp, Producers: readProducers(p.ActiveProducers)},
+				client.CodeError(p.ErrorCode, p.ErrorMessage))
+		}
+	}
+}
+
+func failedProducers(tp client.TopicPartition, err error) PartitionProducers {
+	return PartitionProducers{TopicPartition: tp, Err: err}
 }
 
 func readProducers(in []kmsg.DescribeProducersResponseTopicPartitionActiveProducer) []ProducerState {

@@ -33,17 +33,14 @@ func (a *Admin) ElectLeaders(ctx context.Context, kind ElectionType, of ...clien
 	asked := slices.SortedFunc(slices.Values(of), comparePartitions)
 	eachTopic(asked, func(topic string, tps []client.TopicPartition) {
 		t := kmsg.NewElectLeadersRequestTopic()
-		t.Topic = topic
-		for _, tp := range tps {
-			t.Partitions = append(t.Partitions, tp.Partition)
-		}
+		t.Topic, t.Partitions = topic, numbers(tps)
 		req.Topics = append(req.Topics, t)
 	})
 	var errs map[client.TopicPartition]error
 	err := a.try(ctx, func(ctx context.Context) error {
 		req.TimeoutMillis = millis(ctx)
 		errs = map[client.TopicPartition]error{}
-		resp, err := ask[*kmsg.ElectLeadersResponse](ctx, a, client.AnyBroker, req)
+		resp, err := askController[*kmsg.ElectLeadersResponse](ctx, a, req)
 		if err != nil {
 			return err
 		}
@@ -103,7 +100,7 @@ func (a *Admin) AlterPartitionReassignments(ctx context.Context, to map[client.T
 	err := a.try(ctx, func(ctx context.Context) error {
 		req.TimeoutMillis = millis(ctx)
 		errs = map[client.TopicPartition]error{}
-		resp, err := ask[*kmsg.AlterPartitionAssignmentsResponse](ctx, a, client.AnyBroker, req)
+		resp, err := askController[*kmsg.AlterPartitionAssignmentsResponse](ctx, a, req)
 		if err != nil {
 			return err
 		}
@@ -137,16 +134,13 @@ func (a *Admin) ListPartitionReassignments(ctx context.Context, of ...client.Top
 	req := kmsg.NewPtrListPartitionReassignmentsRequest()
 	eachTopic(slices.SortedFunc(slices.Values(of), comparePartitions), func(topic string, tps []client.TopicPartition) {
 		t := kmsg.NewListPartitionReassignmentsRequestTopic()
-		t.Topic = topic
-		for _, tp := range tps {
-			t.Partitions = append(t.Partitions, tp.Partition)
-		}
+		t.Topic, t.Partitions = topic, numbers(tps)
 		req.Topics = append(req.Topics, t)
 	})
 	var out []Reassignment
 	err := a.try(ctx, func(ctx context.Context) error {
 		req.TimeoutMillis = millis(ctx)
-		resp, err := ask[*kmsg.ListPartitionReassignmentsResponse](ctx, a, client.AnyBroker, req)
+		resp, err := askController[*kmsg.ListPartitionReassignmentsResponse](ctx, a, req)
 		if err != nil {
 			return err
 		}

@@ -50,39 +50,28 @@ func changes(options []ChangeOption) change {
 
 // CreateTopics makes topics. The results are in the order of the topics.
 func (a *Admin) CreateTopics(ctx context.Context, topics []NewTopic, options ...ChangeOption) ([]CreatedTopic, error) {
-	req := kmsg.NewPtrCreateTopicsRequest()
-	req.ValidateOnly = changes(options).validateOnly
+	byName := map[string]NewTopic{}
+	var names []string
 	for _, t := range topics {
-		req.Topics = append(req.Topics, newTopicRequest(t))
+		byName[t.Name] = t
+		names = append(names, t.Name)
 	}
-	byName := map[string]CreatedTopic{}
-	err := a.try(ctx, func(ctx context.Context) error {
-		req.TimeoutMillis = millis(ctx)
-		resp, err := ask[*kmsg.CreateTopicsResponse](ctx, a, client.AnyBroker, req)
-		if err != nil {
-			return err
-		}
-		for i := range resp.Topics {
-			t := readCreatedTopic(&resp.Topics[i])
-			if errors.Is(t.Err, client.ErrNotController) {
-				return t.Err
+	return decide(ctx, a, "create topics", client.Controller, names,
+		func(ctx context.Context, names []string) kmsg.Request {
+			req := kmsg.NewPtrCreateTopicsRequest()
+			req.TimeoutMillis, req.ValidateOnly = millis(ctx), changes(options).validateOnly
+			for _, name := range names {
+				req.Topics = append(req.Topics, newTopicRequest(byName[name]))
 			}
-			byName[t.Name] = t
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create topics: %w", err)
-	}
-	out := make([]CreatedTopic, len(topics))
-	for i, t := range topics {
-		answer, ok := byName[t.Name]
-		if !ok {
-			answer = CreatedTopic{Name: t.Name, Err: errLeftOut}
-		}
-		out[i] = answer
-	}
-	return out, nil
+			return req
+		},
+		func(resp *kmsg.CreateTopicsResponse, give func(string, CreatedTopic, error)) {
+			for i := range resp.Topics {
+				t := readCreatedTopic(&resp.Topics[i])
+				give(t.Name, t, t.Err)
+			}
+		},
+		func(name string, err error) CreatedTopic { return CreatedTopic{Name: name, Err: err} })
 }
 
 // CreateTopic makes one topic; the topic's own error is the call's.
@@ -174,7 +163,9 @@ type TopicDescription struct {
 	ID         client.UUID
 	Internal   bool
 	Partitions []PartitionDescription // by number
-	Err        error                  // ErrUnknownTopicOrPartition, ErrTopicAuthorizationFailed, ErrInvalidTopic
+
+	AuthorizedOperations []ACLOperation // on the topic; nil without the option of that name
+	Err                  error          // ErrUnknownTopicOrPartition, ErrUnknownTopicID, ErrTopicAuthorizationFailed, ErrInvalidTopic
 }
 
 // PartitionDescription is a partition of a topic.
@@ -240,6 +231,9 @@ func (a *Admin) describeTopicPartitions(ctx context.Context, names []string) (ma
 				d = &TopicDescription{
 					Name: text(t.Topic), ID: t.TopicID, Internal: t.IsInternal, Err: client.CodeError(t.ErrorCode, nil),
 				}
+				if a.authorized { // this request's answer has them unasked
+					d.AuthorizedOperations = operations(t.AuthorizedOperations)
+				}
 				out[d.Name] = d
 			}
 			for _, p := range t.Partitions {
@@ -269,29 +263,81 @@ func (a *Admin) describeByMetadata(ctx context.Context, names []string) (map[str
 	}
 	out := map[string]*TopicDescription{}
 	for i := range resp.Topics {
-		t := &resp.Topics[i]
-		d := &TopicDescription{Name: text(t.Topic), ID: t.TopicID, Internal: t.IsInternal, Err: client.CodeError(t.ErrorCode, nil)}
-		for _, p := range t.Partitions {
-			d.Partitions = append(d.Partitions, PartitionDescription{
-				Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, Replicas: p.Replicas,
-				InSync: p.ISR, Offline: p.OfflineReplicas, Err: client.CodeError(p.ErrorCode, nil),
-			})
-		}
+		d := a.readTopic(&resp.Topics[i])
 		out[d.Name] = d
 	}
 	return out, nil
 }
 
+func (a *Admin) readTopic(t *kmsg.MetadataResponseTopic) *TopicDescription {
+	d := &TopicDescription{Name: text(t.Topic), ID: t.TopicID, Internal: t.IsInternal, Err: client.CodeError(t.ErrorCode, nil)}
+	if a.authorized {
+		d.AuthorizedOperations = operations(t.AuthorizedOperations)
+	}
+	for _, p := range t.Partitions {
+		d.Partitions = append(d.Partitions, PartitionDescription{
+			Partition: p.Partition, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, Replicas: p.Replicas,
+			InSync: p.ISR, Offline: p.OfflineReplicas, Err: client.CodeError(p.ErrorCode, nil),
+		})
+	}
+	slices.SortFunc(d.Partitions, func(a, b PartitionDescription) int { return cmp.Compare(a.Partition, b.Partition) })
+	return d
+}
+
 // metadata asks for topics, and creates none.
 func (a *Admin) metadata(ctx context.Context, names []string) (*kmsg.MetadataResponse, error) {
 	req := kmsg.NewPtrMetadataRequest()
-	req.Topics = []kmsg.MetadataRequestTopic{}
+	req.Topics, req.IncludeTopicAuthorizedOperations = []kmsg.MetadataRequestTopic{}, a.authorized
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
 		t := kmsg.NewMetadataRequestTopic()
 		t.Topic = kmsg.StringPtr(name)
 		req.Topics = append(req.Topics, t)
 	}
 	return ask[*kmsg.MetadataResponse](ctx, a, client.AnyBroker, req)
+}
+
+// The versions of Metadata and DeleteTopics that topics' ids can be asked about with.
+const (
+	metadataByID     int16 = 12
+	deleteTopicsByID int16 = 6
+)
+
+// DescribeTopicsByID gives topics with their partitions, in the order of the ids (KIP-516). A topic that was deleted and
+// made again has another id: the Err of the old one is ErrUnknownTopicID.
+func (a *Admin) DescribeTopicsByID(ctx context.Context, ids ...client.UUID) ([]TopicDescription, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics, req.IncludeTopicAuthorizedOperations = []kmsg.MetadataRequestTopic{}, a.authorized
+	for _, id := range ids {
+		t := kmsg.NewMetadataRequestTopic()
+		t.TopicID = id
+		req.Topics = append(req.Topics, t)
+	}
+	byID := map[client.UUID]TopicDescription{}
+	err := a.try(ctx, func(ctx context.Context) error {
+		resp, err := ask[*kmsg.MetadataResponse](ctx, a, client.AnyBroker, req)
+		if err != nil {
+			return err
+		}
+		if resp.Version < metadataByID {
+			return tooOld(resp, metadataByID, "topic ids")
+		}
+		for i := range resp.Topics {
+			byID[resp.Topics[i].TopicID] = *a.readTopic(&resp.Topics[i])
+		}
+		return client.CodeError(resp.ErrorCode, nil)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("describe topics: %w", err)
+	}
+	out := make([]TopicDescription, len(ids))
+	for i, id := range ids {
+		t, ok := byID[id]
+		if !ok {
+			t = TopicDescription{ID: id, Err: errLeftOut}
+		}
+		out[i] = t
+	}
+	return out, nil
 }
 
 // TopicResult is what became of a topic in a call that only changes it.
@@ -301,47 +347,63 @@ type TopicResult struct {
 }
 
 // DeleteTopics deletes topics with all their records. The results are in the order of the names.
+// Errors: ErrUnknownTopicOrPartition, ErrTopicDeletionDisabled, ErrTopicAuthorizationFailed.
 func (a *Admin) DeleteTopics(ctx context.Context, names ...string) ([]TopicResult, error) {
-	req := kmsg.NewPtrDeleteTopicsRequest()
-	req.TopicNames = names
-	for _, name := range names {
-		t := kmsg.NewDeleteTopicsRequestTopic()
-		t.Topic = kmsg.StringPtr(name)
-		req.Topics = append(req.Topics, t)
-	}
-	errs := map[string]error{}
-	err := a.try(ctx, func(ctx context.Context) error {
-		req.TimeoutMillis = millis(ctx)
-		resp, err := ask[*kmsg.DeleteTopicsResponse](ctx, a, client.AnyBroker, req)
-		if err != nil {
-			return err
-		}
-		for _, t := range resp.Topics {
-			err := client.CodeError(t.ErrorCode, t.ErrorMessage)
-			if errors.Is(err, client.ErrNotController) {
-				return err
+	return decide(ctx, a, "delete topics", client.Controller, names,
+		func(ctx context.Context, names []string) kmsg.Request {
+			req := kmsg.NewPtrDeleteTopicsRequest()
+			req.TimeoutMillis, req.TopicNames = millis(ctx), names
+			for _, name := range names {
+				t := kmsg.NewDeleteTopicsRequestTopic()
+				t.Topic = kmsg.StringPtr(name)
+				req.Topics = append(req.Topics, t)
 			}
-			errs[text(t.Topic)] = err
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("delete topics: %w", err)
-	}
-	return topicResults(names, errs), nil
+			return req
+		},
+		func(resp *kmsg.DeleteTopicsResponse, give func(string, TopicResult, error)) {
+			for _, t := range resp.Topics {
+				give(text(t.Topic), TopicResult{Name: text(t.Topic)}, client.CodeError(t.ErrorCode, t.ErrorMessage))
+			}
+		},
+		failedTopic)
 }
 
-func topicResults(names []string, errs map[string]error) []TopicResult {
-	out := make([]TopicResult, len(names))
-	for i, name := range names {
-		err, answered := errs[name]
-		if !answered {
-			err = errLeftOut
-		}
-		out[i] = TopicResult{name, err}
-	}
-	return out
+// TopicIDResult is what became of a topic that was named by its id.
+type TopicIDResult struct {
+	ID   client.UUID
+	Name string // where the broker says it
+	Err  error
 }
+
+// DeleteTopicsByID deletes topics with all their records, and none that has taken the name of one that is gone (KIP-516).
+// The results are in the order of the ids. Errors: ErrUnknownTopicID, and those of DeleteTopics. Brokers before Kafka 2.8
+// cannot: ErrUnsupported.
+func (a *Admin) DeleteTopicsByID(ctx context.Context, ids ...client.UUID) ([]TopicIDResult, error) {
+	return decide(ctx, a, "delete topics", client.Controller, ids,
+		func(ctx context.Context, ids []client.UUID) kmsg.Request {
+			req := kmsg.NewPtrDeleteTopicsRequest()
+			req.TimeoutMillis = millis(ctx)
+			for _, id := range ids {
+				t := kmsg.NewDeleteTopicsRequestTopic()
+				t.TopicID = id
+				req.Topics = append(req.Topics, t)
+			}
+			return req
+		},
+		func(resp *kmsg.DeleteTopicsResponse, give func(client.UUID, TopicIDResult, error)) {
+			for _, t := range resp.Topics {
+				give(t.TopicID, TopicIDResult{ID: t.TopicID, Name: text(t.Topic)}, client.CodeError(t.ErrorCode, t.ErrorMessage))
+			}
+			if resp.Version < deleteTopicsByID { // then the request named no topic at all
+				for _, id := range ids {
+					give(id, TopicIDResult{}, tooOld(resp, deleteTopicsByID, "topic ids"))
+				}
+			}
+		},
+		func(id client.UUID, err error) TopicIDResult { return TopicIDResult{ID: id, Err: err} })
+}
+
+func failedTopic(name string, err error) TopicResult { return TopicResult{name, err} }
 
 // MorePartitions is a topic that is to have more partitions.
 type MorePartitions struct {
@@ -353,36 +415,30 @@ type MorePartitions struct {
 // CreatePartitions adds partitions. Records stay where they are, and keys then hash to other
 // partitions. The results are in the order of the topics.
 func (a *Admin) CreatePartitions(ctx context.Context, topics []MorePartitions, options ...ChangeOption) ([]TopicResult, error) {
-	req := kmsg.NewPtrCreatePartitionsRequest()
-	req.ValidateOnly = changes(options).validateOnly
+	byName := map[string]MorePartitions{}
 	var names []string
 	for _, t := range topics {
-		in := kmsg.NewCreatePartitionsRequestTopic()
-		in.Topic, in.Count = t.Topic, t.Total
-		for _, replicas := range t.Assignments {
-			in.Assignment = append(in.Assignment, kmsg.CreatePartitionsRequestTopicAssignment{Replicas: replicas})
-		}
-		req.Topics = append(req.Topics, in)
+		byName[t.Topic] = t
 		names = append(names, t.Topic)
 	}
-	errs := map[string]error{}
-	err := a.try(ctx, func(ctx context.Context) error {
-		req.TimeoutMillis = millis(ctx)
-		resp, err := ask[*kmsg.CreatePartitionsResponse](ctx, a, client.AnyBroker, req)
-		if err != nil {
-			return err
-		}
-		for _, t := range resp.Topics {
-			err := client.CodeError(t.ErrorCode, t.ErrorMessage)
-			if errors.Is(err, client.ErrNotController) {
-				return err
+	return decide(ctx, a, "create partitions", client.Controller, names,
+		func(ctx context.Context, names []string) kmsg.Request {
+			req := kmsg.NewPtrCreatePartitionsRequest()
+			req.TimeoutMillis, req.ValidateOnly = millis(ctx), changes(options).validateOnly
+			for _, name := range names {
+				in := kmsg.NewCreatePartitionsRequestTopic()
+				in.Topic, in.Count = name, byName[name].Total
+				for _, replicas := range byName[name].Assignments {
+					in.Assignment = append(in.Assignment, kmsg.CreatePartitionsRequestTopicAssignment{Replicas: replicas})
+				}
+				req.Topics = append(req.Topics, in)
 			}
-			errs[t.Topic] = err
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create partitions: %w", err)
-	}
-	return topicResults(names, errs), nil
+			return req
+		},
+		func(resp *kmsg.CreatePartitionsResponse, give func(string, TopicResult, error)) {
+			for _, t := range resp.Topics {
+				give(t.Topic, TopicResult{Name: t.Topic}, client.CodeError(t.ErrorCode, t.ErrorMessage))
+			}
+		},
+		failedTopic)
 }

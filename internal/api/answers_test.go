@@ -5,20 +5,20 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/faketime"
 	"barnabas/internal/quorum"
 )
 
 // TestApiVersionsListsWhatIsServed: what is listed is answered, what is not listed is refused, and
 // the answer to an unknown version is one that every client reads.
 func TestApiVersionsListsWhatIsServed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		var listed map[int16][2]int16
 		for version := int16(0); version <= 4; version++ {
@@ -73,7 +73,7 @@ func TestApiVersionsListsWhatIsServed(t *testing.T) {
 
 // TestApiVersionsNamesTheClient: names that KIP-511 does not allow are refused, others remembered.
 func TestApiVersionsNamesTheClient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		for name, ok := range map[string]bool{
 			"apache-kafka-java": true, "x": true, "a.b": true, "": false, "-x": false, "x-": false, "a b": false, "ä": false, "a\nb": false,
@@ -103,7 +103,7 @@ func TestApiVersionsNamesTheClient(t *testing.T) {
 
 // TestListOffsets asks for every special timestamp at every version.
 func TestListOffsets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.createTopic("orders", 2)
 		base := time.Now().UnixMilli()
@@ -179,7 +179,7 @@ func TestListOffsets(t *testing.T) {
 // TestListOffsetsSeesOnlyWhatIsCommitted: records that are not on disk yet have no offsets for
 // consumers of a durable topic, for a debugger they have.
 func TestListOffsetsSeesOnlyWhatIsCommitted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.createTopic("orders", 1)
 		s.append("orders", 0, records(2, 1))
@@ -207,7 +207,7 @@ func TestListOffsetsSeesOnlyWhatIsCommitted(t *testing.T) {
 
 // TestOffsetForLeaderEpoch: the end of the epoch asked for, or of the largest below it.
 func TestOffsetForLeaderEpoch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1)
 		s.append("orders", 0, records(3, 1))
@@ -245,7 +245,7 @@ func TestOffsetForLeaderEpoch(t *testing.T) {
 
 // TestInitProducerID: new ids without end, blocks in their order, and errors that clients understand.
 func TestInitProducerID(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		seen := map[int64]bool{}
 		for n := range 2500 {
@@ -298,7 +298,7 @@ func TestInitProducerID(t *testing.T) {
 
 // TestDescribeTopicPartitionsPages: pages of any size, put together, are all partitions in order.
 func TestDescribeTopicPartitionsPages(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t, "max.request.partition.size.limit=4")
 		for name, n := range map[string]int32{"a": 3, "b": 1, "c": 7, "d": 2} {
 			s.createTopic(name, n)
@@ -361,7 +361,7 @@ func TestDescribeTopicPartitionsPages(t *testing.T) {
 // TestDescribeLogDirs: every replica with its size, also those that have no files yet; a directory
 // that has failed says so.
 func TestDescribeLogDirs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.createTopic("orders", 2)
 		s.createTopic("other", 1)
@@ -399,7 +399,7 @@ func TestDescribeLogDirs(t *testing.T) {
 
 // TestDeleteRecords: up to an offset, up to the high watermark, and where it is refused.
 func TestDeleteRecords(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.createTopic("orders", 1)
 		s.createTopic("compacted", 1, "cleanup.policy=compact")
@@ -440,7 +440,7 @@ func TestDeleteRecords(t *testing.T) {
 
 // TestConfigsDescribedAsSet: what was set through the protocol is what is described, with its source.
 func TestConfigsDescribedAsSet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t, "log.retention.ms=1000")
 		s.createTopic("orders", 1, "segment.bytes=1048576")
 		set := func(kind kmsg.ConfigResourceType, name, key string, value *string) int16 {
@@ -527,7 +527,7 @@ func TestConfigsDescribedAsSet(t *testing.T) {
 
 // TestNobodyWaitsForAControllerThatIsGone: every change is answered although nothing can be decided.
 func TestNobodyWaitsForAControllerThatIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.log.refuse(quorum.ErrNotLeader)
 		q := kmsg.NewPtrCreateTopicsRequest()

@@ -2,15 +2,16 @@ package api
 
 import (
 	"testing"
-	"testing/synctest"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/faketime"
 )
 
 // TestEveryVersionAnswers asks everything that ApiVersions lists, at every version, with an empty and
 // with a filled request: the answer decodes and encodes again to the same bytes.
 func TestEveryVersionAnswers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 2)
 		s.append("orders", 0, records(3, 10))

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
 	"barnabas/internal/replica"
@@ -85,7 +86,7 @@ func named(code int16) string {
 
 // TestElectLeaders: the codes are those that Apache Kafka 4.3.1 gives for the same requests.
 func TestElectLeaders(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 3)
 		s.otherBroker(2, false)
@@ -145,7 +146,7 @@ func moving(version int16, topic string, number int32, to []int32) *kmsg.AlterPa
 
 // TestAlterPartitionReassignments: begun, listed, stopped; the codes are those that Apache Kafka 4.3.1 gives.
 func TestAlterPartitionReassignments(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.createTopic("orders", 1)
 		s.otherBroker(2, false)
@@ -235,7 +236,7 @@ func TestCodesOfReplication(t *testing.T) {
 
 // TestUnregisterBroker: who is gone is forgotten, once.
 func TestUnregisterBroker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.otherBroker(3, true)
 		for i, c := range []struct {

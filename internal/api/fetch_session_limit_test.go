@@ -5,12 +5,12 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/wire"
 )
@@ -75,7 +75,7 @@ func TestFetchSessionPartitionBytes(t *testing.T) {
 
 // TestFetchSessionPartitionBytesOfTheExisting: so with partitions that exist, and are watched.
 func TestFetchSessionPartitionBytesOfTheExisting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		const n = 1000
 		s := newStack(t)
 		r := &reader{s: s, version: 17, topic: "orders", topicID: s.createTopic("orders", n)}
@@ -136,7 +136,7 @@ func (s *stack) wantCharged(partitions, name int) {
 // TestFetchSessionsShareALimit: past it a newcomer and one that grows go without a session, what ends
 // is given back, what is forgotten is not, and who was idle for two minutes makes room.
 func TestFetchSessionsShareALimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		const name = "orders"
 		id := s.createTopic(name, 100)
@@ -212,7 +212,7 @@ func TestFetchSessionsShareALimit(t *testing.T) {
 // is answered is counted then.
 func TestPipelinedFetchGrowsPastTheLimit(t *testing.T) {
 	for _, room := range []int{2, 3} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			s := newStack(t)
 			r := &reader{s: s, version: 12, topic: "orders", topicID: s.createTopic("orders", 3)}
 			s.handler.sessions.maxBytes = int64(room) * int64(sessionPartitionBytes+len(r.topic))
@@ -253,7 +253,7 @@ func TestPipelinedFetchGrowsPastTheLimit(t *testing.T) {
 // TestFetchSessionOutlivesItsConnectionWhileThereIsRoom: a session whose connection has ended goes on where its client
 // comes back, and gives way to a newcomer where it does not.
 func TestFetchSessionOutlivesItsConnectionWhileThereIsRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.handler.sessions.slots = 1
 		const name = "orders"

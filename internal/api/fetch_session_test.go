@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
@@ -66,7 +67,7 @@ func (r *reader) forget(q *kmsg.FetchRequest, numbers ...int32) {
 func TestFetchSession(t *testing.T) {
 	for _, version := range []int16{7, 11, 12, 13, 18} {
 		t.Run(fmt.Sprint("version ", version), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				s := newStack(t)
 				r := &reader{s: s, version: version, topic: "orders", topicID: s.createTopic("orders", 4)}
 				s.append("orders", 0, records(3, 10))
@@ -137,7 +138,7 @@ func TestFetchSession(t *testing.T) {
 
 // TestFetchSessionErrors: an unknown id, an epoch that is not the next, and names in a session of ids.
 func TestFetchSessionErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		r := &reader{s: s, version: 13, topic: "orders", topicID: s.createTopic("orders", 1)}
 		q := r.request()
@@ -172,7 +173,7 @@ func TestFetchSessionErrors(t *testing.T) {
 
 // TestFetchSessionEpochWraps: after the highest epoch comes 1, for 0 begins a session.
 func TestFetchSessionEpochWraps(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		r := &reader{s: s, version: 12, topic: "orders", topicID: s.createTopic("orders", 1)}
 		q := r.request()
@@ -189,7 +190,7 @@ func TestFetchSessionEpochWraps(t *testing.T) {
 // TestFetchSessionSlots: max.incremental.fetch.session.cache.slots bounds the sessions; a newcomer
 // gets the slot of one that was not used for two minutes, and goes without if there is none.
 func TestFetchSessionSlots(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t, "max.incremental.fetch.session.cache.slots=2")
 		id := s.createTopic("orders", 1)
 		open := func() *reader {
@@ -221,7 +222,7 @@ func TestFetchSessionSlots(t *testing.T) {
 
 // TestEvictedSessionEndsItsWatches: also where a request is waiting in it.
 func TestEvictedSessionEndsItsWatches(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		r := &reader{s: s, version: 17, topic: "orders", topicID: s.createTopic("orders", 2)}
 		q := r.request()
@@ -242,7 +243,7 @@ func TestEvictedSessionEndsItsWatches(t *testing.T) {
 // TestPipelinedFetchesOfASession: the second is read before the first is answered, and each gets what
 // it asked for.
 func TestPipelinedFetchesOfASession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		r := &reader{s: s, version: 17, topic: "orders", topicID: s.createTopic("orders", 1)}
 		q := r.request()
@@ -274,7 +275,7 @@ func TestPipelinedFetchesOfASession(t *testing.T) {
 
 // TestIncrementalFetchCostsWhatMoved: of a thousand partitions one moved, and one is read.
 func TestIncrementalFetchCostsWhatMoved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		r := &reader{s: s, version: 17, topic: "orders", topicID: s.createTopic("orders", 1000)}
 		q := r.request()
@@ -306,7 +307,7 @@ func TestIncrementalFetchCostsWhatMoved(t *testing.T) {
 // TestNobodyStarvesInASession: with more to read than a response holds, everyone has a turn, and a
 // partition whose batch found no room is read in a later one.
 func TestNobodyStarvesInASession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		r := &reader{s: s, version: 17, topic: "orders", topicID: s.createTopic("orders", 5)}
 		next := map[int32]int64{}

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/wire"
 )
@@ -74,7 +75,7 @@ func offsets(t testing.TB, data []byte) (all [][2]int64) {
 // TestFetchResponseIsWhatKmsgWrites compares the response that is written by hand with the same one
 // written by kmsg, byte for byte, at every version and with every kind of partition in it.
 func TestFetchResponseIsWhatKmsgWrites(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 4)
 		other := s.createTopic("other", 1)
@@ -131,7 +132,7 @@ func compareWithKmsg(t *testing.T, s *stack, q *kmsg.FetchRequest, name string) 
 // TestFetchOfAnotherLeaderNamesIt: from version 16 on the response says who leads instead, and where
 // (KIP-951), in the bytes that kmsg writes.
 func TestFetchOfAnotherLeaderNamesIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1)
 		for version := int16(12); version <= maxFetchVersion; version++ {
@@ -165,7 +166,7 @@ func TestFetchOfAnotherLeaderNamesIt(t *testing.T) {
 
 // TestTrap13OffsetInsideABatch: a fetch of an offset inside a batch gets that whole batch.
 func TestTrap13OffsetInsideABatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1)
 		for range 5 {
@@ -238,7 +239,7 @@ func TestTrap12OneConsistentSnapshot(t *testing.T) {
 // TestFetchLimits: a response holds whole batches up to max bytes and partition max bytes, the first
 // one even where it is larger than either, and no partition starves.
 func TestFetchLimits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 3)
 		one := len(records(1, 1000))
@@ -284,7 +285,7 @@ func TestFetchLimits(t *testing.T) {
 
 // TestFetchMaxBytesOfTheBroker: the broker's fetch.max.bytes counts where the client asks for more.
 func TestFetchMaxBytesOfTheBroker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t, "fetch.max.bytes=4096")
 		id := s.createTopic("orders", 1)
 		for range 10 {
@@ -328,7 +329,7 @@ func (s *stack) waited(q *kmsg.FetchRequest, meanwhile func()) (*kmsg.FetchRespo
 // TestLongPoll: a fetch waits for min bytes, no longer than max wait, and a reply that was promised
 // not to wait does not.
 func TestLongPoll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 2)
 		size := len(records(1, 1000))
@@ -393,7 +394,7 @@ func TestLongPoll(t *testing.T) {
 // TestLongPollEndsWithItsTopic: the deletion of a topic wakes who waits for its records; a partition
 // that was never there keeps nobody from waiting for others, nor waiting for it alone.
 func TestLongPollEndsWithItsTopic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1)
 		other := s.createTopic("other", 1)
@@ -422,7 +423,7 @@ func TestLongPollEndsWithItsTopic(t *testing.T) {
 // TestTrap26TopicMadeAgainIsAnother: after a topic was deleted and made again under its name, the old
 // id is unknown to fetch and produce, in a session too, and gets none of the new topic's records.
 func TestTrap26TopicMadeAgainIsAnother(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		old := s.createTopic("orders", 1)
 		s.append("orders", 0, records(3, 10))
@@ -465,7 +466,7 @@ func (i staleImages) Image() *metadata.Image { return i.image }
 // TestTrap26StaleMetadata: metadata that still has the old topic finds the new one's replica under its
 // name, and must not take it for the old one's.
 func TestTrap26StaleMetadata(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		old := s.createTopic("orders", 1)
 		s.handler.o.Images = staleImages{s.controller.Image()}
@@ -491,7 +492,7 @@ func TestTrap26StaleMetadata(t *testing.T) {
 // TestFetchGivesBackWhatItRead: wherever a connection ends, no file range stays open and no watch
 // stays registered.
 func TestFetchGivesBackWhatItRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 3)
 		s.append("orders", 0, records(1, 100<<10))
@@ -581,7 +582,7 @@ func TestWaitingFetchesSayWhatTheyHold(t *testing.T) {
 	if size := unsafe.Sizeof(outcome{}) + 2*unsafe.Sizeof(&outcome{}); size > readPartitionBytes {
 		t.Errorf("what is read of a partition takes %d bytes, not %d", size, readPartitionBytes)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 500)
 		for _, version := range []int16{4, 12, 17} {

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
 	"barnabas/internal/wire"
@@ -44,7 +45,7 @@ func (s *stack) wantAnswers(q *kmsg.MetadataRequest, all ...string) *kmsg.Metada
 
 // TestMetadataChoosesTopics: all, none, by name, by id, at every version.
 func TestMetadataChoosesTopics(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t, "auto.create.topics.enable=false")
 		a := s.createTopic("a", 2)
 		s.createTopic("b", 1)
@@ -82,7 +83,7 @@ func TestMetadataChoosesTopics(t *testing.T) {
 
 // TestMetadataAuthorizedOperations: without an authorizer everything is allowed, for who asks.
 func TestMetadataAuthorizedOperations(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		s.createTopic("a", 1)
 		const none = -1 << 31
@@ -109,7 +110,7 @@ func TestMetadataAuthorizedOperations(t *testing.T) {
 // TestMetadataMakesTopics: a topic that is asked for by name is made, where broker and client allow
 // it. The answer says that it is unknown; to the next question it is there.
 func TestMetadataMakesTopics(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t, "num.partitions=3")
 		q := metadataOf(4, "x")
 		q.AllowAutoTopicCreation = false
@@ -154,7 +155,7 @@ func (c *askedToCreate) AutoCreateTopics(ctx context.Context, names []string) (*
 // TestMetadataMakesTopicsByTheHundred: one request with many names, each twice, is neither work that
 // grows with their square nor a flood for the controller. The clients, asking again, get them all.
 func TestMetadataMakesTopicsByTheHundred(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		asked := &askedToCreate{Controller: s.controller}
 		s.handler.o.Controller = asked
@@ -206,7 +207,7 @@ func TestMetadataMakesTopicsByTheHundred(t *testing.T) {
 
 // TestMetadataAutoCreationIsTheBrokersChoice: auto.create.topics.enable=false.
 func TestMetadataAutoCreationIsTheBrokersChoice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t, "auto.create.topics.enable=false")
 		q := metadataOf(9, "x")
 		q.AllowAutoTopicCreation = true
@@ -222,7 +223,7 @@ func TestMetadataAutoCreationIsTheBrokersChoice(t *testing.T) {
 
 // TestMetadataOfTheUnavailable: brokers that are fenced, gone, or not on the client's listener.
 func TestMetadataOfTheUnavailable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("a", 1)
 		uuid := metadata.UUID{1: 1}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -20,6 +19,7 @@ import (
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/replica"
 	"barnabas/internal/wire"
@@ -148,7 +148,7 @@ func inRack(q *kmsg.FetchRequest, rack string) *kmsg.FetchRequest {
 // TestNearestReplica: a consumer is sent to the replica in its rack, which answers it; whoever does not know of that, or
 // is elsewhere, reads from the leader (KIP-392).
 func TestNearestReplica(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		p := newPair(t, "replica.selector.class="+config.RackAwareReplicaSelector)
 		id := p.createTopic("orders", 1)
 		p.place(id, 0, 1, 1, []int32{1, 2}, []int32{1, 2}, nil)
@@ -187,7 +187,7 @@ func TestNearestReplica(t *testing.T) {
 // TestFollowerServesWhatItKnowsToBeCommitted: at the end of that a reader waits, past the end of the follower's log it is
 // sent back to the leader.
 func TestFollowerServesWhatItKnowsToBeCommitted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		p := newPair(t, "replica.selector.class="+config.RackAwareReplicaSelector)
 		id := p.createTopic("orders", 1)
 		p.place(id, 0, 1, 1, []int32{1, 2}, []int32{1, 2}, nil)
@@ -226,7 +226,7 @@ func TestFollowerServesWhatItKnowsToBeCommitted(t *testing.T) {
 
 // TestLeaderServesAllWithoutASelector: as in Kafka, no rack is asked for where replica.selector.class is not set.
 func TestLeaderServesAllWithoutASelector(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		p := newPair(t)
 		id := p.createTopic("orders", 1)
 		p.place(id, 0, 1, 1, []int32{1, 2}, []int32{1, 2}, nil)
@@ -243,7 +243,7 @@ func TestLeaderServesAllWithoutASelector(t *testing.T) {
 // TestWhatAFollowerAnswers: codes of requests that want the leader, as Apache Kafka 4.3.1 gives them, with the leader's
 // name where the version has room for it (KIP-951), from a follower and from a broker without a replica.
 func TestWhatAFollowerAnswers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		p := newPair(t)
 		id := p.createTopic("orders", 2)
 		p.place(id, 0, 1, 1, []int32{1, 2}, []int32{1, 2}, nil)
@@ -319,7 +319,7 @@ func (p *pair) fetchesElsewhere(id metadata.UUID, number int32) {
 // TestListOffsetsRightAfterAnElection: until the new leader knows what is committed, consumers ask again about what may be
 // (KIP-207); what is older is answered.
 func TestListOffsetsRightAfterAnElection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		p := newPair(t)
 		id := p.createTopic("orders", 1)
 		p.place(id, 0, 1, 1, []int32{1, 2}, []int32{1, 2}, nil)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -12,6 +11,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/wire"
 )
@@ -41,7 +41,7 @@ func (s *stack) produced(q *kmsg.ProduceRequest) kmsg.ProduceResponseTopicPartit
 
 // TestProduceResponseIsWhatKmsgWrites compares the response that is written by hand with kmsg's.
 func TestProduceResponseIsWhatKmsgWrites(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 3, "message.timestamp.type=LogAppendTime")
 		other := s.createTopic("other", 1)
@@ -80,7 +80,7 @@ func TestProduceResponseIsWhatKmsgWrites(t *testing.T) {
 
 // TestProduceErrors: what is wrong with a request, at every version, in Kafka's codes.
 func TestProduceErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1, "max.message.bytes=1000")
 		compacted := s.createTopic("compacted", 1, "cleanup.policy=compact")
@@ -157,7 +157,7 @@ func TestProduceErrors(t *testing.T) {
 // TestProduceAcks: 0 has no reply, and its error ends the connection; 1 does not wait for the disk in
 // a durable topic, all does, and gives up at its timeout.
 func TestProduceAcks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1)
 		peer := s.peer()
@@ -231,7 +231,7 @@ func stallFlushes(until chan struct{}) disk.Fault {
 // TestProduceSequences follows idempotent producers end to end: the next sequence is taken, a batch
 // sent again is answered with its first offset, a gap and an old epoch are refused.
 func TestProduceSequences(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1)
 		init := kmsg.NewPtrInitProducerIDRequest()
@@ -279,7 +279,7 @@ func TestProduceSequences(t *testing.T) {
 // TestTrap19UnknownProducer: a partition takes any first sequence from a producer that it knows
 // nothing of, for what it knew may have expired (KIP-360); from then on it holds it to its epoch.
 func TestTrap19UnknownProducer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1)
 		if p := s.produced(produceTo(9, -1, "orders", id, 0, numbered(50, 3, 17, 1))); p.ErrorCode != 0 {
@@ -319,7 +319,7 @@ func TestProduceAllocations(t *testing.T) {
 
 // TestTruncatedProduceIsAnError: a body that ends early closes the connection, and writes nothing.
 func TestTruncatedProduceIsAnError(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := newStack(t)
 		id := s.createTopic("orders", 1)
 		for version := int16(3); version <= 13; version++ {

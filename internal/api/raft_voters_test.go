@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"testing/synctest"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
 )
@@ -85,7 +85,7 @@ func TestRequestsToChangeTheVotersAreCheckedAndRefusedAsByKafka(t *testing.T) {
 
 // TestVotersStayWhileKRaftVersionIsZero: as in Kafka, whose voters are fixed then but for where they are reached.
 func TestVotersStayWhileKRaftVersionIsZero(t *testing.T) {
-	synctest.Test(t, votersStayWhileKRaftVersionIsZero)
+	faketime.Test(t, votersStayWhileKRaftVersionIsZero)
 }
 
 func votersStayWhileKRaftVersionIsZero(t *testing.T) {

@@ -149,6 +149,12 @@ func (b Batch) computeCRC() uint32 { return crc32.Checksum(b[attributesAt:], cas
 
 func (b Batch) updateCRC() { binary.BigEndian.PutUint32(b[crcAt:], b.computeCRC()) }
 
+// joinCRC is updateCRC where the checksum of the payload is known.
+func (b Batch) joinCRC(payload uint32) {
+	header := crc32.Checksum(b[attributesAt:HeaderBytes], castagnoli)
+	binary.BigEndian.PutUint32(b[crcAt:], joinedSum(header, payload, len(b)-HeaderBytes))
+}
+
 // BaseOffset is the offset that record deltas count from. Producers send 0.
 func (b Batch) BaseOffset() int64 { return int64(binary.BigEndian.Uint64(b[baseOffsetAt:])) }
 

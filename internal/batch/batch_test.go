@@ -287,3 +287,24 @@ func randomBatch(tb testing.TB, c *Checker, r *rand.Rand, codec Codec, records, 
 	}
 	return b, all
 }
+
+// A batch that is as large as was expected, and not larger, has memory for so much and not for twice as much.
+func TestBuilderEndsAtTheExpectedSize(t *testing.T) {
+	const expected = 16 << 10
+	for valueBytes := range 300 {
+		b := NewBuilder(BuilderOptions{ExpectedBytes: expected})
+		value := make([]byte, valueBytes)
+		for b.SizeWith(0, nil, value, nil) <= expected {
+			b.Append(0, nil, value, nil)
+		}
+		for rest := valueBytes; rest > 0; rest-- { // the last one fills it
+			if b.SizeWith(0, nil, value[:rest], nil) <= expected {
+				b.Append(0, nil, value[:rest], nil)
+				break
+			}
+		}
+		if b.Capacity() != expected {
+			t.Errorf("values of %d bytes: %d bytes for a batch of %d", valueBytes, b.Capacity(), b.UncompressedSize())
+		}
+	}
+}

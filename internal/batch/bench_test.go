@@ -93,3 +93,31 @@ func BenchmarkBuild(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBuildInPlace fills batches of several partitions in turn, as a producer does.
+func BenchmarkBuildInPlace(b *testing.B) {
+	for _, valueBytes := range []int{124, 1024} {
+		b.Run(fmt.Sprint(valueBytes), func(b *testing.B) {
+			const partitions, batchBytes = 6, 1_000_000
+			value := make([]byte, valueBytes)
+			var builders [partitions]*Builder
+			for i := range builders {
+				builders[i] = NewBuilder(BuilderOptions{})
+			}
+			b.SetBytes(int64(valueBytes))
+			n := 0
+			for b.Loop() {
+				k := builders[n%partitions]
+				n++
+				k.Append(1_700_000_000_000, nil, value, nil)
+				if k.UncompressedSize() < batchBytes {
+					continue
+				}
+				if _, err := k.BuildInPlace(); err != nil {
+					b.Fatal(err)
+				}
+				k.Reset()
+			}
+		})
+	}
+}

@@ -19,12 +19,16 @@ type BuilderOptions struct {
 	LeaderEpoch int32
 	// Control marks a control batch.
 	Control bool
+	// ExpectedBytes is how large batches become that grow at all, uncompressed: memory for so much is made at once when
+	// a batch has a quarter of it. 0: nothing is expected, and memory doubles.
+	ExpectedBytes int
 }
 
 // Builder makes one batch from records, then, after Reset, another. It is not safe for concurrent use.
 type Builder struct {
 	options       BuilderOptions
-	buf           []byte // the batch, uncompressed, with room for its header
+	buf           []byte  // the batch, uncompressed, with room for its header
+	summed        running // of the records, without a codec
 	count         int32
 	baseTimestamp int64
 	maxTimestamp  int64
@@ -54,6 +58,7 @@ func (b *Builder) Reset() {
 		b.buf = make([]byte, HeaderBytes, 512)
 	}
 	b.buf, b.count, b.maxTimestamp = b.buf[:HeaderBytes], 0, NoTimestamp
+	b.summed = running{}
 	b.producer = producer{id: NoProducerID, epoch: NoProducerEpoch, baseSequence: NoSequence}
 }
 
@@ -70,7 +75,11 @@ func (b *Builder) Append(timestampMs int64, key, value []byte, headers []Header)
 		b.baseTimestamp, b.maxTimestamp = timestampMs, timestampMs
 	}
 	delta := timestampMs - b.baseTimestamp
-	p := binary.AppendVarint(b.buf, int64(recordBytes(delta, b.count, key, value, headers)))
+	body := recordBytes(delta, b.count, key, value, headers)
+	if need := varintBytes(int64(body)) + body; cap(b.buf)-len(b.buf) < need {
+		b.grow(need)
+	}
+	p := binary.AppendVarint(b.buf, int64(body))
 	p = append(p, 0) // attributes
 	p = binary.AppendVarint(p, delta)
 	p = binary.AppendVarint(p, int64(b.count))
@@ -85,6 +94,20 @@ func (b *Builder) Append(timestampMs int64, key, value []byte, headers []Header)
 	b.buf = p
 	b.count++
 	b.maxTimestamp = max(b.maxTimestamp, timestampMs)
+	if b.options.Codec == None {
+		b.summed.follow(p[HeaderBytes:])
+	}
+}
+
+// grow makes room for more bytes. append alone would copy a large batch four times over.
+func (b *Builder) grow(more int) {
+	size := len(b.buf) + max(more, len(b.buf))
+	if expected := b.options.ExpectedBytes; len(b.buf) >= expected/4 {
+		size = max(size, expected)
+	}
+	larger := make([]byte, len(b.buf), size)
+	copy(larger, b.buf)
+	b.buf = larger
 }
 
 // Count is how many records have been appended.
@@ -92,6 +115,9 @@ func (b *Builder) Count() int32 { return b.count }
 
 // UncompressedSize is the size in bytes of the batch so far, header included, were it not compressed.
 func (b *Builder) UncompressedSize() int { return len(b.buf) }
+
+// Capacity is how many bytes of memory Reset keeps.
+func (b *Builder) Capacity() int { return cap(b.buf) }
 
 // SizeWith is what UncompressedSize would be after Append with the same arguments.
 func (b *Builder) SizeWith(timestampMs int64, key, value []byte, headers []Header) int {
@@ -137,6 +163,7 @@ func (b *Builder) Build() (Batch, error) {
 	made := make(Batch, HeaderBytes+len(payload))
 	copy(made.payload(), payload)
 	b.putHeader(made)
+	made.updateCRC()
 	return made, nil
 }
 
@@ -152,6 +179,11 @@ func (b *Builder) BuildInPlace() (Batch, error) {
 	made := Batch(b.buf)
 	clear(made[:HeaderBytes])
 	b.putHeader(made)
+	if b.summed.bytes == 0 {
+		made.updateCRC() // joining sums would cost more than so few bytes
+	} else {
+		made.joinCRC(b.summed.finish(made.payload()))
+	}
 	return made, nil
 }
 
@@ -165,6 +197,7 @@ func (b *Builder) check() error {
 	return nil
 }
 
+// putHeader leaves only the checksum to be put.
 func (b *Builder) putHeader(made Batch) {
 	binary.BigEndian.PutUint32(made[lengthAt:], uint32(len(made)-lengthOverhead))
 	made[magicAt] = magic
@@ -178,7 +211,7 @@ func (b *Builder) putHeader(made Batch) {
 	binary.BigEndian.PutUint64(made[maxTimestampAt:], uint64(b.maxTimestamp))
 	binary.BigEndian.PutUint32(made[countAt:], uint32(b.count))
 	p := b.producer
-	made.SetProducer(p.id, p.epoch, p.baseSequence, p.transactional)
+	made.putProducer(p.id, p.epoch, p.baseSequence, p.transactional)
 }
 
 // recordBytes is the size of a record after its length.

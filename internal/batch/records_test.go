@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -428,6 +429,56 @@ func TestBuiltInPlaceIsTheSame(t *testing.T) {
 				made.Assign(77, 5)
 				made.SetProducer(1, 2, 3, true)
 			}
+		}
+	}
+}
+
+// The checksum that is summed while a batch is built is the one of its bytes, wherever building was looked at in
+// between, and whatever was built in the same memory before.
+func TestSummedWhileBuilt(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		b := NewBuilder(BuilderOptions{})
+		for range 3 {
+			b.Reset()
+			for range 1 + rng.IntN(60) {
+				value := make([]byte, rng.IntN(3*sumBytes)>>rng.IntN(12))
+				for i := range value {
+					value[i] = byte(rng.Uint32())
+				}
+				b.Append(rng.Int64N(1000), nil, value, nil)
+				if rng.IntN(4) > 0 {
+					continue
+				}
+				b.SetProducer(rng.Int64N(9), 1, 2, rng.IntN(2) == 0)
+				made, err := b.BuildInPlace()
+				if err != nil {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
+				if err := made.CheckCRC(); err != nil {
+					t.Fatalf("seed %d, %d records of %d bytes: %v", seed, b.Count(), len(made), err)
+				}
+				made.SetProducer(1, 2, 3, true) // as a retry does
+				if err := made.CheckCRC(); err != nil {
+					t.Fatalf("seed %d, patched: %v", seed, err)
+				}
+			}
+		}
+	}
+}
+
+// Sums are joined whatever their lengths.
+func TestJoinedSum(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		all := make([]byte, 1+rng.IntN(1<<rng.IntN(20)))
+		for i := range all {
+			all[i] = byte(rng.Uint32())
+		}
+		cut := rng.IntN(len(all) + 1)
+		front, back := crc32.Checksum(all[:cut], castagnoli), crc32.Checksum(all[cut:], castagnoli)
+		if got, want := joinedSum(front, back, len(all)-cut), crc32.Checksum(all, castagnoli); got != want {
+			t.Fatalf("seed %d: %d and %d bytes: %08x, expected %08x", seed, cut, len(all)-cut, got, want)
 		}
 	}
 }

@@ -45,8 +45,9 @@ type Store struct {
 		settings config.TLS
 		current  *material
 		looked   time.Time
-		tried    [2][]byte // what the files held when they were looked at last, good or not
-		trouble  string    // the last that was reported
+		tried    [2][]byte // what the files held when they were read last
+		good     bool      // it is in use
+		trouble  string    // what was wrong when they were looked at last; "": nothing
 	}
 }
 
@@ -70,7 +71,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mu.settings, s.mu.current, s.mu.looked, s.mu.tried = o.Settings, m, o.Now(), texts
+	s.mu.settings, s.mu.current, s.mu.looked, s.mu.tried, s.mu.good = o.Settings, m, o.Now(), texts, true
 	s.remind(m)
 	return s, nil
 }
@@ -93,7 +94,7 @@ func (s *Store) Use(settings config.TLS) error {
 		return err
 	}
 	s.mu.Lock()
-	s.mu.settings, s.mu.current, s.mu.looked, s.mu.tried = settings, m, s.o.Now(), texts
+	s.mu.settings, s.mu.current, s.mu.looked, s.mu.tried, s.mu.good, s.mu.trouble = settings, m, s.o.Now(), texts, true, ""
 	s.mu.Unlock()
 	s.o.Logger.Info("connections between nodes have other certificates from now on", "expires", m.own.Leaf.NotAfter)
 	s.remind(m)
@@ -106,7 +107,7 @@ func sameTLS(a, b config.TLS) bool { return reflect.DeepEqual(a, b) }
 // once, and the last that were right go on.
 func (s *Store) now() *material {
 	s.mu.Lock()
-	m, settings, tried := s.mu.current, s.mu.settings, s.mu.tried
+	m, settings, tried, good := s.mu.current, s.mu.settings, s.mu.tried, s.mu.good
 	at := s.o.Now()
 	due := at.Sub(s.mu.looked) >= lookAgain || at.Before(s.mu.looked)
 	if due {
@@ -117,22 +118,20 @@ func (s *Store) now() *material {
 		return m
 	}
 	texts, err := s.read(settings)
-	if err == nil && bytes.Equal(texts[0], tried[0]) && bytes.Equal(texts[1], tried[1]) {
-		return m
-	}
+	isRead := err == nil
+	unchanged := isRead && bytes.Equal(texts[0], tried[0]) && bytes.Equal(texts[1], tried[1])
 	var fresh *material
-	if err == nil {
+	if isRead && !(unchanged && good) { // what is not valid yet will be
 		fresh, err = s.load(settings, texts)
 	}
-	trouble := ""
-	if err != nil {
-		trouble = err.Error()
-	}
 	s.mu.Lock()
-	told := s.mu.trouble == trouble
-	s.mu.trouble = trouble
-	if sameTLS(s.mu.settings, settings) {
-		s.mu.tried = texts
+	before := s.mu.trouble
+	told := err != nil && before != "" && (unchanged || before == err.Error())
+	if s.mu.trouble = ""; err != nil {
+		s.mu.trouble = err.Error()
+	}
+	if isRead && sameTLS(s.mu.settings, settings) {
+		s.mu.tried, s.mu.good = texts, err == nil
 		if fresh != nil {
 			s.mu.current, m = fresh, fresh
 		}
@@ -144,6 +143,8 @@ func (s *Store) now() *material {
 	case fresh != nil:
 		s.o.Logger.Info("certificates were read again", "expires", fresh.own.Leaf.NotAfter)
 		s.remind(fresh)
+	case err == nil && before != "":
+		s.o.Logger.Info("the files of the certificates are there again, and have not changed")
 	}
 	return m
 }

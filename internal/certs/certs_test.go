@@ -11,12 +11,12 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"barnabas/internal/certs/certtest"
 	"barnabas/internal/config"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 )
 
 const (
@@ -144,7 +144,7 @@ func TestFormsThatAreTaken(t *testing.T) {
 
 // Files are read again when they change; what is wrong with the new ones is said once, and the old ones go on.
 func TestChangedFilesAreReadAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		ca := certtest.NewAuthority("ca")
 		var log bytes.Buffer
 		node := certtest.Node{Hosts: []string{"node1"}, NotAfter: time.Now().Add(40 * 24 * time.Hour)}
@@ -177,6 +177,54 @@ func TestChangedFilesAreReadAgain(t *testing.T) {
 		write(t, fs, keystore, ca.Keystore(node))
 		time.Sleep(lookAgain)
 		if shown() == second || !strings.Contains(log.String(), "expires soon") {
+			t.Fatalf("%s", log.String())
+		}
+	})
+}
+
+// TestFilesThatAreGoneForAWhileAreNotNews: that a file cannot be read is said each time that this begins, and when it can be again; as
+// nothing has changed, no certificates are read. What is not valid yet is used once it is.
+func TestFilesThatAreGoneForAWhileAreNotNews(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		ca := certtest.NewAuthority("ca")
+		var log bytes.Buffer
+		node := certtest.Node{Hosts: []string{"node1"}, NotAfter: time.Now().Add(400 * 24 * time.Hour)}
+		text := ca.Keystore(node)
+		s, fs, err := store(t, text, ca.PEM(), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := func() string { return string(s.Dialler("node1").Certificates[0].Certificate[0]) }
+		first := shown()
+		for round := 1; round <= 2; round++ {
+			if err := fs.Remove(keystore); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				time.Sleep(lookAgain)
+				shown()
+			}
+			write(t, fs, keystore, text)
+			for range 3 {
+				time.Sleep(lookAgain)
+				shown()
+			}
+			for line, want := range map[string]int{"cannot be used; the old": round, "are there again": round, "were read again": 0} {
+				if n := strings.Count(log.String(), line); n != want {
+					t.Fatalf("round %d: %q is said %d times, want %d:\n%s", round, line, n, want, log.String())
+				}
+			}
+		}
+		node.NotBefore = time.Now().Add(6 * lookAgain)
+		write(t, fs, keystore, ca.Keystore(node))
+		for range 3 {
+			time.Sleep(lookAgain)
+			if shown() != first {
+				t.Fatal("a certificate that is not valid yet is shown")
+			}
+		}
+		time.Sleep(6 * lookAgain)
+		if shown() == first || strings.Count(log.String(), "cannot be used; the old") != 3 {
 			t.Fatalf("%s", log.String())
 		}
 	})

@@ -43,69 +43,65 @@ func (w *World) cutOff(n *Node, nodes []*Node) (mend func()) {
 // TestCutOffLeaderSendsItsClientsAway: a leader that no other node answers any more has its clients look for another one once its
 // session is over, those that wait too; what they then repeat is there once; and it goes on with what no other can lead.
 func TestCutOffLeaderSendsItsClientsAway(t *testing.T) {
-	for seed := range Seeds(9) {
-		Run(t, seed, func(w *World) {
-			nodes := w.Cluster(3)
-			w.StartAll(nodes...)
-			defer func() {
-				if w.T.Failed() {
-					w.T.Log(w.logs(nodes))
-				}
-			}()
-			c := w.MustDial("admin", nodes[0])
-			old, id := nodes[seed%3], int32(1+seed%3) // the controller is any of the three
-			others := []int32{1 + id%3, 1 + (id+1)%3}
-			for name, replicas := range map[string][]int32{"orders": {id, others[0], others[1]}, "alone": {id}} {
-				if err := c.PlaceTopic(w.Context(), name, 1, replicas...); err != nil {
-					w.Fatalf("%v", err)
-				}
+	threeNodes(t, 9, func(w *World, nodes []*Node) {
+		defer func() {
+			if w.T.Failed() {
+				w.T.Log(w.logs(nodes))
 			}
-			w.whole(nodes, 5*time.Second, "orders", "alone")
-			at := w.MustDial("client", old)
-			if _, err := at.Produce(w.Context(), -1, "orders", 0, sequenced(w, 1000, 0, "before")); err != nil {
+		}()
+		c := w.MustDial("admin", nodes[0])
+		old, id := nodes[w.Seed%3], int32(1+w.Seed%3) // the controller is any of the three
+		others := []int32{1 + id%3, 1 + (id+1)%3}
+		for name, replicas := range map[string][]int32{"orders": {id, others[0], others[1]}, "alone": {id}} {
+			if err := c.PlaceTopic(w.Context(), name, 1, replicas...); err != nil {
 				w.Fatalf("%v", err)
 			}
-			time.Sleep(time.Duration(w.Dice("test").Int64N(int64(time.Second))))
+		}
+		w.whole(nodes, 5*time.Second, "orders", "alone")
+		at := w.MustDial("client", old)
+		if _, err := at.Produce(w.Context(), -1, "orders", 0, sequenced(w, 1000, 0, "before")); err != nil {
+			w.Fatalf("%v", err)
+		}
+		time.Sleep(time.Duration(w.Dice("test").Int64N(int64(time.Second))))
 
-			began := time.Now()
-			mend := w.cutOff(old, nodes)
-			again := sequenced(w, 1000, 1, "while cut off")
-			var waiting sync.WaitGroup
-			sentAway := func(who string, f func(*Client) error) {
-				own := w.MustDial(who, old)
-				waiting.Go(func() {
-					err := f(own)
-					if took := time.Since(began); !errors.Is(err, kerr.NotLeaderForPartition) || took > 2200*time.Millisecond {
-						w.Errorf("the %s was answered %v after %v", who, err, took)
-					}
-				})
-			}
-			sentAway("producer", func(c *Client) error {
-				_, err := c.Produce(w.Context(), -1, "orders", 0, again)
-				return err
+		began := time.Now()
+		mend := w.cutOff(old, nodes)
+		again := sequenced(w, 1000, 1, "while cut off")
+		var waiting sync.WaitGroup
+		sentAway := func(who string, f func(*Client) error) {
+			own := w.MustDial(who, old)
+			waiting.Go(func() {
+				err := f(own)
+				if took := time.Since(began); !errors.Is(err, kerr.NotLeaderForPartition) || took > 2200*time.Millisecond {
+					w.Errorf("the %s was answered %v after %v", who, err, took)
+				}
 			})
-			sentAway("consumer", func(c *Client) error {
-				_, err := c.Fetch(w.Context(), "orders", 0, 1, FetchOptions{MaxWaitMillis: timeoutMillis, MinBytes: 1})
-				return err
-			})
-			waiting.Wait()
-			w.checkCutOff(at)
-
-			fresh := w.MustDial("client", nodes[others[0]-1])
-			w.Eventually("another leads", 5*time.Second, func() bool { return w.leaderOf(fresh, "orders", 0) != id })
-			leader := w.MustDial("client", nodes[w.leaderOf(fresh, "orders", 0)-1])
-			if _, err := leader.Produce(w.Context(), -1, "orders", 0, again); err != nil {
-				w.Fatalf("what was sent again: %v", err)
-			}
-			mend()
-			w.whole(nodes, 20*time.Second, "orders")
-			leader = w.MustDial("client", nodes[w.leaderOf(fresh, "orders", 0)-1])
-			got, err := leader.ReadAll(w.Context(), "orders", 0, 0)
-			if err != nil || len(got) != 2 || got[0].Value != "before" || got[1].Value != "while cut off" {
-				w.Fatalf("read %v: %v", got, err)
-			}
+		}
+		sentAway("producer", func(c *Client) error {
+			_, err := c.Produce(w.Context(), -1, "orders", 0, again)
+			return err
 		})
-	}
+		sentAway("consumer", func(c *Client) error {
+			_, err := c.Fetch(w.Context(), "orders", 0, 1, FetchOptions{MaxWaitMillis: timeoutMillis, MinBytes: 1})
+			return err
+		})
+		waiting.Wait()
+		w.checkCutOff(at)
+
+		fresh := w.MustDial("client", nodes[others[0]-1])
+		w.Eventually("another leads", 5*time.Second, func() bool { return w.leaderOf(fresh, "orders", 0) != id })
+		leader := w.MustDial("client", nodes[w.leaderOf(fresh, "orders", 0)-1])
+		if _, err := leader.Produce(w.Context(), -1, "orders", 0, again); err != nil {
+			w.Fatalf("what was sent again: %v", err)
+		}
+		mend()
+		w.whole(nodes, 20*time.Second, "orders")
+		leader = w.MustDial("client", nodes[w.leaderOf(fresh, "orders", 0)-1])
+		got, err := leader.ReadAll(w.Context(), "orders", 0, 0)
+		if err != nil || len(got) != 2 || got[0].Value != "before" || got[1].Value != "while cut off" {
+			w.Fatalf("read %v: %v", got, err)
+		}
+	})
 }
 
 // checkCutOff looks what a node that is cut off answers at once.
@@ -150,8 +146,22 @@ func TestCutOffCoordinatorSendsItsMembersAway(t *testing.T) {
 			if err := at.Commit(w.Context(), "g", "orders", map[int32]int64{0: 5}); err != nil {
 				w.Fatalf("%v", err)
 			}
+			first, second := at.NewMember("g2"), w.MustDial("second", old).NewMember("g2")
+			w.form(first)
+			var waits *Pending // for the first to join again, which it does not
+			for waits == nil {
+				if waits, err = second.StartJoin(w.Context()); err != nil {
+					w.Fatalf("%v", err)
+				}
+				if second.ID == "" { // it is given one at first
+					_, waits = second.Joined(w.Context(), waits), nil
+				}
+			}
 			began := time.Now()
 			defer w.cutOff(old, nodes)()
+			if err := second.Joined(w.Context(), waits); !errors.Is(err, kerr.NotCoordinator) || time.Since(began) > 2200*time.Millisecond {
+				w.Fatalf("a member that waits for the others was answered %v after %v", err, time.Since(began))
+			}
 			for _, from := range []string{"a wait", "at once"} {
 				if err := at.Commit(w.Context(), "g", "orders", map[int32]int64{0: 7}); !errors.Is(err, kerr.NotCoordinator) {
 					w.Fatalf("a commit with %s: %v", from, err)
@@ -172,107 +182,95 @@ func TestCutOffCoordinatorSendsItsMembersAway(t *testing.T) {
 
 // TestLeadersGoOnWithoutAController: who hears another broker leads on, however long nobody decides.
 func TestLeadersGoOnWithoutAController(t *testing.T) {
-	for seed := range Seeds(4) {
-		Run(t, seed, func(w *World) {
-			nodes := w.Cluster(3)
-			w.StartAll(nodes...)
-			for range 2 {
-				n := w.Broker(nodes)
-				n.MustStart()
-				nodes = append(nodes, n)
-			}
-			c := w.MustDial("admin", nodes[3])
-			if err := c.PlaceTopic(w.Context(), "orders", 2, 4, 5); err != nil {
-				w.Fatalf("%v", err)
-			}
-			w.whole(nodes, 5*time.Second, "orders")
-			for _, n := range nodes[:3] {
-				n.Kill()
-			}
-			for second := range 8 {
-				for _, acks := range []int16{1, -1} {
-					began := time.Now()
-					_, err := c.Produce(w.Context(), acks, "orders", 0, Batch(1, batch.None, "on"))
-					if took := time.Since(began); err != nil || took > 60*time.Millisecond {
-						w.Fatalf("after %d seconds, acks=%d: %v after %v", second, acks, err, took)
-					}
+	threeNodes(t, 4, func(w *World, nodes []*Node) {
+		for range 2 {
+			n := w.Broker(nodes)
+			n.MustStart()
+			nodes = append(nodes, n)
+		}
+		c := w.MustDial("admin", nodes[3])
+		if err := c.PlaceTopic(w.Context(), "orders", 2, 4, 5); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 5*time.Second, "orders")
+		for _, n := range nodes[:3] {
+			n.Kill()
+		}
+		for second := range 8 {
+			for _, acks := range []int16{1, -1} {
+				began := time.Now()
+				_, err := c.Produce(w.Context(), acks, "orders", 0, Batch(1, batch.None, "on"))
+				if took := time.Since(began); err != nil || took > 60*time.Millisecond {
+					w.Fatalf("after %d seconds, acks=%d: %v after %v", second, acks, err, took)
 				}
-				time.Sleep(time.Second)
 			}
-			w.StartAll(nodes[:3]...)
-		})
-	}
+			time.Sleep(time.Second)
+		}
+		w.StartAll(nodes[:3]...)
+	})
 }
 
 // TestControllerFailoverStopsNoLeader: while another controller is elected, leaders that lose no replica answer as ever.
 func TestControllerFailoverStopsNoLeader(t *testing.T) {
-	for seed := range Seeds(6) {
-		Run(t, seed, func(w *World) {
-			nodes := w.Cluster(3)
-			w.StartAll(nodes...)
-			c := w.MustDial("admin", nodes[0])
-			controller := int32(1 + slices.Index(nodes, w.leader(c, nodes)))
-			first, second := 1+controller%3, 1+(controller+1)%3
-			if err := c.PlaceTopic(w.Context(), "orders", 1, first, second); err != nil {
-				w.Fatalf("%v", err)
+	threeNodes(t, 6, func(w *World, nodes []*Node) {
+		c := w.MustDial("admin", nodes[0])
+		controller := int32(1 + slices.Index(nodes, w.leader(c, nodes)))
+		first, second := 1+controller%3, 1+(controller+1)%3
+		if err := c.PlaceTopic(w.Context(), "orders", 1, first, second); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 5*time.Second, "orders")
+		at := w.MustDial("client", nodes[first-1])
+		if w.Seed%2 == 0 {
+			nodes[controller-1].Kill()
+		} else {
+			w.Net.Isolate(nodes[controller-1].Name)
+		}
+		for began := time.Now(); time.Since(began) < 5*time.Second; {
+			sent := time.Now()
+			_, err := at.Produce(w.Context(), -1, "orders", 0, Batch(1, batch.None, "on"))
+			if took := time.Since(sent); err != nil || took > 60*time.Millisecond {
+				w.Fatalf("%v after %v", err, took)
 			}
-			w.whole(nodes, 5*time.Second, "orders")
-			at := w.MustDial("client", nodes[first-1])
-			if seed%2 == 0 {
-				nodes[controller-1].Kill()
-			} else {
-				w.Net.Isolate(nodes[controller-1].Name)
-			}
-			for began := time.Now(); time.Since(began) < 5*time.Second; {
-				sent := time.Now()
-				_, err := at.Produce(w.Context(), -1, "orders", 0, Batch(1, batch.None, "on"))
-				if took := time.Since(sent); err != nil || took > 60*time.Millisecond {
-					w.Fatalf("%v after %v", err, took)
-				}
-				time.Sleep(7 * time.Millisecond)
-			}
-		})
-	}
+			time.Sleep(7 * time.Millisecond)
+		}
+	})
 }
 
 // TestLeaderGoesOnWhenItIsHeardAgain: who was cut off, and was nobody's loss, leads on with all it had once the others are there.
 func TestLeaderGoesOnWhenItIsHeardAgain(t *testing.T) {
-	for seed := range Seeds(4) {
-		Run(t, seed, func(w *World) {
-			nodes := w.Cluster(3)
-			w.StartAll(nodes...)
-			c := w.MustDial("admin", nodes[0])
-			if err := c.PlaceTopic(w.Context(), "orders", 1, 1, 2, 3); err != nil {
-				w.Fatalf("%v", err)
+	threeNodes(t, 4, func(w *World, nodes []*Node) {
+		c := w.MustDial("admin", nodes[0])
+		if err := c.PlaceTopic(w.Context(), "orders", 1, 1, 2, 3); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 5*time.Second, "orders")
+		want := 0
+		produce := func() error {
+			_, err := c.Produce(w.Context(), -1, "orders", 0, sequenced(w, 1000, int32(want), fmt.Sprint(want)))
+			if err == nil {
+				want++
 			}
-			w.whole(nodes, 5*time.Second, "orders")
-			want := 0
-			produce := func() error {
-				_, err := c.Produce(w.Context(), -1, "orders", 0, sequenced(w, 1000, int32(want), fmt.Sprint(want)))
-				if err == nil {
-					want++
-				}
-				return err
-			}
-			if err := produce(); err != nil {
-				w.Fatalf("%v", err)
-			}
-			nodes[1].Kill()
-			nodes[2].Kill()
-			time.Sleep(3 * time.Second)
-			if err := produce(); !errors.Is(err, kerr.NotLeaderForPartition) {
-				w.Fatalf("alone: %v", err)
-			}
-			w.StartAll(nodes[1:]...)
-			w.whole(nodes, 20*time.Second, "orders")
-			c = w.MustDial("admin", nodes[w.leaderOf(c, "orders", 0)-1])
-			w.Eventually("the leader goes on", time.Second, func() bool { return produce() == nil })
-			got, err := c.ReadAll(w.Context(), "orders", 0, 0)
-			if err != nil || len(got) != 2 || got[0].Value != "0" || got[1].Value != "1" {
-				w.Fatalf("read %v: %v", got, err)
-			}
-		})
-	}
+			return err
+		}
+		if err := produce(); err != nil {
+			w.Fatalf("%v", err)
+		}
+		nodes[1].Kill()
+		nodes[2].Kill()
+		time.Sleep(3 * time.Second)
+		if err := produce(); !errors.Is(err, kerr.NotLeaderForPartition) {
+			w.Fatalf("alone: %v", err)
+		}
+		w.StartAll(nodes[1:]...)
+		w.whole(nodes, 20*time.Second, "orders")
+		c = w.MustDial("admin", nodes[w.leaderOf(c, "orders", 0)-1])
+		w.Eventually("the leader goes on", time.Second, func() bool { return produce() == nil })
+		got, err := c.ReadAll(w.Context(), "orders", 0, 0)
+		if err != nil || len(got) != 2 || got[0].Value != "0" || got[1].Value != "1" {
+			w.Fatalf("read %v: %v", got, err)
+		}
+	})
 }
 
 // TestSingleNodeIsNeverCutOff: there is nobody to be cut off from.

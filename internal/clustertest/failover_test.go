@@ -81,13 +81,19 @@ func (j *journal) write(ctx context.Context, done <-chan struct{}) {
 	}
 }
 
-// insist sends a batch until it is acknowledged. It gives up with the world alone.
+// insistence is how long a producer tries; longer than anything that a world has happen to it lasts.
+const insistence = 5 * time.Minute
+
+// insist sends a batch until it is acknowledged. It gives up with the world, or when nobody has taken it for long.
 func (j *journal) insist(ctx context.Context, b batch.Batch) (offset int64, ok bool) {
-	for ctx.Err() == nil {
+	for began := time.Now(); ctx.Err() == nil; {
 		offset, err := j.try(ctx, b)
 		switch {
 		case err == nil:
 			return offset, true
+		case time.Since(began) > insistence:
+			j.w.Errorf("%s-%d: batch at %d: not taken within %v, at last by %d: %v", j.topic, j.partition, b.BaseSequence(), insistence, j.leader, err)
+			return 0, false
 		case errors.Is(err, kerr.OutOfOrderSequenceNumber), errors.Is(err, kerr.InvalidProducerEpoch), errors.Is(err, kerr.DuplicateSequenceNumber):
 			j.w.Errorf("%s-%d: batch at %d: what was known of the producer is lost: %v", j.topic, j.partition, b.BaseSequence(), err)
 			return 0, false
@@ -271,25 +277,21 @@ func (w *World) logs(nodes []*Node) string {
 }
 
 func TestCopiedPartitionsOutliveTheirLeader(t *testing.T) {
-	for seed := range Seeds(6) {
-		Run(t, seed, func(w *World) {
-			nodes := w.Cluster(3)
-			w.StartAll(nodes...)
-			c := w.MustDial("admin", nodes[0])
-			if _, err := c.CreateTopic(w.Context(), "orders", 3, "min.insync.replicas", "2"); err != nil {
-				w.Fatalf("%v", err)
-			}
-			w.whole(nodes, 5*time.Second, "orders")
-			end := w.startWriting(nodes, "orders", 3)
-			time.Sleep(300 * time.Millisecond)
-			victim := nodes[1+seed%2] // not the one that is asked
-			victim.Kill()
-			time.Sleep(2 * time.Second)
-			victim.MustStart()
-			w.whole(nodes, 20*time.Second, "orders")
-			w.wroteOn(c, nodes, end())
-		})
-	}
+	threeNodes(t, 6, func(w *World, nodes []*Node) {
+		c := w.MustDial("admin", nodes[0])
+		if _, err := c.CreateTopic(w.Context(), "orders", 3, "min.insync.replicas", "2"); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 5*time.Second, "orders")
+		end := w.startWriting(nodes, "orders", 3)
+		time.Sleep(300 * time.Millisecond)
+		victim := nodes[1+w.Seed%2] // not the one that is asked
+		victim.Kill()
+		time.Sleep(2 * time.Second)
+		victim.MustStart()
+		w.whole(nodes, 20*time.Second, "orders")
+		w.wroteOn(c, nodes, end())
+	})
 }
 
 // nemesis harms one node at a time, and waits until it is whole again before it goes on to the next.
@@ -361,60 +363,52 @@ func (m *nemesis) strike(round int) {
 // TestNothingAcknowledgedIsLostWhileNodesFail has producers write to copied partitions while one node after the other is
 // killed, stopped, cut off, loses its power or its disk.
 func TestNothingAcknowledgedIsLostWhileNodesFail(t *testing.T) {
-	for seed := range Seeds(12) {
-		Run(t, seed, func(w *World) {
-			nodes := w.Cluster(3)
-			w.StartAll(nodes...)
-			m := &nemesis{w: w, nodes: nodes, dice: w.Dice("nemesis")}
-			defer func() {
-				if w.T.Failed() {
-					w.T.Log(strings.Join(m.told, "\n"), "\n", w.logs(nodes))
-				}
-			}()
-			c := w.MustDial("admin", nodes[0])
-			m.durable = w.Dice("test").IntN(4) > 0
-			configs := []string{"min.insync.replicas", "2", "flush.before.ack", fmt.Sprint(m.durable), "segment.bytes", "1048576"}
-			if _, err := c.CreateTopic(w.Context(), "orders", 3, configs...); err != nil {
-				w.Fatalf("%v", err)
+	threeNodes(t, 12, func(w *World, nodes []*Node) {
+		m := &nemesis{w: w, nodes: nodes, dice: w.Dice("nemesis")}
+		defer func() {
+			if w.T.Failed() {
+				w.T.Log(strings.Join(m.told, "\n"), "\n", w.logs(nodes))
 			}
-			w.whole(nodes, 10*time.Second, "orders")
-			end := w.startWriting(nodes, "orders", 3)
-			for round := range 6 {
-				time.Sleep(time.Duration(m.dice.Int64N(int64(time.Second))))
-				m.strike(round)
-				c = w.MustDial("admin", nodes[m.dice.IntN(3)])
-				w.whole(nodes, 60*time.Second, "orders")
+		}()
+		c := w.MustDial("admin", nodes[0])
+		m.durable = w.Dice("test").IntN(4) > 0
+		configs := []string{"min.insync.replicas", "2", "flush.before.ack", fmt.Sprint(m.durable), "segment.bytes", "1048576"}
+		if _, err := c.CreateTopic(w.Context(), "orders", 3, configs...); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 10*time.Second, "orders")
+		end := w.startWriting(nodes, "orders", 3)
+		for round := range 6 {
+			time.Sleep(time.Duration(m.dice.Int64N(int64(time.Second))))
+			m.strike(round)
+			c = w.MustDial("admin", nodes[m.dice.IntN(3)])
+			w.whole(nodes, 60*time.Second, "orders")
+		}
+		journals := end()
+		w.whole(nodes, 30*time.Second, "orders")
+		for _, j := range journals {
+			j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
+			if len(j.acked) < 100 {
+				w.Fatalf("partition %d: only %d acknowledged", j.partition, len(j.acked))
 			}
-			journals := end()
-			w.whole(nodes, 30*time.Second, "orders")
-			for _, j := range journals {
-				j.check(w.MustDial("reader", nodes[w.leaderOf(c, "orders", j.partition)-1]))
-				if len(j.acked) < 100 {
-					w.Fatalf("partition %d: only %d acknowledged", j.partition, len(j.acked))
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // TestHealthyClusterAcknowledgesAtOnce: nothing on the way of a record waits for a timer.
 func TestHealthyClusterAcknowledgesAtOnce(t *testing.T) {
-	for seed := range Seeds(2) {
-		Run(t, seed, func(w *World) {
-			nodes := w.Cluster(3)
-			w.StartAll(nodes...)
-			c := w.MustDial("admin", nodes[0])
-			if _, err := c.CreateTopic(w.Context(), "orders", 6, "min.insync.replicas", "2"); err != nil {
-				w.Fatalf("%v", err)
+	threeNodes(t, 2, func(w *World, nodes []*Node) {
+		c := w.MustDial("admin", nodes[0])
+		if _, err := c.CreateTopic(w.Context(), "orders", 6, "min.insync.replicas", "2"); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 5*time.Second, "orders")
+		end := w.startWriting(nodes, "orders", 6)
+		time.Sleep(20 * time.Second)
+		for _, j := range end() {
+			if j.longest > 60*time.Millisecond {
+				w.Errorf("partition %d: %d acknowledged, the longest took %v", j.partition, len(j.acked), j.longest)
 			}
-			w.whole(nodes, 5*time.Second, "orders")
-			end := w.startWriting(nodes, "orders", 6)
-			time.Sleep(20 * time.Second)
-			for _, j := range end() {
-				if j.longest > 60*time.Millisecond {
-					w.Errorf("partition %d: %d acknowledged, the longest took %v", j.partition, len(j.acked), j.longest)
-				}
-			}
-		})
-	}
+		}
+	})
 }

@@ -1,10 +1,16 @@
 package clustertest
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"barnabas/internal/batch"
 )
 
 // TestOffsetsOfAnEarlyGroupOutliveTheFirstDisk: a group commits while a cluster is one node. Once two more have joined the topic
@@ -63,4 +69,48 @@ func TestOffsetsOfAnEarlyGroupOutliveTheFirstDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMoreReplicasDoNotStopWrites: a partition that gets more replicas takes writes as before until these have caught up, also where
+// the number of in-sync replicas that is asked for is left to their number, which asks for two of three.
+func TestMoreReplicasDoNotStopWrites(t *testing.T) {
+	Run(t, 1, func(w *World) {
+		nodes := w.Cluster(3)
+		w.StartAll(nodes...)
+		for range 2 {
+			n := w.Broker(nodes)
+			n.MustStart()
+			nodes = append(nodes, n)
+		}
+		c := w.MustDial("admin", nodes[0])
+		if err := c.PlaceTopic(w.Context(), "orders", 1, 1); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 5*time.Second, "orders")
+		nodes[3].Kill()
+		nodes[4].Kill()
+		one := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
+		one.Replicas = []int32{1, 4, 5}
+		topic := kmsg.NewAlterPartitionAssignmentsRequestTopic()
+		topic.Topic, topic.Partitions = "orders", append(topic.Partitions, one)
+		q := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+		q.TimeoutMillis, q.Topics = timeoutMillis, append(q.Topics, topic)
+		res, err := Call[*kmsg.AlterPartitionAssignmentsResponse](w.Context(), c, q)
+		if err != nil || res.ErrorCode != 0 || res.Topics[0].Partitions[0].ErrorCode != 0 {
+			w.Fatalf("%+v, %v", res, err)
+		}
+		w.mustProduce(c, "orders", 0, "meanwhile")
+		for _, n := range nodes[3:] {
+			n.MustStart()
+		}
+		w.whole(nodes, 20*time.Second, "orders")
+		nodes[3].Kill()
+		nodes[4].Kill()
+		w.Eventually("the others are missed", 10*time.Second, func() bool {
+			return len(w.partition(nodes[0], "orders", 0).ISR) == 1
+		})
+		if _, err := c.Produce(w.Context(), -1, "orders", 0, Batch(now(), batch.None, "alone")); !errors.Is(err, kerr.NotEnoughReplicas) {
+			w.Fatalf("of three replicas one is left, and a write was answered %v", err)
+		}
+	})
 }

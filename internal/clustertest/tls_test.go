@@ -45,6 +45,10 @@ func TestClusterWithCertificatesOutlivesItsNodes(t *testing.T) {
 			}
 			nodes[leader-1].MustStart()
 			w.whole(nodes, time.Minute, "t")
+			w.Eventually("who is wiped votes again", 20*time.Second, func() bool {
+				q := w.quorum(c)
+				return q.ErrorCode == 0 && len(q.CurrentVoters) == 3 && len(q.Observers) == 1
+			})
 		}
 		leader := w.leaderOf(c, "t", 0)
 		if got := w.values(w.MustDial("client", nodes[leader-1]), "t", 0); len(got) != 3 {

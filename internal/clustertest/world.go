@@ -12,9 +12,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
+	"testing/cryptotest"
 	"time"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/netx"
 )
 
@@ -66,10 +67,11 @@ type World struct {
 const traceKept = 40
 
 // Run makes a world in a bubble of its own and returns its trace hash. Nodes that still run when
-// f returns are killed.
+// f returns are killed. Tests that call it cannot be parallel.
 func Run(t *testing.T, seed uint64, f func(*World)) (hash uint64) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, seed) // raft draws its election timeouts there
+	faketime.Test(t, func(t *testing.T) {
 		w := &World{T: t, Seed: seed, Net: netx.NewMem(seed), began: time.Now()}
 		defer func() {
 			if t.Failed() {

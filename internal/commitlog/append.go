@@ -27,7 +27,7 @@ func (l *Log) Append(b batch.Batch, o AppendOptions) (Appended, error) {
 	if err != nil {
 		return Appended{}, err
 	}
-	if err := l.take(); err != nil {
+	if err := l.takeGround(); err != nil {
 		return Appended{}, err
 	}
 	a, err := l.appendLeading(checked.Batch, o, cfg)
@@ -51,7 +51,7 @@ func (l *Log) AppendAt(b batch.Batch) error {
 	if err := b.CheckCRC(); err != nil {
 		return err
 	}
-	if err := l.take(); err != nil {
+	if err := l.takeGround(); err != nil {
 		return err
 	}
 	cfg := l.config.Load()
@@ -359,11 +359,12 @@ func (l *Log) addSegment(base int64, cfg *Config) (*segment.Segment, error) {
 }
 
 func (l *Log) makeDirectory() error {
-	if err := l.dir.points.forget(l.dir, l.id); err != nil {
+	l.parentDirty.Store(true)
+	// First, for a compaction of the log that was deleted may note how far it has come until that is buried.
+	if err := l.dir.clearGround(l); err != nil {
 		return err
 	}
-	l.parentDirty.Store(true)
-	if err := l.dir.clearGround(l); err != nil {
+	if err := l.dir.points.forget(l.dir, l.id); err != nil {
 		return err
 	}
 	if err := l.dir.fs.MkdirAll(l.path); err != nil {

@@ -6,18 +6,18 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 )
 
 // TestCheckpointAfterAStalledFlushFlushesAll: a checkpoint that gave up, as the disk stood still for too long, has flushed
 // nothing; the next one flushes the indexes and the producer state that it lets recovery rely on.
 func TestCheckpointAfterAStalledFlushFlushesAll(t *testing.T) {
 	for seed := range uint64(30) {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			m := disk.NewMem()
 			m.SetFault(func(op disk.Op) error { // each file is flushed by itself
 				if op.Kind == disk.OpVolume {

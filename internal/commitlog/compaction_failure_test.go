@@ -11,12 +11,12 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"barnabas/internal/commitlog/compact"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 )
 
 // stages lists what compaction has left behind unfinished.
@@ -127,7 +127,7 @@ func TestASegmentSaysThatItIsGoneBeforeItsFilesAre(t *testing.T) {
 // TestACompactionThatFailedIsTriedAgainLater: once for each rest of the cleaner, until what kept it from succeeding has passed;
 // other logs, however much less there is to do, are compacted meanwhile.
 func TestACompactionThatFailedIsTriedAgainLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m := disk.NewMem()
 		logged := &lines{}
 		c := NewCleaner(CleanerOptions{Threads: 1, Backoff: time.Minute, Logger: slog.New(slog.NewTextHandler(logged, nil))})
@@ -283,9 +283,7 @@ func TestNewLogIsNotTakenForACompactedOne(t *testing.T) {
 	if to, known := d.points.cleaned[testTopic]; to != 0 || !known {
 		t.Fatalf("the line says %d (%v)", to, known)
 	}
-	if err := d.Remove(testTopic); err != nil {
-		t.Fatal(err)
-	}
+	remove(d, testTopic)
 	l = mustLog(t, d, smallConfig())
 	mustAppend(t, l, records(0, 1, 10))
 	flush(t, l)

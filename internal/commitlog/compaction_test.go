@@ -11,12 +11,12 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 )
 
 // keyedBatch makes a batch from "key=value" and, for tombstones, "key".
@@ -444,7 +444,7 @@ func TestReadersKeepWhatTheyHoldAndFindTheRest(t *testing.T) {
 	}
 	close(stop)
 	readers.Wait()
-	d.keeper.removeAll()
+	d.keeper.remove(d.keeper.graves.TakeAll())
 	for from, r := range held {
 		data, err := r.AppendTo(nil)
 		if err != nil || len(data) == 0 {
@@ -490,7 +490,7 @@ func TestAFollowerTakesWhatCompactionHasLeft(t *testing.T) {
 // TestTheCleanerWorksAndEnds: workers compact what is due, the dirtiest first, leave what is not, and end with the directory, or with
 // the log that is removed under them.
 func TestTheCleanerWorksAndEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m := disk.NewMem()
 		c := NewCleaner(CleanerOptions{Threads: 2, Backoff: time.Minute})
 		o := testOptions(m)
@@ -526,9 +526,7 @@ func TestTheCleanerWorksAndEnds(t *testing.T) {
 			fillKeys(t, logs[1], 60, 60)
 		}
 		time.Sleep(time.Minute)
-		if err := d.Remove(logs[1].ID()); err != nil {
-			t.Fatal(err)
-		}
+		remove(d, logs[1].ID())
 		if n := len(c.mu.busy); n != 0 {
 			t.Fatalf("%d compactions go on", n)
 		}

@@ -3,6 +3,7 @@ package commitlog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -108,6 +109,47 @@ func TestFlushedRecordsSurviveCrashesInOrderAndNothingElseAppears(t *testing.T) 
 					m = m.Kill()
 					abandon(d)
 				}
+			}
+		})
+	}
+}
+
+// TestALogThatCouldNotRollOnAFullDiskSurvivesCrashes: the next segment's file is made, does not get its space and is removed
+// again, and the segment before goes on. A crash may bring that file back.
+func TestALogThatCouldNotRollOnAFullDiskSurvivesCrashes(t *testing.T) {
+	cfg := smallConfig()
+	cfg.Preallocate, cfg.FlushBeforeAck = true, true
+	cfg.ReserveBytes = int64(cfg.SegmentBytes)
+	for seed := range uint64(300) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 3))
+			m, h := disk.NewMem(), &history{}
+			for round := range uint64(4) {
+				d := mustOpen(t, testOptions(m))
+				l := mustLog(t, d, cfg)
+				checkSurvivors(t, l, h, l.Progress().End)
+				for range 1 + r.IntN(80) {
+					serial, size := len(h.values), 10+r.IntN(400)
+					m.SetCapacity(int64(min(1, r.IntN(3)))) // two times of three it is full
+					switch a, err := l.Append(records(serial, 1, size), AppendOptions{NowMs: testNow}); {
+					case err == nil:
+						h.add(a, serial, 1, size)
+					case !errors.Is(err, ErrNoSpace):
+						t.Fatal(err)
+					}
+					if r.IntN(8) == 0 {
+						flush(t, l)
+					}
+				}
+				flushed := l.Progress().Flushed
+				m.SetCapacity(0)
+				next := m.Crash(seed*10 + round)
+				abandon(d)
+				m = next
+				d = mustOpen(t, testOptions(m))
+				checkSurvivors(t, mustLog(t, d, cfg), h, flushed)
+				m = m.Kill()
+				abandon(d)
 			}
 		})
 	}

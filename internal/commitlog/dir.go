@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"barnabas/internal/batch"
+	"barnabas/internal/commitlog/burial"
 	"barnabas/internal/commitlog/flushcost"
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
@@ -27,10 +28,9 @@ import (
 )
 
 const (
-	lockFile     = ".lock"
-	cleanFile    = ".kafka_cleanshutdown"
-	deleteSuffix = "-delete"
-	tempSuffix   = ".tmp"
+	lockFile   = ".lock"
+	cleanFile  = ".kafka_cleanshutdown"
+	tempSuffix = segment.TempSuffix
 	// markPrefix begins the name of the file that a failed directory leaves in the others; its directory.id follows.
 	markPrefix = "failed-directory-"
 )
@@ -127,6 +127,7 @@ type Dir struct {
 	flusher  *flusher
 	keeper   *keeper
 	files    *segment.Files
+	burials  *burial.Queue[TopicPartition, *Log]
 	stats    Stats
 	cancel   context.CancelFunc
 	workers  sync.WaitGroup
@@ -218,6 +219,9 @@ func OpenDir(ctx context.Context, o DirOptions) (*Dir, error) {
 		}
 		return nil, errors.Join(fmt.Errorf("open data directory %s: %w", o.Path, err), d.release())
 	}
+	d.burials = burial.NewQueue[TopicPartition](d.bury, func(waiting int) {
+		d.logger.Warn("the disk takes long over the removal of deleted logs", "dir", d.path, "waiting", waiting)
+	})
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d.cancel = cancel
 	d.workers.Go(func() { d.flusher.run(running) })
@@ -423,97 +427,108 @@ func (d *Dir) logs() []*Log {
 	return sortLogs(logs)
 }
 
-// Remove deletes logs: their directories get names that end in -delete, durably and with one flush for all, and go after
-// the log's file.delete.delay.ms. Reads under way end in peace. A log that is not there is no error.
-func (d *Dir) Remove(tps ...TopicPartition) error {
-	var errs []error
-	var buried []grave
+// Remove deletes logs: nobody finds them any more when it returns, and a log of the name is another. The directory takes their
+// files away by itself, for the disk may not answer for long: their directories get names that end in -delete, durably and with
+// one flush for all that gather, and go after the log's file.delete.delay.ms. Reads under way end in peace. A log that is not
+// there is no error. What crashes meanwhile finds the log when the directory is opened, as if it had not been removed.
+//
+// It waits only where burial.MostWaiting wait for the disk already.
+func (d *Dir) Remove(tps ...TopicPartition) {
+	var logs []*Log
+	var names []TopicPartition
+	d.mu.Lock()
 	for _, tp := range tps {
-		g, err := d.bury(tp)
+		if l := d.mu.logs[tp]; l != nil && !d.mu.closed {
+			l.closed.Store(true)
+			l.removed.Store(true)
+			delete(d.mu.logs, tp)
+			logs, names = append(logs, l), append(names, tp)
+		}
+	}
+	d.mu.Unlock()
+	d.burials.Add(names, logs)
+}
+
+// bury takes the files of logs away that were removed, in the order of their removals.
+func (d *Dir) bury(logs []*Log) {
+	var errs []error
+	var buried []burial.Grave
+	for _, l := range logs {
+		g, err := d.buryOne(l)
 		if err != nil {
 			errs = append(errs, err)
 		}
-		if g.path != "" {
+		if g.Path != "" {
 			buried = append(buried, g)
 		}
 	}
 	if len(buried) > 0 {
-		if err := d.fs.SyncDir(d.path); err != nil {
-			errs = append(errs, d.fail(fmt.Errorf("flush %s: %w", d.path, err)))
+		if err := d.syncOne(syncItem{dir: d.path}); err != nil {
+			errs = append(errs, err)
 		}
 	}
-	d.keeper.removeAt(buried) // not before: a log that came back after a crash must not have lost files
-	return errors.Join(errs...)
+	d.keeper.graves.Add(buried...) // not before: a log that came back after a crash must not have lost files
+	d.wakeHousekeeping()
+	if err := errors.Join(errs...); err != nil {
+		d.logger.Error("files of deleted logs stay on disk", "dir", d.path, "error", err)
+	}
 }
 
-// bury ends a log and takes its directory's name away. The grave is empty where there was nothing on disk.
-func (d *Dir) bury(tp TopicPartition) (grave, error) {
-	d.mu.Lock()
-	l := d.mu.logs[tp]
-	d.mu.Unlock()
-	if l == nil {
-		return grave{}, nil
-	}
-	if err := l.takeList(); err != nil {
-		if errors.Is(err, ErrClosed) {
-			err = nil
-		}
-		return grave{}, err
-	}
-	l.closed.Store(true)
-	l.removed.Store(true)
+// buryOne waits for who is at work on a removed log, and takes its directory's name away. The grave is empty where there was
+// nothing on disk.
+func (d *Dir) buryOne(l *Log) (burial.Grave, error) {
+	d.options.Cleaner.abort(l)
+	l.list <- struct{}{} // whoever comes after finds it closed
+	l.slot <- struct{}{}
 	l.giveList()
 	d.options.Cleaner.end(l) // or its files would appear in the directory of the next log of that name
-	d.mu.Lock()
-	delete(d.mu.logs, tp)
-	d.mu.Unlock()
 	segments := *l.segments.Load()
 	l.producers.Clear()
-	if len(segments) == 0 {
-		// A first append that found no space may have left the directory all the same.
-		if _, err := d.fs.Stat(l.path); isNotExist(err) {
-			return grave{}, nil
-		}
-	}
 	var errs []error
 	for _, s := range segments {
 		errs = append(errs, s.Shut(true))
 	}
-	id, err := identity.NewUUID(d.options.Rand)
-	if err != nil {
-		return grave{}, l.failed("remove "+l.path, errors.Join(append(errs, err)...))
+	if err := d.Offline(); err != nil {
+		return burial.Grave{}, err
 	}
-	path := d.graveOf(l.id, id)
+	if len(segments) == 0 {
+		// A first append that found no space may have left the directory all the same.
+		if _, err := d.fs.Stat(l.path); isNotExist(err) {
+			return burial.Grave{}, nil
+		}
+	}
+	path, err := d.graveOf(l.id)
+	if err != nil {
+		return burial.Grave{}, l.failed("remove "+l.path, errors.Join(append(errs, err)...))
+	}
 	if err := errors.Join(append(errs, d.fs.Rename(l.path, path))...); err != nil {
 		d.mu.Lock()
-		d.mu.unburied[tp] = struct{}{}
+		d.mu.unburied[l.id] = struct{}{}
 		d.mu.Unlock()
-		return grave{}, l.failed("remove "+l.path, err)
+		return burial.Grave{}, l.failed("remove "+l.path, err)
 	}
-	return grave{path, d.keeper.due(l.config.Load().FileDeleteDelayMs)}, nil
+	return burial.Grave{Path: path, Due: d.keeper.due(l.config.Load().FileDeleteDelayMs)}, nil
 }
 
-// graveOf is the name of a deleted log's directory: at most 255 bytes, as file systems have it; Kafka cuts the topic likewise.
-func (d *Dir) graveOf(tp TopicPartition, id [16]byte) string {
-	suffix := fmt.Sprintf(".%x%s", id, deleteSuffix)
-	name := tp.String()
-	return d.join(name[:min(len(name), 255-len(suffix))] + suffix)
+// graveOf draws a name for a deleted log's directory.
+func (d *Dir) graveOf(tp TopicPartition) (string, error) {
+	id, err := identity.NewUUID(d.options.Rand)
+	return d.join(burial.Name(tp.String(), id)), err
 }
 
-// clearGround takes a deleted log's files away that a full disk had left there, before another log of the name gets its
-// first: else its records would be among the other's.
+// clearGround sees to it that a deleted log's files are gone before another log of the name gets its first: else its records would
+// be among the other's. Their burial has been waited for (takeGround); it takes away what a full disk had left there.
 func (d *Dir) clearGround(l *Log) error {
 	d.mu.Lock()
 	_, left := d.mu.unburied[l.id]
 	d.mu.Unlock()
 	if !left {
-		return nil
+		return d.Offline()
 	}
-	id, err := identity.NewUUID(d.options.Rand)
+	path, err := d.graveOf(l.id)
 	if err != nil {
 		return err
 	}
-	path := d.graveOf(l.id, id)
 	if err := d.fs.Rename(l.path, path); err != nil && !isNotExist(err) {
 		return err
 	}
@@ -523,7 +538,7 @@ func (d *Dir) clearGround(l *Log) error {
 	case err != nil:
 		return d.fail(fmt.Errorf("flush %s: %w", d.path, err))
 	}
-	d.keeper.removeAt([]grave{{path, d.keeper.due(0)}})
+	d.keeper.removeLater(path, 0)
 	d.mu.Lock()
 	delete(d.mu.unburied, l.id)
 	d.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"barnabas/internal/commitlog/burial"
 	"barnabas/internal/commitlog/flushcost"
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
@@ -109,9 +110,7 @@ func TestRemovedLogsAreGoneAndTheNameIsFree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Remove(testTopic); err != nil {
-			t.Fatal(err)
-		}
+		remove(d, testTopic)
 		if _, err := l.Append(records(0, 1, 10), AppendOptions{NowMs: testNow}); !errors.Is(err, ErrClosed) {
 			t.Fatal(err)
 		}
@@ -161,7 +160,7 @@ func TestRemovedLogsAreGoneAndTheNameIsFree(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, e := range entries {
-			if strings.HasSuffix(e.Name, deleteSuffix) {
+			if strings.HasSuffix(e.Name, burial.Suffix) {
 				t.Fatalf("%s is still there", e.Name)
 			}
 		}
@@ -173,9 +172,10 @@ func TestALogNeverWrittenToHasNoFile(t *testing.T) {
 	d := mustOpen(t, testOptions(m))
 	before, _ := m.List("/data")
 	l := mustLog(t, d, smallConfig())
-	if err := errors.Join(leads(l, 3), l.Truncate(0), l.AdvanceStart(0), d.Remove(TopicPartition{"none", 0})); err != nil {
+	if err := errors.Join(leads(l, 3), l.Truncate(0), l.AdvanceStart(0)); err != nil {
 		t.Fatal(err)
 	}
+	remove(d, TopicPartition{"none", 0})
 	flush(t, l)
 	if r, err := l.Read(0, 100, 10, true); err != nil || r.Len() != 0 || r.Close() != nil {
 		t.Fatal(err)
@@ -192,9 +192,7 @@ func TestALogNeverWrittenToHasNoFile(t *testing.T) {
 	if len(after) != len(before) {
 		t.Fatalf("%v, before %v", after, before)
 	}
-	if err := d.Remove(testTopic); err != nil {
-		t.Fatal(err)
-	}
+	remove(d, testTopic)
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 )
 
 // TestWantOfDescriptorsIsNoFailedDisk: an append that cannot open its file is refused and changes nothing, a flush
 // waits, and neither condemns the directory.
 func TestWantOfDescriptorsIsNoFailedDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		d := mustOpen(t, testOptions(mem))
 		defer func() { _ = d.Close() }()
@@ -47,9 +48,58 @@ func TestWantOfDescriptorsIsNoFailedDisk(t *testing.T) {
 	})
 }
 
+// TestWantOfDescriptorsWhileAPreallocatedLogRolls: whichever file it is that cannot be opened, the log goes on once there are
+// descriptors, and a start finds all of it.
+func TestWantOfDescriptorsWhileAPreallocatedLogRolls(t *testing.T) {
+	for opens := range 6 {
+		faketime.Test(t, func(t *testing.T) {
+			mem := disk.NewMem()
+			d := mustOpen(t, testOptions(mem))
+			cfg := smallConfig()
+			cfg.Preallocate = true
+			l := mustLog(t, d, cfg)
+			h, refused := &history{}, 0
+			for i := 0; i < 60 || refused == 0; i++ {
+				if i == 20 {
+					left := opens
+					mem.SetFault(func(op disk.Op) error {
+						if left--; op.Kind == disk.OpOpen && left < 0 {
+							return syscall.EMFILE
+						}
+						return nil
+					})
+				}
+				if i == 1000 {
+					t.Fatalf("after %d more operations: nothing was refused", opens)
+				}
+				size := 300 - 2*min(len(h.values), 100) // after one that did not fit comes one that may
+				switch a, err := l.Append(records(len(h.values), 1, size), AppendOptions{NowMs: testNow}); {
+				case err == nil:
+					h.add(a, len(h.values), 1, size)
+				case errors.Is(err, ErrExhausted):
+					if refused++; refused == 2 {
+						mem.SetFault(nil)
+					}
+				default:
+					t.Fatalf("after %d more operations: %v", opens, err)
+				}
+			}
+			mem.SetFault(nil)
+			flush(t, l)
+			mem = mem.Kill()
+			abandon(d)
+			d = mustOpen(t, testOptions(mem))
+			checkSurvivors(t, mustLog(t, d, cfg), h, int64(len(h.values)))
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // TestBecomingDurableFlushesWhatIsThere: what was written while the topic was not durable is flushed when it becomes so.
 func TestBecomingDurableFlushesWhatIsThere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		d := mustOpen(t, testOptions(mem))
 		defer func() { _ = d.Close() }()
@@ -74,7 +124,7 @@ func TestBecomingDurableFlushesWhatIsThere(t *testing.T) {
 
 // TestRemovedLogsLeaveNoRecoveryPoints: the checkpoint does not remember topics that are gone.
 func TestRemovedLogsLeaveNoRecoveryPoints(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		d := mustOpen(t, testOptions(mem))
 		for _, name := range []string{"kept", "gone"} {
@@ -88,9 +138,7 @@ func TestRemovedLogsLeaveNoRecoveryPoints(t *testing.T) {
 		}
 		synctest.Wait()
 		d.keeper.checkpoint()
-		if err := d.Remove(TopicPartition{"gone", 0}); err != nil {
-			t.Fatal(err)
-		}
+		remove(d, TopicPartition{"gone", 0})
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}

@@ -7,12 +7,13 @@ import (
 
 	"barnabas/internal/commitlog/gather"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 )
 
 // TestCoordinatorsShareFlushRounds: what coordinators write is flushed at once while few of them write, and otherwise waits
 // for others: for half of those that wrote of late, for somebody who does not wait, or for gather.AtMost.
 func TestCoordinatorsShareFlushRounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		o := testOptions(disk.NewMem())
 		o.Now = time.Now
 		d := mustOpen(t, o)

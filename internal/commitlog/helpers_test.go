@@ -95,6 +95,14 @@ func abandon(d *Dir) {
 	_ = d.Close()
 }
 
+// remove removes logs and waits until they are buried.
+func remove(d *Dir, tps ...TopicPartition) {
+	d.Remove(tps...)
+	for _, tp := range tps {
+		d.burials.Await(tp)
+	}
+}
+
 func mustLog(t testing.TB, d *Dir, cfg Config) *Log {
 	t.Helper()
 	l, err := d.Log(testTopic, testID, cfg)

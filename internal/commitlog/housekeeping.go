@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"barnabas/internal/commitlog/burial"
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
@@ -27,19 +28,13 @@ type keeper struct {
 
 	mu struct { // short
 		sync.Mutex
-		graves []grave
 		lazy   []delayed // logs with flush.ms running
 		starts bool      // a log start has moved
 	}
+	graves burial.Graves
 	chores []chore // of its goroutine
 	told   bool
 	bytes  atomic.Int64 // appended until the last checkpoint
-}
-
-// grave is a file or directory that waits for its removal.
-type grave struct {
-	path string
-	due  time.Time
 }
 
 // delayed is a log to be flushed at a time.
@@ -89,13 +84,7 @@ func (d *Dir) flushBy(l *Log, atMs int64) {
 
 // removeLater removes a file or directory after a delay.
 func (k *keeper) removeLater(path string, delayMs int64) {
-	k.removeAt([]grave{{path, k.due(delayMs)}})
-}
-
-func (k *keeper) removeAt(graves []grave) {
-	k.mu.Lock()
-	k.mu.graves = append(k.mu.graves, graves...)
-	k.mu.Unlock()
+	k.graves.Add(burial.Grave{Path: path, Due: k.due(delayMs)})
 	k.dir.wakeHousekeeping()
 }
 
@@ -172,7 +161,7 @@ func (k *keeper) turn() time.Duration {
 		}
 		k.shut(d.files.Surplus())
 	}
-	k.bury(d.now())
+	k.remove(k.graves.TakeDue(d.now()))
 	k.flushDue(d.now())
 	if k.dir.repairs.Swap(false) {
 		k.repair()
@@ -194,11 +183,9 @@ func (k *keeper) pause(now time.Time) time.Duration {
 	for _, c := range k.chores {
 		next = earlier(next, c.due)
 	}
+	next = k.graves.Next(next)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, g := range k.mu.graves {
-		next = earlier(next, g.due)
-	}
 	for _, l := range k.mu.lazy {
 		next = earlier(next, l.due)
 	}
@@ -346,27 +333,14 @@ func (l *Log) rest() {
 	l.forgetWarm()
 }
 
-// bury removes what is due.
-func (k *keeper) bury(now time.Time) {
-	k.mu.Lock()
-	var due []grave
-	k.mu.graves = slices.DeleteFunc(k.mu.graves, func(g grave) bool {
-		if g.due.After(now) {
-			return false
-		}
-		due = append(due, g)
-		return true
-	})
-	k.mu.Unlock()
-	for _, g := range due {
-		if err := k.dir.fs.Remove(g.path); err != nil {
-			k.dir.logger.Warn("cannot remove", "path", g.path, "error", err)
+// remove takes files and directories away whose time has come.
+func (k *keeper) remove(graves []burial.Grave) {
+	for _, g := range graves {
+		if err := k.dir.fs.Remove(g.Path); err != nil {
+			k.dir.logger.Warn("cannot remove", "path", g.Path, "error", err)
 		}
 	}
 }
-
-// removeAll removes everything that waits, at the end.
-func (k *keeper) removeAll() { k.bury(k.dir.now().Add(time.Duration(maxDelayMs) * time.Millisecond)) }
 
 // flushDue schedules the logs whose flush.ms is over.
 func (k *keeper) flushDue(now time.Time) {

@@ -289,6 +289,15 @@ func (l *Log) take() error {
 	return nil
 }
 
+// takeGround is take for who may write the log's first file. Until a deleted log's of the same name are gone it waits, and without
+// the slot: this log may be removed meanwhile, and who carries that out needs it.
+func (l *Log) takeGround() error {
+	if len(*l.segments.Load()) == 0 {
+		l.dir.burials.Await(l.id)
+	}
+	return l.take()
+}
+
 // takeList takes the list of segments and the slot, to take segments out of it.
 func (l *Log) takeList() error {
 	if err := l.usable(); err != nil {

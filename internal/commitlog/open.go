@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"barnabas/internal/commitlog/burial"
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
@@ -35,7 +36,7 @@ func (d *Dir) load(ctx context.Context) error {
 	for _, e := range entries {
 		switch tp, ok := parseLogName(e.Name); {
 		case !e.Dir:
-		case strings.HasSuffix(e.Name, deleteSuffix):
+		case strings.HasSuffix(e.Name, burial.Suffix):
 			d.keeper.removeLater(d.join(e.Name), 0)
 		case ok:
 			names = append(names, tp)
@@ -156,6 +157,7 @@ func (d *Dir) Close() error {
 		return nil
 	}
 	d.options.Cleaner.remove(d)
+	d.burials.Close()
 	d.keeper.stop()
 	logs := d.logs()
 	for _, l := range logs {
@@ -192,7 +194,7 @@ func (d *Dir) closeClean(logs []*Log) error {
 	if full == nil {
 		full, err = ifFull(d.points.store(d, logs))
 	}
-	d.keeper.removeAll()
+	d.keeper.remove(d.keeper.graves.TakeAll())
 	if full == nil && err == nil {
 		full, err = ifFull(disk.WriteFileAtomic(d.fs, d.join(cleanFile), identity.FormatCleanStop(d.brokerEpoch.Load())))
 	}

@@ -21,9 +21,7 @@ func TestNewLogDoesNotInheritRecoveryPointThroughFullDisk(t *testing.T) {
 		mustAppend(t, l, records(0, 20, 50))
 		flush(t, l)
 		d.keeper.checkpoint()
-		if err := d.Remove(testTopic); err != nil {
-			t.Fatal(err)
-		}
+		remove(d, testTopic)
 		l = mustLog(t, d, smallConfig())
 		m.SetFault(func(op disk.Op) error {
 			if op.Kind == disk.OpWrite && strings.Contains(op.Path, recoveryPointFile) {

@@ -58,6 +58,9 @@ func (l *Log) Follow(epoch int32) error {
 	return nil
 }
 
+// AtWork tells whether somebody is changing the log now: who asks for a change would have to wait, perhaps for a disk.
+func (l *Log) AtWork() bool { return len(l.slot) > 0 }
+
 func (l *Log) epochOver(doing string, epoch int32) error {
 	return fmt.Errorf("%s %s in epoch %d, it is at %d: %w", doing, l.id, epoch, l.reign.epoch, ErrEpochOver)
 }
@@ -96,7 +99,7 @@ func (l *Log) LastEpoch() int32 {
 // the end; ErrEpochOver when the epoch is over; and those of Append that concern the disk.
 func (l *Log) Replicate(data []byte, epoch int32) (end int64, err error) {
 	before := l.Progress().End
-	if err := l.take(); err != nil {
+	if err := l.takeGround(); err != nil {
 		return before, err
 	}
 	cfg := l.config.Load()

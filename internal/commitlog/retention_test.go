@@ -187,11 +187,11 @@ func TestDeletedSegmentsCanBeReadByWhoHoldsThem(t *testing.T) {
 	if list(segment.DeletedSuffix) == 0 {
 		t.Fatal("nothing waits to be removed")
 	}
-	d.keeper.bury(c.now().Add(59 * time.Second))
+	d.keeper.remove(d.keeper.graves.TakeDue(c.now().Add(59 * time.Second)))
 	if list(segment.DeletedSuffix) == 0 {
 		t.Fatal("removed before file.delete.delay.ms")
 	}
-	d.keeper.bury(c.now().Add(61 * time.Second))
+	d.keeper.remove(d.keeper.graves.TakeDue(c.now().Add(61 * time.Second)))
 	if list(segment.DeletedSuffix) != 0 {
 		t.Fatal("not removed")
 	}

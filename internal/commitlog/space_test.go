@@ -8,11 +8,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 )
 
 // TestFullDiskAtEveryByte lets the disk take so many bytes of the appended data and no more, for every number.
@@ -103,7 +103,7 @@ func TestFullDiskWithinItsCapacity(t *testing.T) {
 				flush(t, l)
 				l.AdvanceHighWatermark(l.Progress().End)
 				d.keeper.retain()
-				d.keeper.removeAll()
+				d.keeper.remove(d.keeper.graves.TakeAll())
 			case err != nil:
 				t.Fatalf("seed %d: %v", seed, err)
 			default:
@@ -175,7 +175,7 @@ func TestPreallocatedLogOutlivesAFullDisk(t *testing.T) {
 
 // TestStalledDiskHoldsUpNobodyButThoseWhoWaitForIt runs in fake time: a flush takes ten seconds.
 func TestStalledDiskHoldsUpNobodyButThoseWhoWaitForIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m := disk.NewMem()
 		o := testOptions(m)
 		w := newWatcher()

@@ -185,6 +185,9 @@ func (l *Log) Restart(at int64) error { return l.restartIf(at, func() error { re
 
 func (l *Log) restartIf(at int64, may func() error) error {
 	l.dir.options.Cleaner.abort(l)
+	if len(*l.segments.Load()) == 0 {
+		l.dir.burials.Await(l.id) // as takeGround
+	}
 	if err := l.takeList(); err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ var logKeys = []row{
 	{"compression.zstd.level", Int, "3", between(-131072, 22), Medium, ClusterWide, effective,
 		"The level of zstd where the broker compresses."},
 	{"min.insync.replicas", Int, "-1", automaticOr(atLeast(1)), High, ClusterWide, effective,
-		"How many replicas must be in sync for a write with acks=all; with fewer it is refused. -1: two of three or more, else one."},
+		"How many replicas must be in sync for a write with acks=all; with fewer it is refused. -1: two of three or more, else one; replicas that a reassignment is adding do not count."},
 	{"num.recovery.threads.per.data.dir", Int, "2", atLeast(1), High, ClusterWide, effective,
 		"How many partitions of a data directory are recovered at one time at start."},
 	{"producer.id.expiration.ms", Int, "86400000", atLeast(1), Low, ClusterWide, effective,

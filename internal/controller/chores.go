@@ -251,6 +251,11 @@ func (s *shard) heartbeat(h *metadata.Heartbeat, now time.Time) (metadata.Heartb
 	if err != nil {
 		return none, err
 	}
+	if !s.sessions.hasSpoken(b) {
+		if err := s.proposeAll(s.view().partitions().FirstHeard(b.ID), recordsPerEntry); err != nil {
+			return none, err
+		}
+	}
 	ready, stuck := s.sessions.heardOf(h, now, committed.Offset())
 	if stuck && !b.Fenced && !h.WantFence {
 		s.options.Logger.Warn("a broker takes over no metadata any more and is fenced", "broker", b.ID, "offset", h.MetadataOffset, "committed", committed.Offset())

@@ -684,7 +684,7 @@ func TestInternalTopicsAreMadeAsTheirCoordinatorsSay(t *testing.T) {
 	}
 	// Three brokers: three copies, of which two must have a transaction.
 	v := testView(t, 1, brokers(3)...)
-	records, _ := autoCreateTopics(v, names[:3])
+	records, _ := autoCreateTopics(v, names[:3], topicDefaults{})
 	v.replay(t, records)
 	for name, minISR := range map[string]string{offsetsTopic: "", transactionsTopic: "2", shareStateTopic: "2"} {
 		topic, _ := v.image.Topic(name)

@@ -10,8 +10,8 @@ import (
 // itself are the caller's; those returned here follow them in the same entry.
 
 // Fence decides what follows when brokers are fenced: they leave every in-sync replica set and lead nothing
-// (KIP-841). Where they were the last in-sync replicas the partition has no leader until one that has everything
-// returns. Several at once change each partition once.
+// (KIP-841), unless nobody who stays has been heard of: see Partitions. Where they were the last in-sync replicas the partition has
+// no leader until one that has everything returns. Several at once change each partition once.
 func (d Partitions) Fence(ids ...int32) []metadata.Record {
 	var brokers []*metadata.Broker
 	for _, id := range ids {
@@ -22,7 +22,21 @@ func (d Partitions) Fence(ids ...int32) []metadata.Record {
 		}
 	}
 	return d.with(brokers...).every(ids, func(r *revision) bool {
-		r.leave(ids...)
+		r.elect()
+		return true
+	})
+}
+
+// FirstHeard decides what follows when a broker is heard of for the first time by this controller: those who are fenced need not be
+// waited for any more where it is in sync.
+func (d Partitions) FirstHeard(id int32) []metadata.Record {
+	fenced := func(b *metadata.Broker) bool { return b.Fenced }
+	if b, ok := d.broker(id); !ok || b.Fenced || !slices.ContainsFunc(d.Image.Brokers(), fenced) {
+		return nil
+	}
+	heard := d.Heard
+	d.Heard = func(b *metadata.Broker) bool { return b.ID == id || heard == nil || heard(b) }
+	return d.every([]int32{id}, func(r *revision) bool {
 		r.elect()
 		return true
 	})
@@ -91,10 +105,12 @@ type Comeback struct {
 }
 
 // Restart decides what follows when a broker registers, as next: whatever ran under its id before is over. It
-// leaves the in-sync replicas, for it may have missed records since it was last heard of. Of what it had:
+// leaves the in-sync replicas, so that those who live need not wait for it; if none of them has been heard of, and it has what it
+// had, it leaves them as one that is fenced does: see Partitions. Of what it had:
 //
-//   - In a durable topic an in-sync replica has every committed record on its disk, so it stays eligible to
-//     lead; elsewhere only after a clean end, for a crash may have taken records that it had said to have (KIP-966).
+//   - In a durable topic, once its leader has said that it is so (Partition.Unflushed), an in-sync replica has every committed
+//     record on its disk, so it stays in sync, or eligible to lead; elsewhere only after a clean end, for a crash may have taken records that it had said to have (KIP-966).
+//     There everything waits for a replica whose process may not have ended: nobody else is known to have all.
 //   - What was in a log directory that is gone is lost. If another replica has it, this one begins anew in
 //     a directory that is there; if not, the partition waits for the directory, or for the operator.
 //
@@ -105,14 +121,17 @@ func (d Partitions) Restart(next *metadata.Broker, how Comeback) []metadata.Reco
 	d = d.with(next)
 	placed := 0
 	return d.every([]int32{next.ID}, func(r *revision) bool {
-		r.leave(next.ID)
 		r.again = r.old.Leader == next.ID
 		at := slices.Index(r.next.Replicas, next.ID)
-		if !how.Clean && !r.durable || anew && r.next.Directories[at] == metadata.UnassignedDirectory {
+		if !how.Clean && (!r.durable || r.old.Unflushed) || anew && r.next.Directories[at] == metadata.UnassignedDirectory {
 			r.lost = []int32{next.ID}
 		}
-		if how.Complete && !online(next, &r.next) && r.replaceDirectory(next, placed) {
+		isOnline := online(next, &r.next)
+		if how.Complete && !isOnline && r.replaceDirectory(next, placed) {
 			placed++
+		}
+		if !next.Fenced || !isOnline || slices.Contains(r.lost, next.ID) {
+			r.leave(next.ID)
 		}
 		r.elect()
 		return true

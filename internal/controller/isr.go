@@ -66,6 +66,9 @@ func (d Partitions) alterOne(broker int32, p *metadata.ISRProposal) (metadata.Re
 	}
 	r := d.revise(topic, p.Partition)
 	r.next.ISR, r.lost = isr, p.Lost
+	if p.Unflushed != nil && (*p.Unflushed || len(now.ELR) == 0 && sameBrokers(isr, now.ISR)) { // of others the leader did not speak
+		r.next.Unflushed = *p.Unflushed
+	}
 	if !slices.Contains(isr, broker) {
 		return d.resign(r, broker)
 	}
@@ -75,6 +78,10 @@ func (d Partitions) alterOne(broker int32, p *metadata.ISRProposal) (metadata.Re
 		return change, metadata.ISRAccepted
 	}
 	return &metadata.PartitionChangeRecord{TopicId: topic.ID.Bytes(), Partition: p.Partition}, metadata.ISRAccepted
+}
+
+func sameBrokers(a, b []int32) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(id int32) bool { return !slices.Contains(b, id) })
 }
 
 // members checks who is proposed.

@@ -134,13 +134,13 @@ func asRecord(r *metadata.PartitionChangeRecord) metadata.Record {
 
 // MinISRLowered clears what no longer holds when fewer in-sync replicas are asked for: the high watermark of the
 // topic's partitions may move from now on without those that were eligible to lead. before and after are
-// the numbers in force for a partition with so many replicas. The records go into the entry that changes the setting.
-func MinISRLowered(t *metadata.Topic, before, after func(replicas int) int) (records []metadata.Record) {
+// the numbers in force for a partition. The records go into the entry that changes the setting.
+func MinISRLowered(t *metadata.Topic, before, after func(*metadata.Partition) int) (records []metadata.Record) {
 	for n, p := range t.Partitions {
-		if len(p.ELR)+len(p.LastKnownELR) == 0 || len(p.ISR) == 0 || after(len(p.Replicas)) >= before(len(p.Replicas)) {
+		if len(p.ELR)+len(p.LastKnownELR) == 0 || len(p.ISR) == 0 || after(p) >= before(p) {
 			continue
 		}
-		if len(p.ISR) < after(len(p.Replicas)) {
+		if len(p.ISR) < after(p) {
 			continue // the watermark stays where it is
 		}
 		records = append(records, &metadata.PartitionChangeRecord{
@@ -156,12 +156,9 @@ func (v *view) minISRLowered(resource metadata.Resource, old, next map[string]st
 	if old[key] == next[key] {
 		return nil
 	}
-	in := func(s *config.Topic) func(int) int {
+	in := func(s *config.Topic) func(*metadata.Partition) int {
 		configured := s.Int(key)
-		return func(replicas int) int {
-			least, _ := metadata.EffectiveMinISR(configured, replicas)
-			return least
-		}
+		return func(p *metadata.Partition) int { return p.MinISR(configured) }
 	}
 	if resource.Kind == metadata.TopicResource {
 		topic, ok := v.image.Topic(resource.Name)

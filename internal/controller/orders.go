@@ -20,6 +20,7 @@ type order struct {
 	Directories *directories  `json:"directories,omitempty"`
 	ProducerIDs bool          `json:"producerIds,omitempty"`
 	AutoCreate  []string      `json:"autoCreate,omitempty"`
+	Defaults    topicDefaults `json:"defaults,omitzero"` // of the broker that AutoCreate comes from
 
 	Heartbeat *metadata.Heartbeat         `json:"heartbeat,omitempty"`
 	AlterISR  []metadata.ISRProposal      `json:"alterIsr,omitempty"` // of Broker, registered in Epoch
@@ -105,7 +106,7 @@ func (r *Router) serveOrder(ctx context.Context, from peer.Node, body []byte) ([
 	defer cancel()
 	a, err := r.carryOut(ctx, &o)
 	switch {
-	case errors.Is(err, ErrNotController):
+	case errors.Is(err, ErrNotController), errors.Is(err, ErrClosed): // this node's end is none of the one that asks
 		return []byte{0}, nil // whoever is it now can be asked: all of these may be asked twice
 	case err != nil:
 		a = failed(err)
@@ -137,8 +138,10 @@ func (r *Router) carryOut(ctx context.Context, o *order) (*orderAnswer, error) {
 	case len(o.Places) > 0:
 		err = r.local.AssignDirectories(ctx, o.Broker, o.Epoch, o.Places)
 	case len(o.AutoCreate) > 0:
-		res, createErr := r.local.AutoCreateTopics(ctx, o.AutoCreate)
-		if err = createErr; err == nil {
+		res, createErr := r.local.autoCreate(ctx, o.AutoCreate, o.Defaults)
+		if err = createErr; err == nil && sentAway(res) {
+			err = ErrNotController
+		} else if err == nil {
 			res.Version = res.MaxVersion()
 			a.Response = res.AppendTo(nil)
 		}

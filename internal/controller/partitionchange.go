@@ -11,6 +11,12 @@ import (
 // Partitions decides what becomes of partitions: who leads, who is in sync, who may lead when nobody is. It
 // is a look at one image and changes nothing; its methods return the records that do.
 //
+// A broker that is fenced leaves the in-sync replicas only where one stays that takes part and has been heard of. Others may be
+// as dead as it is, after a power cut of all, and then nothing can have been acknowledged without it: as long as the metadata has it
+// among the in-sync replicas no leader, whatever it knows, moves its high watermark without it, so it has every committed record
+// however long the others are silent. It leaves when one of them is heard of after all. Where nobody is left
+// that takes part, all who were in sync are eligible to lead.
+//
 // Three sets of replicas have every committed record: the in-sync replicas (ISR); while those are fewer than
 // min.insync.replicas, the ones that were when the number fell (the eligible leader replicas, ELR, of KIP-966: the
 // high watermark does not move below min.insync.replicas, so they miss nothing); and nobody else. Leaders
@@ -19,6 +25,9 @@ import (
 type Partitions struct {
 	Image    *metadata.Image
 	Settings *config.Set // the controller's, with what the metadata adds
+
+	// Heard reports whether the process that a broker was registered by has been heard of by this controller; nil: all have.
+	Heard func(*metadata.Broker) bool
 
 	// instead stands for brokers whose registrations are changed by the same decision; nil for one that it removes.
 	instead map[int32]*metadata.Broker
@@ -31,7 +40,11 @@ func DecidePartitions(image *metadata.Image, settings *config.Set) Partitions {
 	return Partitions{Image: image, Settings: settings, defaults: new(topicRules)}
 }
 
-func (v *view) partitions() Partitions { return DecidePartitions(v.image, v.settings) }
+func (v *view) partitions() Partitions {
+	d := DecidePartitions(v.image, v.settings)
+	d.Heard = v.heard
+	return d
+}
 
 // with looks at brokers as if they were registered so.
 func (d Partitions) with(brokers ...*metadata.Broker) Partitions {
@@ -64,7 +77,6 @@ type revision struct {
 	next   metadata.Partition
 
 	topicRules
-	minISR int
 
 	lost  []int32 // replicas that no longer have every committed record
 	again bool    // a new leader epoch, even for the same leader
@@ -74,7 +86,7 @@ type revision struct {
 type topicRules struct {
 	known      bool
 	configured int  // min.insync.replicas
-	durable    bool // what an in-sync replica had is on its disk, whatever happened to its process
+	durable    bool // records count once they are on disk
 	unclean    bool // the topic prefers losing records to waiting for them
 }
 
@@ -97,9 +109,7 @@ func (d Partitions) revise(t *metadata.Topic, number int32) *revision {
 
 func (d Partitions) reviseBy(rules topicRules, t *metadata.Topic, number int32) *revision {
 	p := t.Partitions[number]
-	r := &revision{d: d, topic: t, number: number, old: p, next: *p, topicRules: rules}
-	r.minISR, _ = metadata.EffectiveMinISR(rules.configured, len(p.Replicas))
-	return r
+	return &revision{d: d, topic: t, number: number, old: p, next: *p, topicRules: rules}
 }
 
 // leave takes brokers out of the in-sync replicas.
@@ -123,23 +133,51 @@ func (r *revision) acceptable(id int32) bool {
 	return ok && r.d.active(id) && online(b, &r.next)
 }
 
-// elect sees to it that the partition has a leader, if any replica may be: the one that it has, if that will do,
-// and otherwise the first that will in the order of the replicas.
+// lives reports whether a replica's broker is not fenced, has its directory, and has been heard of.
+func (r *revision) lives(id int32) bool {
+	b, ok := r.d.broker(id)
+	return ok && !b.Fenced && online(b, &r.next) && (r.d.Heard == nil || r.d.Heard(b))
+}
+
+// stands reports whether a replica can lead, and its broker has been heard of.
+func (r *revision) stands(id int32) bool { return r.acceptable(id) && r.lives(id) }
+
+// dismiss takes those out of the in-sync replicas whose brokers are fenced, if one of the others lives, or none is left.
+func (r *revision) dismiss() {
+	stay := slices.DeleteFunc(slices.Clone(r.next.ISR), func(id int32) bool {
+		b, ok := r.d.broker(id)
+		return !ok || b.Fenced
+	})
+	if len(stay) < len(r.next.ISR) && (len(stay) == 0 || slices.ContainsFunc(stay, r.lives)) {
+		r.next.ISR = stay
+	}
+}
+
+// elect sees to it that the partition has a leader, if any replica may be: the one that it has, if that will do, or if it is on its way
+// out and nobody else has everything, and otherwise the first that will in the order of the replicas, of those that have been heard of if any has.
 func (r *revision) elect() {
 	leader := r.next.Leader
-	if slices.Contains(r.next.ISR, leader) && r.acceptable(leader) {
+	if slices.Contains(r.next.ISR, leader) && r.acceptable(leader) || r.leadFirst(r.inSync()) || r.leadFirst(r.complete()) {
 		return
 	}
-	for _, from := range []func() []int32{r.inSync, r.complete, r.lastKnown, r.anybody} {
-		candidates := from()
-		at := slices.IndexFunc(candidates, r.acceptable)
-		if at < 0 {
-			continue
-		}
+	if b, ok := r.d.broker(leader); ok && slices.Contains(r.next.ISR, leader) && !b.Fenced && online(b, &r.next) {
+		return
+	}
+	if !r.leadFirst(r.lastKnown()) && !r.leadFirst(r.anybody()) {
+		r.next.Leader = metadata.NoLeader
+	}
+}
+
+// leadFirst makes the first of the candidates the leader that will do, if one does.
+func (r *revision) leadFirst(candidates []int32) bool {
+	at := slices.IndexFunc(candidates, r.stands)
+	if at < 0 {
+		at = slices.IndexFunc(candidates, r.acceptable)
+	}
+	if at >= 0 {
 		r.lead(candidates[at])
-		return
 	}
-	r.next.Leader = metadata.NoLeader
+	return at >= 0
 }
 
 // lead makes a replica the leader. One that was not in sync is, from now on, the only one that is.
@@ -180,7 +218,7 @@ func (r *revision) anybody() []int32 {
 // settle works out the eligible leader replicas.
 func (r *revision) settle() {
 	r.next.ELR, r.next.LastKnownELR = nil, nil
-	if len(r.next.ISR) >= r.minISR {
+	if len(r.next.ISR) >= r.next.MinISR(r.configured) {
 		return
 	}
 	r.next.ELR = without(r.complete(), r.next.ISR...)
@@ -195,6 +233,7 @@ func (r *revision) settle() {
 
 // record returns what makes the partition what it shall be, nil if it is.
 func (r *revision) record() *metadata.PartitionChangeRecord {
+	r.dismiss()
 	r.settle()
 	change := &metadata.PartitionChangeRecord{TopicId: r.topic.ID.Bytes(), Partition: r.number}
 	changed := false
@@ -219,6 +258,9 @@ func (r *revision) record() *metadata.PartitionChangeRecord {
 	}
 	if r.again && r.next.Leader != metadata.NoLeader || r.next.Leader != r.old.Leader {
 		change.Leader, changed = new(r.next.Leader), true
+	}
+	if r.next.Unflushed != r.old.Unflushed {
+		change.Unflushed, changed = new(r.next.Unflushed), true
 	}
 	if !changed {
 		return nil

@@ -18,6 +18,7 @@ type cluster struct {
 	t        testing.TB
 	image    *metadata.Image
 	settings *config.Set
+	heard    map[int32]bool // of whom the controller has heard; nil: of all
 }
 
 var ordersID = metadata.UUID{3, 3, 3}
@@ -63,7 +64,22 @@ func (c *cluster) apply(records ...metadata.Record) {
 	c.image = next
 }
 
-func (c *cluster) decide() Partitions { return DecidePartitions(c.image, c.settings) }
+func (c *cluster) decide() Partitions {
+	d := DecidePartitions(c.image, c.settings)
+	if c.heard != nil {
+		d.Heard = func(b *metadata.Broker) bool { return c.heard[b.ID] }
+	}
+	return d
+}
+
+// hear is a word of a broker's, perhaps its first to this controller.
+func (c *cluster) hear(id int32) {
+	if c.heard == nil || c.heard[id] {
+		return
+	}
+	c.apply(c.decide().FirstHeard(id)...)
+	c.heard[id] = true
+}
 
 func (c *cluster) partition() *metadata.Partition {
 	p, _ := c.image.Partition("orders", 0)
@@ -88,6 +104,7 @@ func (c *cluster) fence(ids ...int32) {
 }
 
 func (c *cluster) unfence(id int32) {
+	c.hear(id)
 	c.apply(append([]metadata.Record{c.change(id, new(false), nil)}, c.decide().Unfence(id)...)...)
 }
 
@@ -98,6 +115,9 @@ func (c *cluster) shutDown(id int32) {
 func (c *cluster) restart(id int32, how Comeback) {
 	next := c.registration(id, true)
 	c.apply(append([]metadata.Record{next.Record()}, c.decide().Restart(next, how)...)...)
+	if c.heard != nil {
+		c.heard[id] = true
+	}
 }
 
 func (c *cluster) members(ids ...int32) (all []metadata.Member) {
@@ -176,14 +196,143 @@ func TestTrap04LastReplicaStanding(t *testing.T) {
 		c.unfence(2)
 		c.want("the last known leader takes over", "2/5 isr=[2] elr=[]")
 	})
+	t.Run("durable, but not for long enough", func(t *testing.T) {
+		c := newCluster(t, 3, map[string]string{"min.insync.replicas": "2"}, 1, 2, 3)
+		mark := func(unflushed bool, isr ...int32) metadata.ISRProposal {
+			p := c.propose(isr...)
+			p.Unflushed = &unflushed
+			return p
+		}
+		late := mark(false, 1, 2, 3)
+		if got := c.alter(mark(true, 1, 2, 3)); got != metadata.ISRAccepted || !c.partition().Unflushed {
+			t.Fatal(got, c.partition())
+		}
+		if got := c.alter(late); got != metadata.ISRStale || !c.partition().Unflushed {
+			t.Fatal(got, c.partition())
+		}
+		c.fence(3)
+		c.fence(2)
+		c.want("one is left", "1/0 isr=[1] elr=[2]")
+		if got := c.alter(mark(false, 1)); got != metadata.ISRAccepted || !c.partition().Unflushed {
+			t.Fatal("it spoke for the eligible one, which it has not asked", got, c.partition())
+		}
+		c.restart(2, Comeback{})
+		c.want("the eligible one has crashed", "1/0 isr=[1] elr=[]")
+		c.unfence(2)
+		if got := c.alter(c.propose(1, 2)); got != metadata.ISRAccepted {
+			t.Fatal(got)
+		}
+		if got := c.alter(mark(false, 1)); got != metadata.ISRAccepted || !c.partition().Unflushed {
+			t.Fatal("it spoke for others than those in sync", got, c.partition())
+		}
+		c.want("who was put out is eligible", "1/0 isr=[1] elr=[2]")
+		if got := c.alter(c.propose(1, 2)); got != metadata.ISRAccepted {
+			t.Fatal(got)
+		}
+		if got := c.alter(mark(false, 1, 2)); got != metadata.ISRAccepted || c.partition().Unflushed {
+			t.Fatal(got, c.partition())
+		}
+		c.fence(2)
+		c.restart(2, Comeback{})
+		c.want("a crash takes nothing now", "1/0 isr=[1] elr=[2]")
+	})
 	t.Run("min.insync.replicas is lowered", func(t *testing.T) {
 		c := newCluster(t, 3, map[string]string{"min.insync.replicas": "2"}, 1, 2, 3)
 		c.fence(3)
 		c.fence(2)
 		c.want("two are gone", "1/0 isr=[1] elr=[2]")
 		topic, _ := c.image.Topic("orders")
-		c.apply(MinISRLowered(topic, func(int) int { return 2 }, func(int) int { return 1 })...)
+		c.apply(MinISRLowered(topic, func(*metadata.Partition) int { return 2 }, func(*metadata.Partition) int { return 1 })...)
 		c.want("the watermark moves with one", "1/0 isr=[1] elr=[]")
+	})
+}
+
+// TestPowerCutOfAll: where all lost power at once, those who are back lead once the others' sessions are over: nothing was
+// acknowledged without them, whoever the others are, for they were in sync to the end. In a topic that is not durable only one whose
+// process may not have ended can still have everything, so it is waited for, however few in-sync replicas are asked for.
+func TestPowerCutOfAll(t *testing.T) {
+	const one = "min.insync.replicas"
+	cut := func(t *testing.T, configs map[string]string) *cluster {
+		c := newCluster(t, 3, configs, 3, 1, 2)
+		c.heard = map[int32]bool{} // a new controller
+		c.restart(1, Comeback{})
+		return c
+	}
+	t.Run("before the sessions end", func(t *testing.T) {
+		c := cut(t, map[string]string{one: "1"})
+		c.want("one is back, and the leader may live", "3/0 isr=[3 1 2] elr=[]")
+		c.restart(2, Comeback{})
+		c.unfence(1)
+		c.want("two are back", "3/0 isr=[3 1 2] elr=[]")
+		c.fence(3)
+		c.want("the third's session is over", "1/1 isr=[1] elr=[]")
+		c.unfence(2)
+		if got := c.alter(c.propose(1, 2)); got != metadata.ISRAccepted {
+			t.Fatal(got)
+		}
+	})
+	t.Run("the leader comes first", func(t *testing.T) {
+		c := newCluster(t, 3, map[string]string{one: "1"}, 1, 2, 3)
+		c.heard = map[int32]bool{}
+		c.restart(1, Comeback{})
+		c.want("another may live", "2/1 isr=[1 2 3] elr=[]")
+		c.unfence(1)
+		c.fence(2, 3)
+		c.want("none does", "1/2 isr=[1] elr=[]")
+	})
+	t.Run("after the sessions have ended", func(t *testing.T) {
+		c := cut(t, map[string]string{one: "1"})
+		c.fence(2, 3)
+		c.want("nobody takes part", "-1/1 isr=[] elr=[3 1 2]")
+		c.restart(2, Comeback{})
+		c.unfence(2)
+		c.want("one does", "2/2 isr=[2] elr=[]")
+	})
+	t.Run("the leader lives", func(t *testing.T) {
+		c := cut(t, map[string]string{one: "1"})
+		c.hear(3)
+		c.want("it goes on without the one that begins", "3/0 isr=[3 2] elr=[]")
+		c.restart(2, Comeback{})
+		c.want("and the next one", "3/0 isr=[3] elr=[]")
+		c.fence(3)
+		c.unfence(1)
+		c.unfence(2)
+		c.want("now it may have acknowledged something alone", "-1/1 isr=[] elr=[3]")
+	})
+	t.Run("another in-sync replica lives", func(t *testing.T) {
+		c := cut(t, map[string]string{one: "1"})
+		c.hear(2)
+		c.want("it may lead", "3/0 isr=[3 2] elr=[]")
+		c.fence(3)
+		c.want("it leads", "2/1 isr=[2] elr=[]")
+	})
+	t.Run("the page cache is lost", func(t *testing.T) {
+		c := cut(t, map[string]string{one: "1", "flush.before.ack": "false"})
+		c.restart(2, Comeback{})
+		c.unfence(1)
+		c.unfence(2)
+		c.want("the third may live, and have all", "3/0 isr=[3] elr=[]")
+		c.fence(3)
+		c.want("and is waited for", "-1/1 isr=[] elr=[3]")
+		c.restart(3, Comeback{})
+		c.unfence(3)
+		c.want("until it is known not to", "3/2 isr=[3] elr=[]")
+	})
+	t.Run("the page cache was written", func(t *testing.T) {
+		c := newCluster(t, 3, map[string]string{one: "1", "flush.before.ack": "false"}, 3, 1, 2)
+		c.heard = map[int32]bool{}
+		c.restart(1, Comeback{Clean: true})
+		c.unfence(1)
+		c.fence(2, 3)
+		c.want("it ended in peace while it was in sync", "1/1 isr=[1] elr=[]")
+	})
+	t.Run("a disk is gone", func(t *testing.T) {
+		c := newCluster(t, 3, map[string]string{one: "1"}, 3, 1, 2)
+		c.heard = map[int32]bool{}
+		next := c.registration(1, true)
+		next.Directories = []metadata.UUID{dirOf(1, 2)}
+		c.apply(append([]metadata.Record{next.Record()}, c.decide().Restart(next, Comeback{Complete: true})...)...)
+		c.want("it has nothing", "3/0 isr=[3 2] elr=[]")
 	})
 }
 
@@ -281,11 +430,21 @@ func TestShutDownMovesLeaders(t *testing.T) {
 	}
 	c.shutDown(2)
 	c.want("nobody else", "2/1 isr=[2] elr=[]")
+	if got := c.alter(c.propose(2)); got != metadata.ISRAccepted {
+		t.Fatal(got)
+	}
+	c.want("nobody else, and it proposes what is", "2/1 isr=[2] elr=[]")
 	if led, movable := c.decide().LedBy(2); led != 1 || movable != 0 {
 		t.Fatalf("leads %d, of which %d could move", led, movable)
 	}
 	c.fence(2)
 	c.want("gone", "-1/2 isr=[] elr=[2]")
+
+	c = newCluster(t, 3, map[string]string{"unclean.leader.election.enable": "true"}, 1, 2)
+	c.alter(c.propose(1))
+	c.shutDown(1)
+	c.alter(c.propose(1))
+	c.want("the other lacks records", "1/0 isr=[1] elr=[]")
 }
 
 // TestWipedDisk: a broker that comes back without its directory begins anew where others have its records, and
@@ -377,7 +536,7 @@ func TestPreferLeaders(t *testing.T) {
 }
 
 // TestPartitionInvariants: whatever brokers do, in any order: who leads is in sync and takes part; nobody fenced is in
-// sync; nobody is eligible beside enough in-sync replicas; and unless the topic allows it, or a
+// sync beside a leader who was heard of; nobody is eligible beside enough in-sync replicas; and unless the topic allows it, or a
 // replica that is not durable crashed, who leads has every committed record.
 func TestPartitionInvariants(t *testing.T) {
 	for seed := range uint64(2000) {
@@ -386,6 +545,9 @@ func TestPartitionInvariants(t *testing.T) {
 		c := newCluster(t, 4, map[string]string{
 			"min.insync.replicas": fmt.Sprint(1 + dice.IntN(3)), "flush.before.ack": fmt.Sprint(durable),
 		}, 1, 2, 3)
+		if dice.IntN(2) == 0 {
+			c.heard = map[int32]bool{}
+		}
 		least, _ := metadata.EffectiveMinISR(c.decide().rules(mustTopic(c)).configured, 3)
 		committed := map[int32]bool{1: true, 2: true, 3: true} // who has everything
 		for step := range 60 {
@@ -397,10 +559,14 @@ func TestPartitionInvariants(t *testing.T) {
 			if p.Leader != metadata.NoLeader && !slices.Contains(p.ISR, p.Leader) {
 				fail("the leader is not in sync")
 			}
+			stands := func(id int32) bool { return c.decide().active(id) && (c.heard == nil || c.heard[id]) }
 			for _, id := range p.ISR {
-				if b, _ := c.image.Broker(id); b.Fenced || !committed[id] && durable {
+				if b, _ := c.image.Broker(id); b.Fenced && stands(p.Leader) || !committed[id] && durable {
 					fail("a member is fenced or lacks records")
 				}
+			}
+			if p.Leader == metadata.NoLeader && durable && slices.ContainsFunc(append(slices.Clone(p.ISR), p.ELR...), c.decide().active) {
+				fail("somebody who has everything does not lead")
 			}
 			for _, id := range p.ELR {
 				if len(p.ISR) >= least || slices.Contains(p.ISR, id) || !committed[id] && durable {
@@ -427,6 +593,16 @@ func (c *cluster) stir(dice *rand.Rand, durable bool, committed map[int32]bool) 
 	id := int32(1 + dice.IntN(3))
 	b, _ := c.image.Broker(id)
 	p := c.partition()
+	if c.heard != nil {
+		switch dice.IntN(8) {
+		case 0:
+			c.heard = map[int32]bool{}
+			return "another controller"
+		case 1:
+			c.hear(id)
+			return fmt.Sprintf("hear %d", id)
+		}
+	}
 	switch dice.IntN(7) {
 	case 0:
 		if other := id%3 + 1; dice.IntN(3) == 0 {

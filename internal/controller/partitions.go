@@ -92,6 +92,7 @@ func (v *view) grow(t kmsg.CreatePartitionsRequestTopic) ([]metadata.Record, *re
 			return nil, why
 		}
 	}
+	durable := v.partitions().rules(topic).durable
 	records := make([]metadata.Record, more)
 	for n := range more {
 		var where placement
@@ -105,7 +106,7 @@ func (v *view) grow(t kmsg.CreatePartitionsRequestTopic) ([]metadata.Record, *re
 			}
 			code = kerr.InvalidReplicaAssignment
 		}
-		record, ok := where.record(v.image, topic.ID, int32(has+n))
+		record, ok := where.record(v.image, topic.ID, int32(has+n), durable)
 		if !ok {
 			return nil, refuse(code, "all brokers for partition %d are fenced or shutting down", has+n)
 		}

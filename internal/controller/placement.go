@@ -220,7 +220,7 @@ func (p *placer) assign(replicas []int32, want int) (placement, *refusal) {
 
 // record begins a partition there. The in-sync replicas are those on brokers that are up; ok is
 // false if there are none.
-func (w placement) record(image *metadata.Image, topic metadata.UUID, number int32) (r *metadata.PartitionRecord, ok bool) {
+func (w placement) record(image *metadata.Image, topic metadata.UUID, number int32, durable bool) (r *metadata.PartitionRecord, ok bool) {
 	var isr []int32
 	for _, id := range w.replicas {
 		if b, found := image.Broker(id); found && !b.Fenced && !b.ShuttingDown {
@@ -230,7 +230,7 @@ func (w placement) record(image *metadata.Image, topic metadata.UUID, number int
 	if len(isr) == 0 {
 		return nil, false
 	}
-	first := &metadata.Partition{Replicas: w.replicas, Directories: w.directories, ISR: isr, Leader: isr[0]}
+	first := &metadata.Partition{Replicas: w.replicas, Directories: w.directories, ISR: isr, Leader: isr[0], Unflushed: !durable}
 	return first.Record(topic, number), true
 }
 

@@ -14,7 +14,7 @@ func early(t *testing.T, seed uint64, topic string, partitions int, others ...*m
 	t.Helper()
 	v := testView(t, seed, &metadata.Broker{ID: 1, Directories: registration(1).Directories})
 	v.settings = loadConfig(t, fmt.Sprintf("%snum.partitions=%d", coordinatorSettings(topic), partitions))
-	records, resp := autoCreateTopics(v, []string{topic})
+	records, resp := autoCreateTopics(v, []string{topic}, topicDefaults{})
 	if resp.Topics[0].ErrorCode != 0 || resp.Topics[0].ReplicationFactor != 1 {
 		t.Fatalf("%+v", resp.Topics[0])
 	}

@@ -40,7 +40,6 @@ func finishReassignment(r *revision) {
 	r.again = r.again || len(r.next.Removing) > 0
 	r.next.Replicas, r.next.Directories, r.next.ISR = replicas, directories, stay
 	r.next.Adding, r.next.Removing = nil, nil
-	r.minISR, _ = metadata.EffectiveMinISR(r.configured, len(replicas))
 }
 
 // alterReassignments decides AlterPartitionReassignments (KIP-455): other replicas for partitions, or, without any, the
@@ -132,15 +131,14 @@ func (r *revision) setReplicas(replicas []int32, placer *placer) {
 		}
 	}
 	r.next.Replicas, r.next.Directories = replicas, directories
-	r.minISR, _ = metadata.EffectiveMinISR(r.configured, len(replicas))
 }
 
 // raiseInternal gives partitions of internal topics that have fewer replicas than their coordinator's settings ask for, since
 // there were fewer brokers when they were made, another replica each where a broker takes part that has none. At most
 // limit partitions are under way at once.
 //
-// One replica at a time, because min.insync.replicas goes by the number of replicas: a partition that went from one to three
-// would take no write until one of the new ones has caught up, or for good, if both die. The first replica stays the first,
+// One replica at a time, because min.insync.replicas, where a topic sets it, is bounded by the number of replicas alone: a partition
+// that went from one to three would take no write until one of the new ones has caught up, or for good, if both die. The first replica stays the first,
 // what is being reassigned is left alone, and nothing is ever lowered: who wants fewer replicas sets
 // offsets.topic.replication.factor and the like.
 func (v *view) raiseInternal(limit int) (records []metadata.Record) {

@@ -48,3 +48,40 @@ func wholly(err error) (*refusal, error) {
 	}
 	return refuse(kerr.UnknownServerError, "%v", err), nil
 }
+
+// sentAway reports whether a response says of the whole request that this node does not decide, or no longer did before it was
+// committed. Such a request is asked again of whoever decides then, as Kafka's brokers do with one that they forward: clients hear
+// of it only where their time ends first.
+func sentAway(response kmsg.Response) bool {
+	var code int16
+	switch r := response.(type) {
+	case *kmsg.CreateTopicsResponse:
+		code = firstCode(r.Topics, func(t *kmsg.CreateTopicsResponseTopic) int16 { return t.ErrorCode })
+	case *kmsg.DeleteTopicsResponse:
+		code = firstCode(r.Topics, func(t *kmsg.DeleteTopicsResponseTopic) int16 { return t.ErrorCode })
+	case *kmsg.CreatePartitionsResponse:
+		code = firstCode(r.Topics, func(t *kmsg.CreatePartitionsResponseTopic) int16 { return t.ErrorCode })
+	case *kmsg.AlterConfigsResponse:
+		code = firstCode(r.Resources, func(t *kmsg.AlterConfigsResponseResource) int16 { return t.ErrorCode })
+	case *kmsg.IncrementalAlterConfigsResponse:
+		code = firstCode(r.Resources, func(t *kmsg.IncrementalAlterConfigsResponseResource) int16 { return t.ErrorCode })
+	case *kmsg.UpdateFeaturesResponse:
+		code = r.ErrorCode
+	case *kmsg.UnregisterBrokerResponse:
+		code = r.ErrorCode
+	case *kmsg.ElectLeadersResponse:
+		code = r.ErrorCode
+	case *kmsg.AlterPartitionAssignmentsResponse:
+		code = r.ErrorCode
+	case *kmsg.ListPartitionReassignmentsResponse:
+		code = r.ErrorCode
+	}
+	return code == kerr.NotController.Code
+}
+
+func firstCode[T any](parts []T, code func(*T) int16) int16 {
+	if len(parts) == 0 {
+		return 0
+	}
+	return code(&parts[0])
+}

@@ -44,13 +44,17 @@ func (c *Controller) created(req *kmsg.CreateTopicsRequest, resp *kmsg.CreateTop
 	return resp, nil
 }
 
-// AutoCreateTopics makes topics because somebody uses them: with the defaults, and internal ones as
-// their coordinators' settings say. Whether that is allowed (auto.create.topics.enable) is the
+// AutoCreateTopics makes topics because somebody uses them on this node: with its defaults, and internal ones as
+// their coordinators' settings say on the controller. Whether that is allowed (auto.create.topics.enable) is the
 // caller's question. The response is of CreateTopics' newest version; TOPIC_ALREADY_EXISTS is among
 // its codes. ctx bounds the wait.
 func (c *Controller) AutoCreateTopics(ctx context.Context, names []string) (*kmsg.CreateTopicsResponse, error) {
+	return c.autoCreate(ctx, names, topicDefaultsOf(c.options.Config))
+}
+
+func (c *Controller) autoCreate(ctx context.Context, names []string, defaults topicDefaults) (*kmsg.CreateTopicsResponse, error) {
 	resp, err := submit(ctx, c, false, func(v *view) ([]metadata.Record, *kmsg.CreateTopicsResponse) {
-		return autoCreateTopics(v, names)
+		return autoCreateTopics(v, names, defaults)
 	})
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Version = req.MaxVersion()

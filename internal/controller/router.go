@@ -198,7 +198,9 @@ func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, millis
 	var response R
 	whole := ctx // the asking ends when that node leads no more; an answer that has come is waited for all the same
 	err := r.route(ctx, func() (err error) {
-		response, err = local(ctx, req)
+		if response, err = local(ctx, req); err == nil && sentAway(response) {
+			return ErrNotController
+		}
 		return err
 	}, func(ctx context.Context, node int32) (bool, error) {
 		body := binary.BigEndian.AppendUint16(nil, uint16(req.Key()))
@@ -221,6 +223,9 @@ func ask[Q kmsg.Request, R kmsg.Response](ctx context.Context, r *Router, millis
 		response = decoded.(R)
 		return true, nil
 	})
+	if errors.Is(err, ErrNotController) { // to the end of the time, and the response says so
+		err = nil
+	}
 	return response, err
 }
 
@@ -274,6 +279,9 @@ func (r *Router) serveRequest(ctx context.Context, _ peer.Node, body []byte) ([]
 	response, err := r.decide(ctx, req)
 	if err != nil {
 		return nil, err
+	}
+	if sentAway(response) {
+		return []byte{0}, nil
 	}
 	return response.AppendTo(r.head()), nil
 }
@@ -330,17 +338,22 @@ func (r *Router) head() []byte {
 	return binary.BigEndian.AppendUint64([]byte{askedController}, uint64(r.local.Image().Offset()))
 }
 
-// AutoCreateTopics makes topics because somebody uses them.
+// AutoCreateTopics makes topics because somebody uses them on this node.
 func (r *Router) AutoCreateTopics(ctx context.Context, names []string) (*kmsg.CreateTopicsResponse, error) {
 	var response *kmsg.CreateTopicsResponse
-	err := r.order(ctx, &order{AutoCreate: names}, func(ctx context.Context) (err error) {
-		response, err = r.local.AutoCreateTopics(ctx, names)
+	err := r.order(ctx, &order{AutoCreate: names, Defaults: topicDefaultsOf(r.local.options.Config)}, func(ctx context.Context) (err error) {
+		if response, err = r.local.AutoCreateTopics(ctx, names); err == nil && sentAway(response) {
+			return ErrNotController
+		}
 		return err
 	}, func(a *orderAnswer) error {
 		response = kmsg.NewPtrCreateTopicsResponse()
 		response.Version = response.MaxVersion()
 		return response.ReadFrom(a.Response)
 	})
+	if errors.Is(err, ErrNotController) && response != nil {
+		err = nil
+	}
 	return response, err
 }
 

@@ -289,6 +289,8 @@ type view struct {
 	ids      io.Reader // for UUIDs
 	// alive reports whether the process that a broker was registered by has been heard of within its session; nil: none has.
 	alive func(*metadata.Broker) bool
+	// heard reports whether it has been heard of at all by this controller; nil: all have.
+	heard func(*metadata.Broker) bool
 	// complete reports whether a broker has said that every log directory that it is configured with is online; nil: none has.
 	complete func(*metadata.Broker) bool
 }
@@ -296,7 +298,7 @@ type view struct {
 func (s *shard) view() *view {
 	return &view{
 		image: s.image, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand,
-		alive: s.alive, complete: s.sessions.isComplete,
+		alive: s.alive, heard: s.sessions.hasSpoken, complete: s.sessions.isComplete,
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/quorum"
 )
@@ -161,7 +162,7 @@ func (w *world) step() {
 func TestRandomHistories(t *testing.T) {
 	made := 0
 	for seed := range uint64(150) {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			c, log := start(t, testOptions(t, seed))
 			w := &world{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 2)), c: c, log: log, blocks: make(map[int64]bool)}
 			w.wait.Go(func() {
@@ -228,7 +229,7 @@ func ready(t *testing.T, lines ...string) (*Controller, *fakeLog) {
 }
 
 func TestAnswersWaitForTheCommit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l := ready(t)
 		defer c.Close()
 		ctx := context.Background()
@@ -268,7 +269,7 @@ func TestAnswersWaitForTheCommit(t *testing.T) {
 }
 
 func TestRefusedProposalChangesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l := ready(t)
 		defer c.Close()
 		before := c.Image()
@@ -298,7 +299,7 @@ func TestRefusedProposalChangesNothing(t *testing.T) {
 }
 
 func TestLostLeadershipFailsWaiters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l := ready(t)
 		defer c.Close()
 		answered := make(chan int16, 2)
@@ -334,7 +335,7 @@ func TestLostLeadershipFailsWaiters(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l := ready(t)
 		defer c.Close()
 		req := createRequest(1, "a")
@@ -374,7 +375,7 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestRequestsBeyondTheLimitWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l := ready(t)
 		defer c.Close()
 		var wait sync.WaitGroup
@@ -407,7 +408,7 @@ func TestRequestsBeyondTheLimitWait(t *testing.T) {
 }
 
 func TestCloseAnswersWaiters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, _ := ready(t)
 		answered := make(chan error, 2)
 		for _, name := range []string{"a", "b"} {
@@ -435,7 +436,7 @@ func TestCloseAnswersWaiters(t *testing.T) {
 }
 
 func TestFormingIsTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l := start(t, testOptions(t, 1))
 		defer c.Close()
 		l.refuse(quorum.ErrNoSpace)
@@ -456,7 +457,7 @@ func TestFormingIsTriedAgain(t *testing.T) {
 }
 
 func TestDynamicSettingsHoldForDecisions(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l := ready(t)
 		defer c.Close()
 		l.setAuto()

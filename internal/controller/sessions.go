@@ -139,6 +139,12 @@ func (t *sessions) alive(b *metadata.Broker, now time.Time) bool {
 	return !broke || s.spoke.After(since.Add(lateHeartbeat)) || now.Before(since.Add(t.beat+beyondHeartbeat))
 }
 
+// hasSpoken reports whether the process that a broker was registered by has been heard of since this node became the controller.
+func (t *sessions) hasSpoken(b *metadata.Broker) bool {
+	s := t.brokers[b.ID]
+	return t.isOwn(b) || s != nil && s.epoch == b.Epoch && !s.spoke.IsZero()
+}
+
 // isComplete reports whether a broker has said that every log directory that it is configured with is online.
 func (t *sessions) isComplete(b *metadata.Broker) bool {
 	s := t.brokers[b.ID]

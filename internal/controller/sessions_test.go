@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"google.golang.org/protobuf/proto"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
@@ -205,7 +206,7 @@ func assigned(t *testing.T, c *Controller, name string, partitions int, replicas
 
 // TestHeartbeatsDoNotWaitForCommits: while the disks of the quorum stand still nobody is taken for dead, and nobody waits.
 func TestHeartbeatsDoNotWaitForCommits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l, all := crowd(t)
 		l.mu.Lock()
 		l.mu.auto = false
@@ -234,7 +235,7 @@ func TestHeartbeatsDoNotWaitForCommits(t *testing.T) {
 
 // TestHeartbeatsJudgeByWhatIsCommitted: what may yet be lost neither turns a broker away nor lets it go.
 func TestHeartbeatsJudgeByWhatIsCommitted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l, all := crowd(t)
 		l.mu.Lock()
 		l.mu.auto = false
@@ -277,7 +278,7 @@ func TestHeartbeatsJudgeByWhatIsCommitted(t *testing.T) {
 // TestControllerThatStoodStillFencesNobody: it has not heard those who spoke meanwhile.
 func TestControllerThatStoodStillFencesNobody(t *testing.T) {
 	for pause := 50 * time.Millisecond; pause < 500*time.Millisecond; pause += 50 * time.Millisecond {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			c, l, all := crowd(t)
 			var wait sync.WaitGroup
 			for i, b := range all {
@@ -309,7 +310,7 @@ func TestControllerThatStoodStillFencesNobody(t *testing.T) {
 
 // TestDeadBrokersShareAnEntry: brokers that die together are fenced together, and each partition changes once.
 func TestDeadBrokersShareAnEntry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l, all := crowd(t, "min.insync.replicas=2")
 		assigned(t, c, "orders", 200, 2, 3, 4)
 		beating(time.Second, all...)
@@ -335,7 +336,7 @@ func TestDeadBrokersShareAnEntry(t *testing.T) {
 // that is not one any more does nothing of the kind.
 func TestPreferredLeadersComeBack(t *testing.T) {
 	for _, enabled := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			c, l, all := crowd(t, "leader.imbalance.check.interval.seconds=60", fmt.Sprint("auto.leader.rebalance.enable=", enabled))
 			assigned(t, c, "orders", electionsPerChore+10, 2, 3)
 			leave := all[0]
@@ -398,7 +399,7 @@ func TestPreferredLeadersComeBack(t *testing.T) {
 // TestLostDirectoriesLeaveTheISR: a heartbeat that lacks a directory takes what was in it out of the in-sync replicas and
 // gives it other leaders, once.
 func TestLostDirectoriesLeaveTheISR(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, l, all := crowd(t)
 		assigned(t, c, "orders", 10, 2, 3)
 		before := len(l.committedEntries())
@@ -420,7 +421,7 @@ func TestLostDirectoriesLeaveTheISR(t *testing.T) {
 
 // TestUncleanElectionFollowsItsSetting: partitions that nobody may lead are led in time once their topic allows it.
 func TestUncleanElectionFollowsItsSetting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, _, all := crowd(t, "unclean.leader.election.interval.ms=60000")
 		assigned(t, c, "orders", 3, 2, 3)
 		c.Connection(2, false)
@@ -453,7 +454,7 @@ func TestUncleanElectionFollowsItsSetting(t *testing.T) {
 
 // TestUnregisterBroker: errors and effects as in Apache Kafka 4.3.1.
 func TestUnregisterBroker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, _, all := crowd(t)
 		assigned(t, c, "orders", 1, 2, 3)
 		for _, want := range []int16{0, kerr.BrokerIDNotRegistered.Code} {
@@ -475,7 +476,7 @@ func TestUnregisterBroker(t *testing.T) {
 
 // TestPlacementLeavesOutWhoGoes: brokers that shut down get no new replicas; fenced ones count, and do not lead.
 func TestPlacementLeavesOutWhoGoes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		c, _, all := crowd(t)
 		all[0].h.WantShutDown, all[1].h.WantFence = true, true
 		all[0].once()

@@ -1,8 +1,10 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,8 +118,9 @@ func (v *view) createTopic(t *kmsg.CreateTopicsRequestTopic) ([]metadata.Record,
 	}
 	records := []metadata.Record{&metadata.TopicRecord{Name: t.Topic, Id: id.Bytes()}}
 	records = append(records, configRecords(metadata.Resource{Kind: metadata.TopicResource, Name: t.Topic}, nil, configs)...)
+	durable := v.settings.Topic(configs).Bool("flush.before.ack")
 	for n, w := range where {
-		record, ok := w.record(v.image, id, int32(n))
+		record, ok := w.record(v.image, id, int32(n), durable)
 		if !ok {
 			return nil, notCreated(t.Topic, allDown(t, n))
 		}
@@ -264,14 +267,33 @@ func configRecords(r metadata.Resource, old, next map[string]string) (records []
 	return records
 }
 
+// topicDefaults are what a broker is configured with for topics that are made because somebody uses them there
+// (num.partitions, default.replication.factor); 0: it says nothing, and the controller's hold. A request to create
+// topics that leaves them open gets the controller's in any case, as in Kafka (KAFKA-19655).
+type topicDefaults struct {
+	Partitions        int32 `json:"partitions,omitempty"`
+	ReplicationFactor int16 `json:"replicationFactor,omitempty"`
+}
+
+func topicDefaultsOf(own *config.Set) (d topicDefaults) {
+	if own.IsSet("num.partitions") {
+		d.Partitions = int32(own.Int("num.partitions"))
+	}
+	if own.IsSet("default.replication.factor") {
+		d.ReplicationFactor = int16(min(own.Int("default.replication.factor"), math.MaxInt16))
+	}
+	return d
+}
+
 // autoCreateRequest asks for topics that are made because somebody uses them. Internal ones get what
 // their coordinator's settings say, others the defaults.
-func autoCreateRequest(v *view, names []string) *kmsg.CreateTopicsRequest {
+func autoCreateRequest(v *view, names []string, defaults topicDefaults) *kmsg.CreateTopicsRequest {
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Version = req.MaxVersion()
 	for _, name := range names {
 		t := kmsg.NewCreateTopicsRequestTopic()
-		t.Topic, t.NumPartitions, t.ReplicationFactor = name, -1, -1
+		t.Topic = name
+		t.NumPartitions, t.ReplicationFactor = cmp.Or(defaults.Partitions, -1), cmp.Or(defaults.ReplicationFactor, -1)
 		switch name {
 		case offsetsTopic:
 			internalTopic(&t, v, "compact")
@@ -345,6 +367,6 @@ func setConfig(t *kmsg.CreateTopicsRequestTopic, key, value string) {
 
 // autoCreateTopics decides the creation of topics that somebody uses. One that exists is as good as
 // made.
-func autoCreateTopics(v *view, names []string) ([]metadata.Record, *kmsg.CreateTopicsResponse) {
-	return createTopics(v, autoCreateRequest(v, names))
+func autoCreateTopics(v *view, names []string, defaults topicDefaults) ([]metadata.Record, *kmsg.CreateTopicsResponse) {
+	return createTopics(v, autoCreateRequest(v, names, defaults))
 }

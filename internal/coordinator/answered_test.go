@@ -8,19 +8,19 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
 // TestRefusedAppendLeavesEarlierAnswersAlone: a read that was answered is not touched any more when an append of the same
 // round is refused after it.
 func TestRefusedAppendLeavesEarlierAnswersAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), nil)
 		b.settle()
 		b.mustCommit("g", 1)
@@ -65,7 +65,7 @@ func TestRefusedAppendLeavesEarlierAnswersAlone(t *testing.T) {
 // TestFailedLoadIsTriedAgain: what kept a partition from being read passes, and its groups are there again without anybody
 // else having led it.
 func TestFailedLoadIsTriedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), nil)
 		b.settle()
 		b.mustCommit("g", 7)
@@ -94,7 +94,7 @@ func TestFailedLoadIsTriedAgain(t *testing.T) {
 // TestHousekeepingStopsAfterARefusal: what it wants to write goes into several batches. When one is refused, the others, which
 // were decided on the ground of it, are not written either; the next check decides anew.
 func TestHousekeepingStopsAfterARefusal(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), []string{"offsets.retention.minutes=1", "offsets.retention.check.interval.ms=100000"}, "max.message.bytes=600")
 		b.settle()
 		const groups = 40
@@ -141,7 +141,7 @@ func TestHousekeepingStopsAfterARefusal(t *testing.T) {
 // TestPartitionThatIsNotThereIsLookedForAgain: a replica that could not be opened is, later, without a change of the topic's
 // metadata that the coordinator is told of; and who never is costs a look a minute.
 func TestPartitionThatIsNotThereIsLookedForAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), nil)
 		b.settle()
 		missing := led(offsetsID, 1)

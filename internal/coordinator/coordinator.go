@@ -267,13 +267,24 @@ func (c *Coordinator) SubmitTo(n int32, from group.Client, q kmsg.Request, bytes
 		return refused(fmt.Errorf("%s-%d: %w", OffsetsTopic, n, ErrNotCoordinator))
 	}
 	if p.replica.InDoubt() {
-		return refused(fmt.Errorf("%v: %w: %w", p, ErrNotCoordinator, replica.ErrCutOff))
+		return refused(p.inDoubt())
 	}
 	call := &Call{from: from, request: q, bytes: int64(bytes), wait: c.wait, partition: p, done: make(chan struct{})}
 	if err := p.inbox.submit(call); err != nil {
 		return refused(fmt.Errorf("%v: %w", p, err))
 	}
 	return call
+}
+
+// Doubt says that others may have gone on without this broker, or that it knows better now; the replica.Manager has been told
+// before. Members that wait for others of their groups are told ErrNotCoordinator. It does not wait.
+func (c *Coordinator) Doubt(doubted bool) {
+	if !doubted {
+		return
+	}
+	for _, p := range c.led() {
+		p.inbox.post((*partition).sendAway)
+	}
 }
 
 // Led are the numbers of the partitions that this broker leads, in no order.

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -17,6 +16,7 @@ import (
 
 	"barnabas/internal/batch"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/replica"
 )
@@ -24,7 +24,7 @@ import (
 // What comes while a batch is being written shares the next one, whichever groups it is of; nobody is answered before
 // its batch is on disk.
 func TestRequestsShareABatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), nil)
 		b.settle()
 		b.mustCommit("g", 1)
@@ -65,7 +65,7 @@ func TestRequestsShareABatch(t *testing.T) {
 // fit is refused by itself: whoever came with it is not.
 func TestBatchesFitTheTopic(t *testing.T) {
 	for seed := range uint64(20) {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			dice := rand.New(rand.NewPCG(seed, 1))
 			b := newBroker(t, disk.NewMem(), nil, "max.message.bytes=2000")
 			b.settle()
@@ -109,7 +109,7 @@ func TestBatchesFitTheTopic(t *testing.T) {
 
 // More requests than are let in are refused at once; the others are answered.
 func TestBusyIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), nil)
 		b.settle()
 		b.mustCommit("g", 1)
@@ -150,7 +150,7 @@ func TestBusyIsRefused(t *testing.T) {
 // Leadership that goes takes the waits with it, and what was not written; who leads again, in another epoch, reads the
 // log again and knows what was acknowledged. Nothing is appended in the name of an epoch that is over.
 func TestLostLeadershipLetsGo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), nil)
 		b.settle()
 		b.mustCommit("g", 1)
@@ -200,7 +200,7 @@ func oneRecord(t *testing.T) batch.Batch {
 
 // Nobody who waits any more is kept in mind.
 func TestWhoGoesIsForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), []string{"group.initial.rebalance.delay.ms=100000"})
 		b.settle()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -234,7 +234,7 @@ func goroutines() int {
 
 // A partition that has nothing to do costs a goroutine, and no buffer.
 func TestIdlePartitionCostsOneGoroutine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), nil)
 		b.settle()
 		before := goroutines()
@@ -260,7 +260,7 @@ func TestIdlePartitionCostsOneGoroutine(t *testing.T) {
 
 // Records that are not understood, or of groups that are not kept here, keep nobody from loading the rest.
 func TestForeignRecordsAreLeftOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), nil)
 		b.settle()
 		b.mustCommit("g", 1)
@@ -289,7 +289,7 @@ func TestForeignRecordsAreLeftOut(t *testing.T) {
 
 // What follows from an event may wait for others for group.coordinator.append.linger.ms.
 func TestLingerGathers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), []string{"group.coordinator.append.linger.ms=50"})
 		b.settle()
 		began := time.Now()

@@ -3,7 +3,9 @@ package coordinator
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -105,6 +107,10 @@ func (p *partition) handle(now time.Time, c *Call) {
 	if p.builder != nil && p.builder.UncompressedSize()+c.mostRecordBytes() > p.mostBytes() {
 		p.append(now)
 	}
+	if p.replica.InDoubt() { // since it was let in
+		c.complete(group.Reply{}, 0, p.inDoubt())
+		return
+	}
 	p.last++
 	c.token = p.last
 	p.calls[c.token] = c
@@ -119,6 +125,28 @@ func (p *partition) forget(c *Call) {
 			p.shard.Forget(p.c.o.Now(), c.token)
 		}
 	})
+}
+
+// sendAway lets everybody go who waits for the shard's answer while others may coordinate the groups: what is waited for may
+// happen there. The members stay what they are, as where a connection breaks. Answers that wait for an append are not among
+// these: it is refused.
+func (p *partition) sendAway() {
+	if !p.replica.InDoubt() {
+		return
+	}
+	for _, t := range slices.Sorted(maps.Keys(p.calls)) {
+		if slices.ContainsFunc(p.pending, func(r group.Reply) bool { return r.Token == t }) {
+			continue
+		}
+		c := p.calls[t]
+		delete(p.calls, t)
+		p.shard.Forget(p.c.o.Now(), t)
+		c.complete(group.Reply{}, 0, p.inDoubt())
+	}
+}
+
+func (p *partition) inDoubt() error {
+	return fmt.Errorf("%v: %w: %w", p, ErrNotCoordinator, replica.ErrCutOff)
 }
 
 // apply replays what the shard has decided and adds it to the batch. The records stay together

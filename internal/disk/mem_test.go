@@ -10,10 +10,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"barnabas/internal/faketime"
 )
 
 var errDisk = errors.New("the disk says no")
@@ -105,7 +106,7 @@ func TestFailedDirectoryFlushLosesARenameInBoth(t *testing.T) {
 func TestFlushCoversWhatWasThereWhenItBegan(t *testing.T) {
 	late := 0
 	for seed := range uint64(40) {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			m, f := newFile(t)
 			m.SetFault(on(OpSync, func(Op) error { time.Sleep(time.Second); return nil }))
 			write(t, f, "before", 0)
@@ -125,7 +126,7 @@ func TestFlushCoversWhatWasThereWhenItBegan(t *testing.T) {
 // TestSlowDiskBlocksNobodyElse sleeps in one Op while others go on: in a bubble a lock held across
 // the sleep would stop time for good.
 func TestSlowDiskBlocksNobodyElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m, f := newFile(t)
 		m.SetFault(func(op Op) error {
 			if op.Path == "/file" {
@@ -413,7 +414,7 @@ func TestOldHandlesOfACrashedDisk(t *testing.T) {
 
 // TestCrashDuringAnOp: what is under way when the power goes fails, and leaves no trace.
 func TestCrashDuringAnOp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m, f := newFile(t)
 		m.SetFault(func(Op) error { time.Sleep(time.Second); return nil })
 		failed := make(chan error, 2)

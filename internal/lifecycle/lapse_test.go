@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
@@ -90,7 +91,7 @@ func (s slowSync) Sync(ctx context.Context) error {
 
 // TestSessionGoesOnOnceTheMetadataIsHere: that a heartbeat is answered does not say that this broker still leads.
 func TestSessionGoesOnOnceTheMetadataIsHere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		controller, lapsed := slowSync{arrived: make(chan struct{})}, make(chan bool, 10)
 		b := New(Options{
 			Controller: controller, Registration: func() metadata.Registration { return metadata.Registration{} }, Session: 2 * time.Second,

@@ -6,16 +6,16 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
 // TestPlacesAreSaidUntilTheyAreTaken: what the controller does not take is said again, ever more seldom, a piece at a time, and nothing
 // is said of what it knows, nor by a broker that is not registered.
 func TestPlacesAreSaidUntilTheyAreTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var misplaced []metadata.ReplicaDirectory
 		for n := range int32(2*maxPlaces + 1) {
 			misplaced = append(misplaced, metadata.ReplicaDirectory{Partition: n})

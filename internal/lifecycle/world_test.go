@@ -10,13 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/config"
 	"barnabas/internal/controller"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/netx"
 	"barnabas/internal/peer"
@@ -205,7 +205,7 @@ func inWorld(t *testing.T, seeds uint64, story func(w *world)) {
 	t.Helper()
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				w := &world{t: t, seed: seed, net: netx.NewMem(seed), ledger: newLedger(seed), nodes: map[int32]*node{}, log: &recorder{}}
 				defer func() {
 					for _, id := range []int32{1, 2, 3} {

@@ -138,7 +138,7 @@ func (p *Partition) equal(o *Partition) bool {
 	return p == o || slices.Equal(p.Replicas, o.Replicas) && slices.Equal(p.Directories, o.Directories) &&
 		slices.Equal(p.ISR, o.ISR) && slices.Equal(p.ELR, o.ELR) && slices.Equal(p.LastKnownELR, o.LastKnownELR) &&
 		slices.Equal(p.Adding, o.Adding) && slices.Equal(p.Removing, o.Removing) &&
-		p.Leader == o.Leader && p.LeaderEpoch == o.LeaderEpoch && p.PartitionEpoch == o.PartitionEpoch
+		p.Leader == o.Leader && p.LeaderEpoch == o.LeaderEpoch && p.PartitionEpoch == o.PartitionEpoch && p.Unflushed == o.Unflushed
 }
 
 func (c TopicChange) order() int {

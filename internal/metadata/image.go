@@ -37,6 +37,10 @@ type Partition struct {
 	Leader         int32 // broker id, or NoLeader
 	LeaderEpoch    int32 // raised whenever a leader is chosen
 	PartitionEpoch int32 // raised at every change
+
+	// Unflushed: what is committed may not be on the disks of the replicas that have it, so that a crash may take it from them.
+	// False is a promise: the leader counts with disks before it is made, and as long as it stands.
+	Unflushed bool
 }
 
 // ReplicationFactor is the number of replicas of the first partition, which is what Kafka calls a
@@ -57,6 +61,18 @@ func EffectiveMinISR(configured, replicationFactor int) (effective int, lowered 
 		configured = config.MinInSync(replicationFactor)
 	}
 	return min(configured, replicationFactor), configured > replicationFactor
+}
+
+// MinISR is EffectiveMinISR for a partition as it is. Left to the replicas, it goes by those that were there before a reassignment
+// under way, if it is given more: otherwise a partition that gets two more replicas would take no write until one of them has
+// caught up.
+func (p *Partition) MinISR(configured int) int {
+	replicas := len(p.Replicas)
+	if configured < 1 {
+		replicas -= len(p.Adding)
+	}
+	least, _ := EffectiveMinISR(configured, replicas)
+	return max(least, 1)
 }
 
 // Listener is an address under which clients or brokers reach a broker.
@@ -83,7 +99,7 @@ type Broker struct {
 	Rack         *string
 	Directories  []UUID // log directories that are online
 	Cordoned     []UUID // of Directories: those that take no new replicas (KIP-1066)
-	Fenced       bool   // leads nothing and is not in any ISR
+	Fenced       bool   // leads nothing, and is not in any ISR beside somebody who does or could
 	ShuttingDown bool
 }
 

@@ -19,6 +19,8 @@ type ISRProposal struct {
 	// not in ISR and may not become eligible leader replicas by having been in it. A leader that names itself
 	// hands the partition over.
 	Lost []int32
+	// Unflushed, if it is set, is what the partition's mark of that name is to be. It is set where nothing else is to change.
+	Unflushed *bool `json:",omitempty"`
 }
 
 // ISROutcome is the controller's answer to one proposal.

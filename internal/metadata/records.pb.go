@@ -748,8 +748,10 @@ type PartitionRecord struct {
 	Leader         int32                  `protobuf:"varint,10,opt,name=leader,proto3" json:"leader,omitempty"` // -1: none
 	LeaderEpoch    int32                  `protobuf:"varint,11,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
 	PartitionEpoch int32                  `protobuf:"varint,12,opt,name=partition_epoch,json=partitionEpoch,proto3" json:"partition_epoch,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What is committed may not be on the disks of those that have it: the topic is not durable, or has been so not long enough.
+	Unflushed     bool `protobuf:"varint,13,opt,name=unflushed,proto3" json:"unflushed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PartitionRecord) Reset() {
@@ -866,6 +868,13 @@ func (x *PartitionRecord) GetPartitionEpoch() int32 {
 	return 0
 }
 
+func (x *PartitionRecord) GetUnflushed() bool {
+	if x != nil {
+		return x.Unflushed
+	}
+	return false
+}
+
 // PartitionChangeRecord changes a partition and raises its partition epoch by one. Fields that
 // are not set stay as they are. A leader that is set raises the leader epoch too, even if it is
 // the one that leads already.
@@ -881,6 +890,7 @@ type PartitionChangeRecord struct {
 	Adding        *Nodes                 `protobuf:"bytes,8,opt,name=adding,proto3" json:"adding,omitempty"`
 	Removing      *Nodes                 `protobuf:"bytes,9,opt,name=removing,proto3" json:"removing,omitempty"`
 	Leader        *int32                 `protobuf:"varint,10,opt,name=leader,proto3,oneof" json:"leader,omitempty"`
+	Unflushed     *bool                  `protobuf:"varint,11,opt,name=unflushed,proto3,oneof" json:"unflushed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -983,6 +993,13 @@ func (x *PartitionChangeRecord) GetLeader() int32 {
 		return *x.Leader
 	}
 	return 0
+}
+
+func (x *PartitionChangeRecord) GetUnflushed() bool {
+	if x != nil && x.Unflushed != nil {
+		return *x.Unflushed
+	}
+	return false
 }
 
 type Nodes struct {
@@ -1477,7 +1494,7 @@ const file_records_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\"1\n" +
 	"\vTopicRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\fR\x02id\"\xea\x02\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\"\x88\x03\n" +
 	"\x0fPartitionRecord\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x1a\n" +
@@ -1491,7 +1508,8 @@ const file_records_proto_rawDesc = "" +
 	"\x06leader\x18\n" +
 	" \x01(\x05R\x06leader\x12!\n" +
 	"\fleader_epoch\x18\v \x01(\x05R\vleaderEpoch\x12'\n" +
-	"\x0fpartition_epoch\x18\f \x01(\x05R\x0epartitionEpoch\"\xf0\x03\n" +
+	"\x0fpartition_epoch\x18\f \x01(\x05R\x0epartitionEpoch\x12\x1c\n" +
+	"\tunflushed\x18\r \x01(\bR\tunflushed\"\xa1\x04\n" +
 	"\x15PartitionChangeRecord\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x124\n" +
@@ -1503,8 +1521,11 @@ const file_records_proto_rawDesc = "" +
 	"\x06adding\x18\b \x01(\v2\x18.barnabas.metadata.NodesR\x06adding\x124\n" +
 	"\bremoving\x18\t \x01(\v2\x18.barnabas.metadata.NodesR\bremoving\x12\x1b\n" +
 	"\x06leader\x18\n" +
-	" \x01(\x05H\x00R\x06leader\x88\x01\x01B\t\n" +
-	"\a_leader\"\x19\n" +
+	" \x01(\x05H\x00R\x06leader\x88\x01\x01\x12!\n" +
+	"\tunflushed\x18\v \x01(\bH\x01R\tunflushed\x88\x01\x01B\t\n" +
+	"\a_leaderB\f\n" +
+	"\n" +
+	"_unflushed\"\x19\n" +
 	"\x05Nodes\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\x05R\x03ids\"\x1f\n" +
 	"\vDirectories\x12\x10\n" +

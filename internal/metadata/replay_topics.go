@@ -72,6 +72,7 @@ func (b *Builder) replayPartition(r *PartitionRecord) error {
 		Leader:         r.Leader,
 		LeaderEpoch:    r.LeaderEpoch,
 		PartitionEpoch: r.PartitionEpoch,
+		Unflushed:      r.Unflushed,
 	}
 	if err := p.check(); err != nil {
 		return fmt.Errorf("partition %s-%d: %w", t.Name, r.Partition, err)
@@ -133,6 +134,9 @@ func (b *Builder) replayPartitionChange(r *PartitionChangeRecord) error {
 	if r.Leader != nil {
 		p.Leader = *r.Leader
 		p.LeaderEpoch++
+	}
+	if r.Unflushed != nil {
+		p.Unflushed = *r.Unflushed
 	}
 	p.PartitionEpoch++
 	if err := p.check(); err != nil {

@@ -80,7 +80,7 @@ func (p *Partition) Record(topic UUID, number int32) *PartitionRecord {
 		TopicId: topic.Bytes(), Partition: number,
 		Replicas: p.Replicas, Directories: DirectoryBytes(p.Directories),
 		Isr: p.ISR, Elr: p.ELR, LastKnownElr: p.LastKnownELR, Adding: p.Adding, Removing: p.Removing,
-		Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
+		Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch, Unflushed: p.Unflushed,
 	}
 }
 

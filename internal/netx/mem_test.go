@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"barnabas/internal/faketime"
 )
 
 // memPair connects host a to host b.
@@ -42,7 +44,7 @@ func closeBoth(t *testing.T, near, far net.Conn) {
 func eachNetwork(t *testing.T, test func(t *testing.T, n Network, listenAt string)) {
 	t.Run("TCP", func(t *testing.T) { test(t, TCP, "127.0.0.1:0") })
 	t.Run("Mem", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) { test(t, NewMem(1).Host("a"), "a:0") })
+		faketime.Test(t, func(t *testing.T) { test(t, NewMem(1).Host("a"), "a:0") })
 	})
 }
 
@@ -237,7 +239,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 // inBubble runs a test of Mem for many seeds, each in fake time.
 func inBubble(t *testing.T, seeds uint64, test func(t *testing.T, seed uint64, m *Mem)) {
 	for seed := range seeds {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			defer func() {
 				if t.Failed() {
 					t.Logf("seed %d", seed)
@@ -567,7 +569,7 @@ func TestMemDialAcrossACut(t *testing.T) {
 
 // TestMemBacklogIsLimited dials a listener that never accepts.
 func TestMemBacklogIsLimited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m := NewMem(1)
 		l, err := m.Host("b").Listen(t.Context(), ":9092")
 		require.NoError(t, err)
@@ -597,7 +599,7 @@ func trace(t *testing.T, seed uint64) string {
 		}
 		fmt.Fprintf(&seen, "%s "+format+"\n", append([]any{time.Now().Format("05.000000000")}, args...)...)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m := NewMem(seed)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup

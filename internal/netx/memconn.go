@@ -28,6 +28,7 @@ type memConn struct {
 
 	// Guarded by the pair's lock.
 	closed                      bool
+	abrupt                      bool      // SetLinger(0)
 	paused                      bool      // the process of this end stands still
 	failAt                      time.Time // when this end learns of failErr; zero: never
 	failErr                     error
@@ -323,6 +324,17 @@ func (c *memConn) CloseWrite() error {
 	return nil
 }
 
+// SetLinger is what a net.TCPConn has: with 0, Close is a reset. Other values mean nothing here.
+func (c *memConn) SetLinger(seconds int) error {
+	c.pair.mu.Lock()
+	defer c.pair.mu.Unlock()
+	if c.closed {
+		return c.wrap("set", net.ErrClosed)
+	}
+	c.abrupt = seconds == 0
+	return nil
+}
+
 // Close implements net.Conn. What was written still arrives, and then the end of the stream, or a
 // reset if something was left unread.
 func (c *memConn) Close() error {
@@ -342,7 +354,7 @@ func (c *memConn) shut() error {
 		return net.ErrClosed
 	}
 	now := time.Now()
-	if len(c.in.queue) > 0 && c.in.queue[0].data != nil {
+	if c.abrupt || len(c.in.queue) > 0 && c.in.queue[0].data != nil {
 		c.abort(now)
 		return nil
 	}

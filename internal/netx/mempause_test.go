@@ -4,15 +4,16 @@ import (
 	"context"
 	"io"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"barnabas/internal/faketime"
 )
 
 // A process that stands still neither reads nor writes nor accepts, and finds it all waiting when it goes on.
 func TestMemPausedHostStandsStill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m := NewMem(1)
 		near, far := memPair(t, m)
 		defer func() { _ = near.Close() }() // the other end dies with its host

@@ -14,10 +14,11 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"barnabas/internal/faketime"
 )
 
 // osFile is a FileReader that says whether it was copied from.
@@ -220,7 +221,7 @@ func (f brokenFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func TestSendFileTellsTheFilesFaultFromTheConnections(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		near, far := memPair(t, NewMem(1))
 		got := receive(far)
 		sent, err := SendFile(near, brokenFile{at: 100_000}, 0, 200_000)

@@ -97,6 +97,7 @@ func openDirs(ctx context.Context, o *Options, observer commitlog.Observer, left
 			d.leftOut = append(d.leftOut, path)
 			continue
 		}
+		dir.SetBrokerEpoch(dir.CleanEpoch()) // no replica's log is touched before this process registers (Node.register)
 		if path == metaPath {
 			d.meta = dir
 		}

@@ -127,7 +127,7 @@ func metadataSegment(p *probe) string {
 	p.n.Record()
 	p.n.MustStart()
 	for _, op := range p.n.Record() {
-		if op.Kind == disk.OpPreallocate && strings.HasPrefix(op.Path, metadataDir) && strings.HasSuffix(op.Path, ".log") {
+		if op.Kind == disk.OpPreallocate && strings.HasPrefix(op.Path, metadataDir) && strings.Contains(op.Path, ".log") {
 			return fmt.Sprint(op.Len - 4<<20) // what a full disk leaves it
 		}
 	}

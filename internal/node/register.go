@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"barnabas/internal/commitlog"
 	"barnabas/internal/controller"
 	"barnabas/internal/lifecycle"
 	"barnabas/internal/metadata"
@@ -26,7 +27,10 @@ func (n *Node) newBroker(seed uint64) {
 		Jitter:               n.dice.below, Logger: n.log, Fatal: n.fail,
 	}
 	if n.peers != nil {
-		o.Heard, o.Lapsed = n.heard, n.replicas.Doubt
+		o.Heard, o.Lapsed = n.heard, func(lapsed bool) {
+			n.replicas.Doubt(lapsed)
+			n.coordinator.Doubt(lapsed)
+		}
 	}
 	n.broker.Store(lifecycle.New(o))
 }
@@ -73,6 +77,8 @@ func (n *Node) register(ctx context.Context) (err error) {
 	if err = n.guardData(); err != nil {
 		return err
 	}
+	// From here on replicas may be written, and what a clean stop before has promised of them ends.
+	n.dirs.setBrokerEpoch(commitlog.NoEpoch)
 	n.phase("waiting for the controller to register this broker")
 	if err = n.broker.Load().Register(ctx); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"barnabas/internal/netx"
 	"barnabas/internal/wire"
 )
 
@@ -88,6 +89,7 @@ func (p *Peers) serve(raw net.Conn) {
 	// Whatever reads or writes ends when the node does.
 	defer context.AfterFunc(ctx, func() { _ = raw.Close() })()
 	defer func() { _ = raw.Close() }()
+	netx.Eager(raw)
 	self := p.introduction(p.o.Self.ID)
 	conn, with, err := p.receive(raw, self)
 	if err != nil {
@@ -253,29 +255,15 @@ func (in *inbound) readFrame(r *bufio.Reader, size int) ([]byte, error) {
 // handle runs what a frame asks for.
 func (in *inbound) handle(kind Kind, request *wire.Request) error {
 	id, answered := request.CorrelationID, request.Version != oneWay
-	var out wire.Out
 	if kind == kindPing {
-		if err := status(&out, id, answerResult, ""); err != nil {
-			return err
-		}
-		return in.send(&out)
+		return in.say(id, answered, answerResult)
 	}
 	handler, early := in.p.handler(kind)
-	code := answerResult
 	switch {
 	case handler == nil:
-		code = answerUnserved
+		return in.say(id, answered, answerUnserved)
 	case !in.with.formed && !early:
-		code = answerNotFormed
-	}
-	if code != answerResult {
-		if !answered {
-			return nil
-		}
-		if err := status(&out, id, code, ""); err != nil {
-			return err
-		}
-		return in.send(&out)
+		return in.say(id, answered, answerNotFormed)
 	}
 	reply, ready, err := handler(in.ctx, in.with.node, request.Body)
 	if err != nil || !answered {
@@ -285,27 +273,68 @@ func (in *inbound) handle(kind Kind, request *wire.Request) error {
 		reply, ready = func(context.Context, *wire.Out) error { return nil }, true
 	}
 	if ready {
-		if err := compose(in.ctx, &out, id, reply); err != nil {
+		out := &wire.Out{}
+		if err := compose(in.ctx, out, id, reply); err != nil {
 			return err
 		}
-		return in.send(&out)
+		return in.sendReady(out)
 	}
-	select {
-	case in.atWork <- struct{}{}:
-	case <-in.ctx.Done():
-		return context.Cause(in.ctx)
-	}
-	in.works.Go(func() {
-		defer func() { <-in.atWork }()
+	return in.beside(func() {
 		var out wire.Out
 		if err := compose(in.ctx, &out, id, reply); err != nil {
 			return
 		}
-		if err := in.send(&out); err != nil {
-			_ = in.conn.Close() // the reader ends over it
+		in.sendOrEnd(&out)
+	}, nil)
+}
+
+// say answers with a status alone.
+func (in *inbound) say(id int32, answered bool, code byte) error {
+	if !answered {
+		return nil
+	}
+	out := &wire.Out{}
+	if err := status(out, id, code, ""); err != nil {
+		return err
+	}
+	return in.sendReady(out)
+}
+
+// beside works on a goroutine of its own, when there is room for one more; instead is called where the connection ends first.
+func (in *inbound) beside(work, instead func()) error {
+	select {
+	case in.atWork <- struct{}{}:
+	case <-in.ctx.Done():
+		if instead != nil {
+			instead()
 		}
+		return context.Cause(in.ctx)
+	}
+	in.works.Go(func() {
+		defer func() { <-in.atWork }()
+		work()
 	})
 	return nil
+}
+
+// sendReady writes an answer from the reader, unless that would take long: while another is being written, or with one that is
+// large itself. What comes behind on the connection does not wait for a thin line; among it is word of disks.
+func (in *inbound) sendReady(out *wire.Out) error {
+	if out.Size() <= maxReadersAnswer {
+		select {
+		case in.writer <- struct{}{}:
+			defer func() { <-in.writer }()
+			return in.write(out)
+		default:
+		}
+	}
+	return in.beside(func() { in.sendOrEnd(out) }, out.Reset)
+}
+
+func (in *inbound) sendOrEnd(out *wire.Out) {
+	if err := in.send(out); err != nil {
+		_ = in.conn.Close() // the reader ends over it
+	}
 }
 
 // send writes a complete answer.
@@ -317,6 +346,11 @@ func (in *inbound) send(out *wire.Out) error {
 		return context.Cause(in.ctx)
 	}
 	defer func() { <-in.writer }()
+	return in.write(out)
+}
+
+// write is called by who has the writer's slot.
+func (in *inbound) write(out *wire.Out) error {
 	if err := in.conn.SetWriteDeadline(time.Now().Add(wire.Patience(writeStall, out.Size()))); err != nil {
 		out.Reset()
 		return err

@@ -23,7 +23,7 @@ const maxErrorText = 2 << 10
 // they were sent. What it waits for holds up only what comes behind on the same connection. A one-way
 // message's Reply is not used. ready says that the Reply will not wait; others get a goroutine each. An
 // error closes the connection: it is for bytes that are no message. body is only valid until Handle
-// returns.
+// returns, and what a Reply has put out may be sent after that, ready or not.
 type Handler func(ctx context.Context, from Node, body []byte) (reply wire.Reply, ready bool, err error)
 
 // Answer makes a Handler of a function that works out the whole answer and may wait. An error of its

@@ -7,8 +7,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"barnabas/internal/netx"
 	"barnabas/internal/wire"
 )
 
@@ -36,6 +38,9 @@ type link struct {
 		down    error
 		pingDue bool
 	}
+	// Of client, as it is read.
+	heardAt atomic.Int64 // nanoseconds since p.began when something last came
+	arrived atomic.Int64 // bytes
 }
 
 // post is a one-way message that waits.
@@ -163,14 +168,15 @@ func (l *link) rest(pause time.Duration) {
 // watchedConn tells when something has come, and when its connection is closed, which wire.Client does at the first failure.
 type watchedConn struct {
 	net.Conn
-	heard, closed func()
+	heard  func(bytes int)
+	closed func()
 }
 
 // Read implements net.Conn.
 func (c watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.heard()
+		c.heard(n)
 	}
 	return n, err
 }
@@ -191,6 +197,7 @@ func (l *link) connect() (*wire.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to node %d: %w", l.to, err)
 	}
+	netx.Eager(conn)
 	stop := context.AfterFunc(l.ctx, func() { _ = conn.Close() })
 	defer stop()
 	self := l.p.introduction(l.to)
@@ -209,7 +216,7 @@ func (l *link) connect() (*wire.Client, error) {
 	if l.data {
 		most = maxDataBytes
 	}
-	client := wire.NewClient(watchedConn{conn, l.p.hears, l.signal}, wire.ClientOptions{
+	client := wire.NewClient(watchedConn{conn, l.hears, l.signal}, wire.ClientOptions{
 		MaxInFlight: maxInFlight, MaxResponseBytes: most, WriteStall: writeStall,
 	})
 	l.set(client, with)
@@ -252,6 +259,12 @@ func (l *link) set(client *wire.Client, with agreed) {
 	l.mu.changed = make(chan struct{})
 }
 
+// hears notes that bytes have come.
+func (l *link) hears(bytes int) {
+	l.heardAt.Store(l.p.hears())
+	l.arrived.Add(int64(bytes))
+}
+
 // serve sends what is posted, and asks now and then whether the other end is there, until the
 // connection ends.
 func (l *link) serve(client *wire.Client) {
@@ -262,8 +275,7 @@ func (l *link) serve(client *wire.Client) {
 		l.signal()
 	})
 	defer ping.Stop()
-	var asked *wire.Pending
-	var askedAt time.Time
+	var asked question
 	for client.Err() == nil {
 		select {
 		case <-l.wake:
@@ -282,14 +294,7 @@ func (l *link) serve(client *wire.Client) {
 		if !due {
 			continue
 		}
-		if asked == nil || isDone(asked) {
-			var err error
-			askedAt = time.Now()
-			if asked, err = l.ping(client); err != nil {
-				l.gaveUp(addr)
-				return
-			}
-		} else if time.Since(askedAt) > pingPatience {
+		if l.gone(&asked, time.Now()) || l.ping(client, &asked) != nil {
 			l.gaveUp(addr)
 			return
 		}
@@ -297,12 +302,50 @@ func (l *link) serve(client *wire.Client) {
 	}
 }
 
-// ping asks whether the other end is there. Where so many requests are unanswered that there is no room for
-// this one, it waits no longer than for an answer: an end that is gone frees none.
-func (l *link) ping(client *wire.Client) (*wire.Pending, error) {
+// question is whether the other end is there, and what had come when it was asked.
+type question struct {
+	answer  *wire.Pending // nil: not asked yet
+	at      time.Time
+	arrived int64
+}
+
+// gone: the other end has not answered, and nothing else that comes says that it is there. An answer stands behind the one that
+// is on its way, which may take minutes on a thin line: bytes that arrive are life too, as long as they come without a pause
+// of pingPatience, and not so slowly that whoever waits for them is held for ever (wire.Patience).
+func (l *link) gone(q *question, now time.Time) bool {
+	if q.answer == nil || isDone(q.answer) {
+		return false
+	}
+	heard := l.p.began.Add(time.Duration(l.heardAt.Load()))
+	return now.Sub(later(q.at, heard)) > pingPatience || now.Sub(q.at) > wire.Patience(pingPatience, l.arrived.Load()-q.arrived)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// ping asks whether the other end is there. Where so many requests are unanswered that there is no room for this one, it waits
+// no longer than for an answer: an end that is gone frees none. As long as an answer is due it only says that this end is
+// there, which the other one listens for.
+func (l *link) ping(client *wire.Client, q *question) error {
+	nothing := func(dst []byte) []byte { return dst }
+	if q.answer != nil && !isDone(q.answer) {
+		ctx, cancel := context.WithTimeout(l.ctx, pingInterval)
+		defer cancel()
+		if err := client.Send(ctx, KindKey+int16(kindPing), oneWay, nothing); ctx.Err() == nil {
+			return err
+		}
+		return l.ctx.Err()
+	}
 	ctx, cancel := context.WithTimeout(l.ctx, pingPatience)
 	defer cancel()
-	return client.Start(ctx, KindKey+int16(kindPing), 0, func(dst []byte) []byte { return dst })
+	var err error
+	q.at, q.arrived = time.Now(), l.arrived.Load()
+	q.answer, err = client.Start(ctx, KindKey+int16(kindPing), 0, nothing)
+	return err
 }
 
 func (l *link) gaveUp(addr string) {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"barnabas/internal/faketime"
 )
 
 // told remembers what an observer was told.
@@ -64,7 +66,7 @@ func TestEveryObserverIsToldAndNoneHoldsUpAnother(t *testing.T) {
 
 // What waits for an observer is bounded by the number of nodes, and an end is never left out.
 func TestSlowObserverMissesNoEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		a := w.node(1, nil)
 		defer func() { _ = a.Close() }()

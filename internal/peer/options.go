@@ -14,7 +14,7 @@ import (
 type Kind uint8
 
 const (
-	// kindPing asks for an empty answer.
+	// kindPing asks for an empty answer. One way it says that this end is there.
 	kindPing Kind = 0
 	// firstDataKind is the first that travels on the data connection.
 	firstDataKind Kind = 32
@@ -73,6 +73,7 @@ const (
 	maxFrameMemory    = 64 << 20  // Options.FrameMemory where it is 0
 	maxHandshakeBytes = 1 << 10   // of a frame before that; a longer one closes the connection
 	maxUnanswered     = 256       // requests of one connection at work; past it nothing more is read from it
+	maxReadersAnswer  = 64 << 10  // of an answer that a connection's reader writes itself; a longer one would hold up what comes behind
 	maxInFlight       = 256       // requests sent on one connection and not answered; past it Call waits
 	maxPosted         = 4096      // one-way messages that wait for one connection; past it Post drops
 	maxPostedBytes    = 16 << 20  // and their bytes
@@ -85,7 +86,7 @@ const (
 	firstPause       = 20 * time.Millisecond
 	longestPause     = time.Second // between two attempts to connect, plus half of it at random
 	pingInterval     = time.Second
-	pingPatience     = 4 * time.Second  // an end that does not answer for so long is gone
+	pingPatience     = 4 * time.Second  // an end that does not answer for so long, and sends nothing else, is gone
 	silence          = 15 * time.Second // an accepted connection that says nothing for so long is closed
 	writeStall       = 5 * time.Second  // for a peer that takes nothing
 )

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/netx"
 	"barnabas/internal/wire"
 )
@@ -91,7 +92,7 @@ func (w *world) mustEcho(p *Peers, from, to int32) {
 
 func bubble(t *testing.T, f func(*testing.T, *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { f(t, newWorld(t, 1)) })
+	faketime.Test(t, func(t *testing.T) { f(t, newWorld(t, 1)) })
 }
 
 func TestRequestsAreAnsweredAndErrorsCarried(t *testing.T) {

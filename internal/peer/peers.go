@@ -270,7 +270,11 @@ func (p *Peers) Heard() time.Time {
 	return p.began.Add(time.Duration(since))
 }
 
-func (p *Peers) hears() { p.heard.Store(int64(time.Since(p.began))) }
+func (p *Peers) hears() (at int64) {
+	at = int64(time.Since(p.began))
+	p.heard.Store(at)
+	return at
+}
 
 // Trouble is why there is no connection to a node, nil where there is one or none was tried.
 func (p *Peers) Trouble(node int32) error {

@@ -27,6 +27,9 @@ const (
 	lostAfter    = 4
 	joinEvery    = 10
 	joinPatience = time.Second
+	// rivalTimes is how many answers in a row have to say that another process runs under this node's number until this one
+	// stops: some 5 seconds. A voter that has just died is not heard of for long before that.
+	rivalTimes = 10
 )
 
 // proposeChange proposes a change of the members. Raft takes one at a time, and turns a second into nothing
@@ -73,7 +76,7 @@ func (q *Quorum) tend() {
 		return
 	}
 	s := q.raft.Status()
-	if len(s.Config.Voters[1]) > 0 || s.LeadTransferee != raft.None {
+	if len(s.Config.Voters[1]) > 0 || s.LeadTransferee != raft.None || q.led < q.o.ElectionTicks { // who is alive is not known yet
 		return
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Config.Learners)) {
@@ -85,6 +88,8 @@ func (q *Quorum) tend() {
 		changes := []*pb.ConfChangeSingle{change(pb.ConfChangeAddNode, id)}
 		old, found := q.voterOf(&s, member.NodeID)
 		switch {
+		case found && q.alive(old): // it had only stood still, and is not to lose its vote for that
+			continue
 		case found:
 			changes = append(changes, change(pb.ConfChangeRemoveNode, old))
 			q.log.Info("a node whose disk was wiped becomes a voter again", "node", member.NodeID,
@@ -214,6 +219,10 @@ type admission struct {
 	Taken     bool       `json:"taken"`
 	// Observe: it has no vote here, and gets none by asking; it may follow (follow.go).
 	Observe bool `json:"observe,omitempty"`
+	// Rival is the member of the asker's number that is alive, with another directory: there are two processes of that number.
+	Rival *Member `json:"rival,omitempty"`
+
+	leads bool // who answered is the leader
 }
 
 // answerJoin takes a node in that has a number of ours and an empty disk.
@@ -239,6 +248,9 @@ func (q *Quorum) admit(m Member) admission {
 	a := admission{Leader: q.leaderNode(s.Lead)}
 	if s.RaftState != raft.StateLeader {
 		a.Listeners = q.membership().listeners(a.Leader)
+		if leader, known := q.members[s.Lead]; known && leader.NodeID == m.NodeID && leader != m {
+			a.Rival = &leader // whom the asker cannot ask
+		}
 		return a
 	}
 	id := m.raftID()
@@ -246,7 +258,23 @@ func (q *Quorum) admit(m Member) admission {
 	_, isNext := s.Config.LearnersNext[id]
 	_, isVoter := s.Config.Voters.IDs()[id]
 	switch {
-	case isLearner || isNext || isVoter:
+	case isVoter:
+		a.Taken = true
+		return a
+	case q.led < q.o.ElectionTicks: // whether an earlier disk of its is alive is not known yet
+		return a
+	}
+	if rival, found := q.rivalOf(&s, m); found {
+		if q.refused != m {
+			q.refused = m
+			q.log.Warn("a second process under a voter's number, on another disk, is refused: the first is alive", "node", m.NodeID,
+				"directory", m.Directory.String(), "directory_of_the_first", rival.Directory.String())
+		}
+		a.Rival = &rival
+		return a
+	}
+	switch {
+	case isLearner || isNext:
 		a.Taken = true
 		return a
 	case q.hasVoter(&s, m.NodeID): // an earlier disk of its
@@ -268,6 +296,40 @@ func (q *Quorum) admit(m Member) admission {
 		q.log.Debug("the members of the quorum cannot be changed now", "err", err)
 	}
 	return a
+}
+
+// alive tells whether a member was heard of within an election's timeout. By ticks, for clocks jump. Leader only, owner only.
+func (q *Quorum) alive(id uint64) bool {
+	v := q.voices[id]
+	return id == q.self || v != nil && q.ticks-v.tick < q.o.ElectionTicks && !q.down[q.members[id].NodeID]
+}
+
+// rivalOf finds a member of a node's number that is alive, and is not that node. Leader only, owner only.
+func (q *Quorum) rivalOf(s *raft.Status, m Member) (rival Member, found bool) {
+	for id := range s.Progress {
+		if other, known := q.members[id]; known && other.NodeID == m.NodeID && other != m && q.alive(id) {
+			return other, true
+		}
+	}
+	return Member{}, false
+}
+
+// rivalled takes what the leader said of another process of this node's number; nil: there is none. This one stops over it: if
+// it waited for the other's end, that one would lose its vote to it when it is only started again. Owner only.
+func (q *Quorum) rivalled(rival *Member) {
+	if rival == nil {
+		q.rivals = 0
+		return
+	}
+	q.rivals++
+	err := fmt.Errorf("%w: node %d takes part in cluster %s with directory %s, and this process has directory %s: "+
+		"give this one a number of its own (node.id), or stop the other first", ErrRival, rival.NodeID, q.o.ClusterID, rival.Directory, q.me().Directory)
+	switch q.rivals {
+	case 2: // one that has just died may still be believed to live
+		q.log.Warn("this node is not taken in", "err", err)
+	case rivalTimes:
+		q.fail(err)
+	}
 }
 
 // Joined is closed once this node has the cluster's metadata, which it lacks only at first (Blank).
@@ -306,21 +368,34 @@ func (q *Quorum) votes() bool {
 
 // askAll asks every node that may know a leader, and the leader that they name.
 func (q *Quorum) askAll() {
-	var asking sync.WaitGroup
-	defer asking.Wait()
 	others := q.others()
-	for _, node := range others {
+	answers := make([]admission, len(others))
+	var asking sync.WaitGroup
+	for i, node := range others {
 		asking.Go(func() {
 			a, err := q.askJoin(node)
-			if err == nil && a.Leader >= 0 && a.Leader != node && !slices.Contains(others, a.Leader) {
+			if err == nil && a.Leader >= 0 && a.Leader != node && a.Leader != q.o.NodeID && !slices.Contains(others, a.Leader) {
 				q.reach([]address{{a.Leader, a.Listeners}})
 				node = a.Leader
 				a, err = q.askJoin(node)
 			}
-			if err == nil && a.Observe {
+			if err != nil {
+				return
+			}
+			if a.Observe {
 				q.do(func() { q.follow(node) })
 			}
+			a.leads = a.Leader == node
+			answers[i] = a
 		})
+	}
+	asking.Wait()
+	said := slices.IndexFunc(answers, func(a admission) bool { return a.leads }) // others may have heard of it long ago
+	if said < 0 {
+		said = slices.IndexFunc(answers, func(a admission) bool { return a.Rival != nil })
+	}
+	if said >= 0 {
+		q.do(func() { q.rivalled(answers[said].Rival) })
 	}
 }
 

@@ -96,8 +96,11 @@ func takeOver(self Member, cluster string, holders []int32, answers map[int32]de
 			others = append(others, fmt.Sprintf("node %d does not answer", m.NodeID))
 		}
 	}
-	return &plan{waits: fmt.Sprintf("cluster %s is held by %s, and has no leader without a majority of its voters: %s%s",
-		cluster, nodeList(holders), strings.Join(others, ", "), absent(silent))}
+	why := " yet" // all that vote are there
+	if len(others) > 0 {
+		why = " without a majority of its voters: " + strings.Join(others, ", ")
+	}
+	return &plan{waits: fmt.Sprintf("cluster %s is held by %s, and has no leader%s%s", cluster, nodeList(holders), why, absent(silent))}
 }
 
 func nodeList(nodes []int32) string {

@@ -181,3 +181,24 @@ func FuzzDescription(f *testing.F) {
 		_, _, _ = a.add(peer.Node{ID: 1}, b)
 	})
 }
+
+// TestWaitNamesWhoIsMissing: an empty node that finds its cluster without a leader says whom that lacks; nobody, while all elect one.
+func TestWaitNamesWhoIsMissing(t *testing.T) {
+	voters := []int32{1, 2, 3}
+	members := []Member{{1, metadata.UUID{1}}, {2, metadata.UUID{2}}, {3, metadata.UUID{3}}}
+	says := func(m Member) description {
+		return description{Voters: voters, Cluster: "c", Holds: true, Members: members, Leader: -1, node: peer.Node{ID: m.NodeID, Directory: m.Directory}}
+	}
+	answers := map[int32]description{1: says(members[0]), 2: says(members[1]), 3: says(members[2])}
+	self := Member{4, metadata.UUID{4}}
+	const held = "cluster c is held by node 1, node 2"
+	if got, want := decide(self, voters, "", answers, nil).waits, held+", node 3, and has no leader yet"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	delete(answers, 3)
+	silent := map[int32]error{3: errors.New("gone")}
+	want := held + ", and has no leader without a majority of its voters: node 3 does not answer; no answer from node 3"
+	if got := decide(self, voters, "", answers, silent).waits; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -25,6 +25,8 @@ var (
 	ErrTooLarge = errors.New("metadata change is too large")
 	// ErrClosed: the quorum has stopped.
 	ErrClosed = errors.New("metadata quorum is closed")
+	// ErrRival: another process of this node's number is a member, with another directory, and alive.
+	ErrRival = errors.New("another process is running under this node's number")
 	// ErrDamaged: the files contradict each other, as they never do after a crash. Starting from
 	// them could forget a vote or a committed record.
 	ErrDamaged = errors.New("metadata log is damaged")

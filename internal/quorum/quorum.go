@@ -46,9 +46,12 @@ type Quorum struct {
 	standing *time.Timer         // this node stands for election when it fires
 	down     map[int32]bool      // nodes whose connection has broken and not been made again
 	ticks    int
-	alone    int  // ticks without a leader
-	quiet    int  // ticks since a leader was last heard
-	asking   bool // to be taken in
+	alone    int    // ticks without a leader
+	quiet    int    // ticks since a leader was last heard
+	asking   bool   // to be taken in
+	led      int    // ticks for which this node has led; 0 while it does not
+	rivals   int    // answers in a row that spoke of another process of this node's number
+	refused  Member // the last that was
 
 	following bool                 // this node has no vote and fetches what is committed (follow.go)
 	fetching  bool                 // a goroutine does
@@ -204,6 +207,9 @@ func (q *Quorum) own() {
 	tick = time.AfterFunc(q.nextTick(), func() {
 		q.do(func() {
 			q.raft.Tick()
+			if q.led++; q.raft.BasicStatus().RaftState != raft.StateLeader {
+				q.led = 0
+			}
 			q.snapshotByTime()
 			if q.o.Transport != nil {
 				q.seekLeader()

@@ -13,6 +13,7 @@ import (
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
@@ -158,7 +159,7 @@ func (n *node) propose(i int) uint64 {
 }
 
 func TestProposalsAreAppliedInOrderUnderTheirIDs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		n := start(t, disk.NewMem(), 1, nil)
 		defer n.close()
 		var ids []uint64
@@ -185,7 +186,7 @@ func TestProposalsAreAppliedInOrderUnderTheirIDs(t *testing.T) {
 
 func TestCommittedEntriesSurviveCrash(t *testing.T) {
 	for seed := range uint64(150) {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			mem := disk.NewMem()
 			committed, next := 0, 0
 			for round := range 4 {
@@ -210,7 +211,7 @@ func TestCommittedEntriesSurviveCrash(t *testing.T) {
 }
 
 func TestSnapshotReplacesTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		change := func(o *Options) { o.SnapshotBytes, o.Log.SegmentBytes = 4000, 2000 }
 		n := start(t, mem, 3, change)
@@ -234,7 +235,7 @@ func TestSnapshotReplacesTheLog(t *testing.T) {
 }
 
 func TestOnlyTheLeaderOfTheEpochMayPropose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		n := start(t, disk.NewMem(), 5, nil)
 		defer n.close()
 		if _, err := n.q.Propose(n.lead.Epoch+1, []metadata.Record{topicRecord(1)}); !errors.Is(err, ErrNotLeader) {
@@ -247,7 +248,7 @@ func TestOnlyTheLeaderOfTheEpochMayPropose(t *testing.T) {
 }
 
 func TestFullDiskRefusesChangesAndRecovers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		n := start(t, mem, 6, nil)
 		defer n.close()
@@ -281,7 +282,7 @@ func TestFullDiskRefusesChangesAndRecovers(t *testing.T) {
 }
 
 func TestTrap08FailedFlushOfMetadataStopsTheNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		n := start(t, mem, 7, nil)
 		defer n.close()
@@ -310,7 +311,7 @@ func TestTrap08FailedFlushOfMetadataStopsTheNode(t *testing.T) {
 
 // Entries and a snapshot are written by different goroutines, which find a disk that is gone at one moment.
 func TestTheNodeIsStoppedOnceHoweverManyFail(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		told := make(chan error, 2)
 		n := start(t, disk.NewMem(), 10, func(o *Options) { o.Fatal = func(err error) { told <- err } })
 		defer n.close()
@@ -330,7 +331,7 @@ func TestTheNodeIsStoppedOnceHoweverManyFail(t *testing.T) {
 }
 
 func TestSnapshotComesAfterTheIntervalOnlyForNewEntries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		n := start(t, mem, 6, func(o *Options) { o.SnapshotInterval = time.Minute })
 		defer n.close()
@@ -363,7 +364,7 @@ func TestSnapshotComesAfterTheIntervalOnlyForNewEntries(t *testing.T) {
 // What a snapshot has made superfluous stays in the active segment for a while, and must not ask
 // for the next snapshot at once.
 func TestSnapshotsFollowWhatWasAppliedAndNotTheLogsSize(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		written := map[string]bool{}
 		mem.SetFault(func(op disk.Op) error {
@@ -388,7 +389,7 @@ func TestSnapshotsFollowWhatWasAppliedAndNotTheLogsSize(t *testing.T) {
 // The metadata directory is condemned by a failed flush of the small files too, and the next start
 // does not take it for cleanly closed.
 func TestTrap08FailedFlushOfASnapshotCondemnsTheDirectory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		mem := disk.NewMem()
 		n := start(t, mem, 9, func(o *Options) { o.SnapshotBytes = 2000 })
 		defer n.close()

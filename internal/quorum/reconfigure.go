@@ -231,7 +231,7 @@ func (q *Quorum) changeStep(c VoterChange, proposed *time.Time) (a changeAnswer,
 		switch {
 		case votes && !proposed.IsZero() && !underWay:
 			return changeAnswer{Done: true}, nil, nil
-		case isVoter && proposed.IsZero():
+		case isVoter && (proposed.IsZero() || voter != id && !underWay):
 			return refuse("duplicate", "The voter id for %d is already part of the set of voters: it votes with directory %s", c.NodeID, q.members[voter].Directory)
 		case len(s.Config.Voters[0]) >= maxVoters:
 			return refuse("many", "There are %d voters already, and at most %d", len(s.Config.Voters[0]), maxVoters)

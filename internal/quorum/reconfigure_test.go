@@ -423,3 +423,31 @@ func (q *Quorum) votersChangedAt() uint64 {
 	})
 	return <-found
 }
+
+// TestNodeHasOneVote: a node whose directory of before votes gets no second vote for another one on request, also where the request
+// was perhaps made before: what makes a new disk a voter takes the vote of the old one in the same step.
+func TestNodeHasOneVote(t *testing.T) {
+	inWorld(t, 1, 3, func(w *world) {
+		four := w.add(4)
+		w.startAll()
+		w.mustPropose(10)
+		w.mustFollow()
+		w.mustChange(w.leader(), AddVoter, four, four.directory())
+		w.mustVote(1, 2, 3, 4)
+		four.kill()
+		w.eventually("somebody leads", time.Minute, func() bool { return w.leader() != nil })
+		q, _ := w.leader().running.quorum()
+		other := Member{4, metadata.UUID{7, 7}}
+		q.do(func() { q.noteObserver(other, q.raft.BasicStatus().GetCommit()) })
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		a, err := q.changeHere(ctx, VoterChange{Do: AddVoter, NodeID: 4, Directory: other.Directory, Listeners: four.listeners()}, true)
+		if err != nil || a.Refused != "duplicate" {
+			w.fatalf("the answer is %+v: %v", a, err)
+		}
+		w.mustVote(1, 2, 3, 4)
+		if n := len(q.Status().Voters); n != 4 {
+			w.fatalf("there are %d voters: %+v", n, q.Status().Voters)
+		}
+	})
+}

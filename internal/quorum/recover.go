@@ -6,7 +6,10 @@ import (
 	"log/slog"
 	"time"
 
+	"go.etcd.io/raft/v3/confchange"
 	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+	"google.golang.org/protobuf/proto"
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
@@ -35,7 +38,8 @@ type RecoverOptions struct {
 // Recovered is what a recovery has found, or done.
 type Recovered struct {
 	ClusterID string
-	// Members are those of the configuration that is given up.
+	// Members are those of the configuration that is given up: of the last that the log holds, in which both those before and
+	// those after a change that is under way are.
 	Members []Member
 	// End is where the log ends, Epoch the leader's that wrote its last entry. What lies past the
 	// committed offset was perhaps never acknowledged, and is kept all the same.
@@ -60,13 +64,14 @@ func Recover(ctx context.Context, o RecoverOptions) (Recovered, error) {
 	if err != nil {
 		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
 	}
-	loader, last, err := replayAll(ctx, st, file)
+	given := confAt{file.meta.GetIndex(), file.meta.GetConfState(), file.members}
+	loader, last, err := replayAll(ctx, st, file, func(e *pb.Entry) error { return given.follow(e, me) })
 	if err != nil {
 		return Recovered{}, fmt.Errorf("recover the metadata quorum: %w", err)
 	}
 	image := loader.Image()
 	r := Recovered{
-		ClusterID: file.members.ClusterID, Members: file.members.Members, End: offsetOf(last) + 1, Epoch: image.Epoch(),
+		ClusterID: file.members.ClusterID, Members: given.members.Members, End: offsetOf(last) + 1, Epoch: image.Epoch(),
 		Topics: image.TopicCount(), Brokers: len(image.Brokers()),
 	}
 	if r.ClusterID == "" {
@@ -134,8 +139,43 @@ func (o *RecoverOptions) standAlone(ctx context.Context, st *storage, loader *me
 	return st.compact(alone.meta)
 }
 
-// replayAll builds the image of everything that the log holds, and returns the last entry's index.
-func replayAll(ctx context.Context, st *storage, file *snapshotFile) (*metadata.Loader, uint64, error) {
+// follow takes an entry that changes the members, as raft does once it is committed.
+func (c *confAt) follow(e *pb.Entry, me Member) error {
+	change := &pb.ConfChangeV2{}
+	if err := proto.Unmarshal(e.GetData(), change); err != nil {
+		return fmt.Errorf("metadata entry %d: %w: %w", e.GetIndex(), ErrDamaged, err)
+	}
+	said, err := decodeMembersChange(change.GetContext())
+	if err != nil {
+		return fmt.Errorf("metadata entry %d: %w", e.GetIndex(), err)
+	}
+	changer := confchange.Changer{Tracker: tracker.MakeProgressTracker(1, 0), LastIndex: e.GetIndex()}
+	config, progress, err := confchange.Restore(changer, c.state)
+	if err == nil {
+		changer.Tracker.Config, changer.Tracker.Progress = config, progress
+		autoLeave, joint := change.EnterJoint()
+		switch {
+		case change.LeaveJoint():
+			config, _, err = changer.LeaveJoint()
+		case joint:
+			config, _, err = changer.EnterJoint(autoLeave, change.GetChanges()...)
+		default:
+			config, _, err = changer.Simple(change.GetChanges()...)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("metadata entry %d changes the members: %w: %w", e.GetIndex(), ErrDamaged, err)
+	}
+	changer.Tracker.Config = config
+	said.Members = append(said.Members, me)
+	c.index, c.state = e.GetIndex(), changer.Tracker.ConfState()
+	c.members = c.members.after(said, c.state)
+	return nil
+}
+
+// replayAll builds the image of everything that the log holds, and returns the last entry's index. changed is told of the entries
+// that change the members, in order.
+func replayAll(ctx context.Context, st *storage, file *snapshotFile, changed func(*pb.Entry) error) (*metadata.Loader, uint64, error) {
 	loader := metadata.NewLoader()
 	if s := file.snapshot(); s.Offset >= 0 {
 		if err := loader.Restore(ctx, s); err != nil {
@@ -154,9 +194,12 @@ func replayAll(ctx context.Context, st *storage, file *snapshotFile) (*metadata.
 		for _, e := range entries {
 			c := metadata.Committed{Offset: offsetOf(e.GetIndex()), Epoch: int32(e.GetTerm())}
 			if e.GetType() == pb.EntryNormal {
-				if _, c.Records, err = decodeProposal(e); err != nil {
-					return nil, 0, err
-				}
+				_, c.Records, err = decodeProposal(e)
+			} else {
+				err = changed(e)
+			}
+			if err != nil {
+				return nil, 0, err
 			}
 			if err := loader.Apply(ctx, c); err != nil {
 				return nil, 0, err

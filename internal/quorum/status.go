@@ -43,6 +43,7 @@ type Replica struct {
 // voice is what a leader has heard of another member.
 type voice struct {
 	at       time.Time
+	tick     int    // the same in ticks
 	end      uint64 // of the leader's log then: its last index
 	caughtUp time.Time
 }
@@ -69,7 +70,7 @@ func (q *Quorum) heard(m *pb.Message) {
 	} else if p := q.matchOf(m.GetFrom()); p >= last {
 		v.caughtUp = now
 	}
-	v.at, v.end = now, last
+	v.at, v.tick, v.end = now, q.ticks, last
 }
 
 // matchOf is the last entry that a follower is known to have on disk.

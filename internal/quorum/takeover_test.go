@@ -15,6 +15,7 @@ import (
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/peer"
 )
@@ -149,7 +150,7 @@ func (b *blank) mustHaveApplied(offset int64) {
 
 // Raft may ask for a snapshot and the entries behind it at once, where it was busy while they came.
 func TestEntriesThatComeWithASnapshotAreWritten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := startBlank(t)
 		defer b.close()
 		leader := Member{2, directory(2)}
@@ -166,7 +167,7 @@ func TestEntriesThatComeWithASnapshotAreWritten(t *testing.T) {
 // A snapshot of a leader that is none any more, which comes before raft was asked what to do with the
 // last one, does not take that one's place.
 func TestSnapshotThatIsNoNewsIsDropped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := startBlank(t)
 		defer b.close()
 		release := b.busy()

@@ -13,11 +13,11 @@ import (
 	"sync"
 	"testing"
 	"testing/cryptotest"
-	"testing/synctest"
 	"time"
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/netx"
 	"barnabas/internal/peer"
@@ -51,6 +51,7 @@ type world struct {
 type voter struct {
 	w    *world
 	id   int32
+	host string // where it is in the network
 	disk *disk.Mem
 	life int
 	// fault is asked by the disk, beside what it always does, from the next start on; failed: the test has
@@ -96,7 +97,7 @@ func newWorld(t *testing.T, seed uint64, n int32) *world {
 // add makes a node that is not running, with an empty disk.
 func (w *world) add(id int32) *voter {
 	w.ids = append(w.ids, id)
-	w.nodes[id] = &voter{w: w, id: id, disk: disk.NewMem()}
+	w.nodes[id] = &voter{w: w, id: id, host: host(id), disk: disk.NewMem()}
 	return w.nodes[id]
 }
 
@@ -104,7 +105,7 @@ func (w *world) add(id int32) *voter {
 func inWorld(t *testing.T, seed uint64, n int32, f func(*world)) {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, seed) // raft draws its election timeouts there
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, n)
 		defer func() {
 			for _, id := range w.ids {
@@ -132,7 +133,7 @@ func (v *voter) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &life{stop: stop, done: make(chan struct{}), machine: newRecorder()}
 	v.running = l
-	network, fs, seed := v.w.net.Host(host(v.id)), v.disk, v.w.seed*1000+uint64(v.id)*100+uint64(v.life)
+	network, fs, seed := v.w.net.Host(v.host), v.disk, v.w.seed*1000+uint64(v.id)*100+uint64(v.life)
 	dice := rand.New(rand.NewPCG(seed, 1))
 	var mu sync.Mutex
 	fault := v.fault
@@ -274,7 +275,7 @@ func (v *voter) end(replace func(*disk.Mem) *disk.Mem) {
 		v.check(!v.failed) // it should have been running
 	default:
 	}
-	v.w.net.Kill(host(v.id))
+	v.w.net.Kill(v.host)
 	v.disk = replace(v.disk)
 	if q, _ := v.running.quorum(); q != nil {
 		q.stop(ErrClosed) // a process that is killed hands nothing over

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"barnabas/internal/commitlog"
@@ -12,8 +11,15 @@ import (
 // reads again what is known of producers: a second for a segment of some hundred megabytes. The fetcher does not wait for
 // it, for it copies thousands of other partitions: the partition is not asked for until it is done.
 
-// mostAside is how many partitions are dealt with at the same time; the rest wait their turn.
+// mostAside is how many partitions of one data directory are dealt with at the same time; the rest wait their turn. A disk that
+// does not answer holds up what lies on it, and nothing else.
 const mostAside = 4
+
+// lane is what is to be done beside the fetches on the logs of one data directory.
+type lane struct {
+	jobs    []func() // at most one for each partition that is followed
+	workers int
+}
 
 // returned is a partition that was dealt with beside the fetches.
 type returned struct {
@@ -26,11 +32,8 @@ type returned struct {
 func (f *fetcher) aside(n *pull, work func() error, then func()) {
 	n.away = true
 	f.unqueue(n)
-	if n.held {
-		n.held = false
-		f.held = slices.DeleteFunc(f.held, func(o *pull) bool { return o == n })
-	}
-	f.links.beside(func() {
+	f.unhold(n)
+	f.links.beside(n.p.log.Dir(), func() {
 		r := returned{n, work(), then}
 		f.mu.Lock()
 		f.mu.back = append(f.mu.back, r)
@@ -68,29 +71,34 @@ func (f *fetcher) resume(back []returned, now time.Time) {
 	}
 }
 
-// beside runs a job, when its turn comes. Jobs that have not begun when the links close are not done.
-func (l *links) beside(job func()) {
+// beside runs a job on a log of a directory, when its turn comes. Jobs that have not begun when the links close are not done.
+func (l *links) beside(dir *commitlog.Dir, job func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mu.jobs = append(l.mu.jobs, job)
-	if l.mu.workers < mostAside {
-		l.mu.workers++
-		l.running.Go(l.work)
+	on := l.mu.lanes[dir]
+	if on == nil {
+		on = &lane{}
+		l.mu.lanes[dir] = on
+	}
+	on.jobs = append(on.jobs, job)
+	if on.workers < mostAside {
+		on.workers++
+		l.running.Go(func() { l.work(on) })
 	}
 }
 
-// work does jobs until there are none.
-func (l *links) work() {
+// work does the jobs of a lane until there are none.
+func (l *links) work(on *lane) {
 	for {
 		l.mu.Lock()
-		if len(l.mu.jobs) == 0 || l.ctx.Err() != nil {
-			l.mu.workers--
+		if len(on.jobs) == 0 || l.ctx.Err() != nil {
+			on.workers--
 			l.mu.Unlock()
 			return
 		}
-		job := l.mu.jobs[0]
-		l.mu.jobs[0] = nil
-		l.mu.jobs = l.mu.jobs[1:]
+		job := on.jobs[0]
+		on.jobs[0] = nil
+		on.jobs = on.jobs[1:]
 		l.mu.Unlock()
 		job()
 	}

@@ -176,3 +176,46 @@ func TestWordOfAnEpochThatIsOver(t *testing.T) {
 		}
 	})
 }
+
+// TestLogThatIsCutHoldsUpNoOtherOfTheNextLeader: the leader that had a log cut is gone, and the next one is followed at once in
+// all else.
+func TestLogThatIsCutHoldsUpNoOtherOfTheNextLeader(t *testing.T) {
+	topics := []worldTopic{
+		{name: "cut", id: 1, numbers: 1, on: []int32{1, 3, 2}, configs: map[string]string{"min.insync.replicas": "1"}},
+		{name: "other", id: 2, numbers: 1, on: []int32{3, 2, 1}, configs: map[string]string{"min.insync.replicas": "2"}},
+	}
+	inWorld(t, 63, topics, func(t *testing.T, w *world) {
+		w.awaitLeader("cut", 1).append(t, 10)
+		w.awaitLeader("other", 3).append(t, 10)
+		w.await("all in sync", w.whole)
+		w.isolate(1, true)
+		if _, err := w.on(1, "cut").Append(records(3), false, time.Now().UnixMilli()); err != nil {
+			t.Fatal(err)
+		}
+		w.awaitLeader("cut", 3).append(t, 5)
+		n := w.nodes[0]
+		hang, busy := make(chan struct{}), make(chan struct{}, 100)
+		n.disk.SetFault(func(op disk.Op) error {
+			if strings.Contains(op.Path, "/cut-0/") && op.Kind == disk.OpTruncate {
+				busy <- struct{}{}
+				<-hang
+			}
+			return n.fault(op)
+		})
+		w.isolate(1, false)
+		<-busy
+		w.await("the other in sync", func() bool { p, _ := w.image().Partition("other", 0); return len(p.ISR) == 3 })
+		w.nodes[2].end(func(d *disk.Mem) *disk.Mem { return d.Kill() })
+		w.awaitLeader("cut", 2)
+		p := w.awaitLeader("other", 2)
+		at := time.Now()
+		p.append(t, 1)
+		if took := time.Since(at); took > time.Second {
+			t.Errorf("a record was acknowledged after %v", took)
+		}
+		close(hang)
+		w.nodes[2].start()
+		w.equal("cut")
+		w.equal("other")
+	})
+}

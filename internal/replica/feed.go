@@ -79,7 +79,8 @@ type feed struct {
 	// Held back by the throttle, and until when. Who is held may be in the queue too, with other news.
 	held      []*fed
 	heldUntil time.Time
-	changed   atomic.Bool // the throttle is another
+	changed   atomic.Bool   // the throttle is another
+	latest    atomic.Uint32 // sequence of the fetch that came last
 
 	mu struct { // short
 		sync.Mutex
@@ -115,7 +116,9 @@ func (m *Manager) serveFetch(broker int32, body []byte) (wire.Reply, bool, error
 	}
 	var f *feed
 	if head.session == 0 {
-		f = m.newFeed(broker, head.brokerEpoch)
+		if f = m.newFeed(broker, head.brokerEpoch, head.sequence); f == nil {
+			return refuseFetch(answerNoSession), true, nil
+		}
 	} else if f = m.feed(broker); f == nil || f.session != head.session || f.life != head.brokerEpoch {
 		return refuseFetch(answerNoSession), true, nil
 	}
@@ -129,6 +132,7 @@ func (m *Manager) serveFetch(broker int32, body []byte) (wire.Reply, bool, error
 		return refuseFetch(answerNoSession), true, nil
 	}
 	f.request, f.sequence = head, head.sequence+1
+	f.latest.Store(head.sequence)
 	f.take()
 	return f.answer, f.hasNews(), nil
 }
@@ -140,14 +144,21 @@ func refuseFetch(code answerCode) wire.Reply {
 	}
 }
 
-func (m *Manager) newFeed(broker int32, life int64) *feed {
+// newFeed begins a session, unless the fetch that asks for it was sent before one that has come already: on a connection that the
+// follower has given up, what it said may stand around for long, and be more than what it has now.
+func (m *Manager) newFeed(broker int32, life int64, sequence uint32) *feed {
 	f := &feed{
 		m: m, broker: broker, life: life, watch: NewWatch(), nudged: make(chan struct{}, 1), ended: make(chan struct{}), busy: make(chan struct{}, 1),
 	}
 	f.mu.slots = map[uint32]*fed{}
 	f.session = m.sessions.Add(1)
+	f.latest.Store(sequence)
 	m.mu.Lock()
 	old := m.mu.feeds[broker]
+	if old != nil && (old.life > life || old.life == life && int32(sequence-old.latest.Load()) <= 0) {
+		m.mu.Unlock()
+		return nil
+	}
 	m.mu.feeds[broker] = f
 	m.mu.Unlock()
 	if old != nil {
@@ -226,8 +237,8 @@ func (f *feed) ask(a *ask) {
 	d.epoch, d.end, d.verify = a.epoch, a.end, a.flags&askCorrupt != 0
 	if d.p == nil {
 		d.verdict = part{slot: a.slot, code: answerUnknown}
-	} else {
-		d.verdict = d.p.fetched(f.broker, f.life, a)
+	} else if d.verdict = d.p.fetched(f.broker, f.life, a); d.verdict.code == answerNotLeader {
+		f.replaced(d)
 	}
 	good := d.verdict.code == answerOK && d.verdict.flags == 0
 	whole := good && a.flags&askDamaged == 0
@@ -235,8 +246,23 @@ func (f *feed) ask(a *ask) {
 		// Until it is answered it does not tell how far its disk comes.
 		f.hurry = true
 	}
+	if a.start < d.told.start { // it was told, and could not follow: it has to be told again
+		d.told = part{}
+	}
 	d.unsaid, d.asked, d.accepted = !good, whole, whole
 	f.enqueue(d)
+}
+
+// replaced looks whether this broker has another replica of the partition by now, which is then found by the next ask: one was
+// taken away and came back.
+func (f *feed) replaced(d *fed) {
+	if f.m.byID(d.topic, d.number) == d.p {
+		return
+	}
+	f.untap(d)
+	f.mu.Lock()
+	d.p = nil
+	f.mu.Unlock()
 }
 
 func (f *feed) enqueue(d *fed) {
@@ -342,12 +368,7 @@ func (f *feed) news(d *fed, now time.Time) (urgent, any bool) {
 	if !d.accepted || d.p == nil {
 		return false, false
 	}
-	if _, err := d.p.LeaderEpoch(d.epoch); err != nil {
-		d.accepted, d.unsaid = false, true
-		d.verdict = part{slot: d.slot, code: answerNotLeader}
-		if errors.Is(err, ErrFencedEpoch) {
-			d.verdict.code = answerFenced
-		}
+	if !d.led() {
 		return true, true
 	}
 	at := d.p.log.Progress()
@@ -355,6 +376,21 @@ func (f *feed) news(d *fed, now time.Time) (urgent, any bool) {
 		return true, true
 	}
 	return false, d.stale(at)
+}
+
+// led reports whether this broker leads the partition in the epoch that the follower knows; if not, that is what the follower
+// has to be told. What was seen of the log before is a leader's, for its role ends before anything else is done to the log.
+func (d *fed) led() bool {
+	_, err := d.p.LeaderEpoch(d.epoch)
+	if err == nil {
+		return true
+	}
+	d.accepted, d.asked, d.unsaid = false, false, true
+	d.verdict = part{slot: d.slot, code: answerNotLeader}
+	if errors.Is(err, ErrFencedEpoch) {
+		d.verdict.code = answerFenced
+	}
+	return false
 }
 
 func (d *fed) stale(at commitlog.Progress) bool {
@@ -376,27 +412,29 @@ func (f *feed) write(out *wire.Out) error {
 		}
 		at := d.p.log.Progress()
 		p := part{slot: d.slot, highWatermark: at.HighWatermark, start: at.Start, everywhere: d.p.everywhere()}
-		if !d.asked || d.end >= at.End || f.holds(d, now) {
-			tell(out, &p, nil)
-			d.told = p
-			continue
-		}
 		var records commitlog.Range
-		if left > 0 {
+		due := d.asked && d.end < at.End && !f.holds(d, now)
+		if due && left > 0 {
 			records = f.next(d, at, left, !sent, now, &p)
 		}
-		switch n := records.Len(); {
+		n := records.Len()
+		switch {
+		case !d.led(): // since it was looked at whether it has news
+			d.unsaid = false
+			tell(out, &d.verdict, nil)
+			if err := records.Close(); err != nil {
+				return err
+			}
+			continue
 		case n > 0:
 			left, sent, d.asked = left-n, true, false
-			tell(out, &p, records)
-			d.told = p
-		case d.asked: // nothing fits any more; the next answer begins with it
+		case due && d.asked: // nothing fits any more; the next answer begins with it
 			d.queued = true
 			kept = append(kept, d)
-		default:
-			tell(out, &p, nil)
-			d.told = p
+			continue
 		}
+		tell(out, &p, records)
+		d.told = p
 	}
 	clear(f.queue[len(kept):])
 	f.queue = kept
@@ -428,14 +466,13 @@ func (f *feed) read(d *fed, at commitlog.Progress, maxBytes int64, atLeastOne bo
 			records = commitlog.Range{}
 		}
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return records
-	case errors.Is(err, commitlog.ErrOutOfRange): // retention was quicker
-		p.code = answerOutOfRange
-	default:
-		p.code = answerFailed
-		d.p.damageFound(err)
+	}
+	p.code = answerFailed
+	d.p.damageFound(err)
+	if start := d.p.log.Progress().Start; errors.Is(err, commitlog.ErrOutOfRange) && d.end < start { // retention was quicker
+		p.code, p.start = answerOutOfRange, start
 	}
 	d.asked = false
 	return commitlog.Range{}

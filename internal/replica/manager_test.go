@@ -2,19 +2,21 @@ package replica
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
 // TestHistoryDeletesNothing: while a broker replays what was, a topic that was deleted and made again
 // appears and goes; the log that stands on disk under its name stays.
 func TestHistoryDeletesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		d := disk.NewMem()
 		b := newBroker(t, d, "/data")
 		b.register(incarnation)
@@ -49,7 +51,7 @@ func TestHistoryDeletesNothing(t *testing.T) {
 // TestForgottenTopicsAreDeletedAtStart: a topic that was deleted, or deleted and made again, while
 // the broker was down leaves nothing of the old one.
 func TestForgottenTopicsAreDeletedAtStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		d := disk.NewMem()
 		b := newBroker(t, d, "/data")
 		b.register(incarnation)
@@ -88,7 +90,7 @@ func TestForgottenTopicsAreDeletedAtStart(t *testing.T) {
 
 // TestTopicMadeAgainIsAnother: deleted and made again while the broker runs, in one entry or in two.
 func TestTopicMadeAgainIsAnother(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("orders", 1)
@@ -109,10 +111,54 @@ func TestTopicMadeAgainIsAnother(t *testing.T) {
 	})
 }
 
+// TestDiskThatHangsDoesNotHoldUpMetadata: topics on it are deleted, made again and moved away while it does not answer, and what
+// lies on another directory goes on.
+func TestDiskThatHangsDoesNotHoldUpMetadata(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		d := disk.NewMem()
+		b := newBroker(t, d, "/one", "/two")
+		b.register(incarnation)
+		one, two := metadata.UUID(b.dirs[0].ID()), metadata.UUID(b.dirs[1].ID())
+		b.commit(topicRecord("orders", 1), partitionRecord(1, 0, one))
+		b.commit(topicRecord("sales", 2), partitionRecord(2, 0, one))
+		for _, name := range []string{"orders", "sales"} {
+			b.partition(name).append(t, 3)
+		}
+		answers := make(chan struct{})
+		d.SetFault(func(op disk.Op) error {
+			if strings.HasPrefix(op.Path, "/one") {
+				<-answers
+			}
+			return nil
+		})
+		// In this goroutine: the test would hang.
+		b.commit(&metadata.TopicRemovalRecord{TopicId: topicID(1).Bytes()})
+		b.commit(topicRecord("orders", 3), partitionRecord(3, 0, one))
+		b.commit(&metadata.PartitionChangeRecord{
+			TopicId: topicID(2).Bytes(), Replicas: &metadata.Nodes{Ids: []int32{2}}, Isr: &metadata.Nodes{Ids: []int32{2}}, Leader: new(int32(2)),
+			Directories: &metadata.Directories{Ids: [][]byte{metadata.UnassignedDirectory.Bytes()}},
+		})
+		b.commit(topicRecord("other", 4), partitionRecord(4, 0, two))
+		b.partition("other").append(t, 3)
+		again := b.partition("orders")
+		if again.TopicID() != topicID(3) || again.Progress().End != 0 {
+			t.Fatalf("topic %v at %+v", again.TopicID(), again.Progress())
+		}
+		close(answers)
+		again.append(t, 1)
+		b.close()
+		for name, there := range map[string]bool{"/one/orders-0": true, "/one/sales-0": false, "/two/other-0": true} {
+			if _, err := d.Stat(name); (err == nil) != there {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
 // TestMissingDirectoryIsNotReplaced: a replica whose directory is not here gets no empty log in
 // another one, and says that it is not available.
 func TestMissingDirectoryIsNotReplaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		d := disk.NewMem()
 		b := newBroker(t, d, "/one", "/two")
 		b.register(incarnation)
@@ -147,7 +193,7 @@ func TestMissingDirectoryIsNotReplaced(t *testing.T) {
 
 // TestDirectoryFailsAlone: what lies in the other one goes on.
 func TestDirectoryFailsAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/one", "/two")
 		b.register(incarnation)
 		for i, name := range []string{"first", "second"} {
@@ -186,7 +232,7 @@ func TestDirectoryFailsAlone(t *testing.T) {
 // TestDynamicSettings: of the topic over those of the broker over those of all brokers, each where
 // it changes; one that is not allowed does not void the others.
 func TestDynamicSettings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("orders", 1)
@@ -225,7 +271,7 @@ func TestDynamicSettings(t *testing.T) {
 
 // TestReplicaMovesAway: a partition that is assigned elsewhere is deleted here.
 func TestReplicaMovesAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("orders", 1)
@@ -247,7 +293,7 @@ func TestReplicaMovesAway(t *testing.T) {
 // TestReplicaTakenAwayMeanwhileIsDeleted: what a broker had when it went, and was assigned elsewhere while it was away, is not
 // taken for its replica when that comes back to another of its directories.
 func TestReplicaTakenAwayMeanwhileIsDeleted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		d := disk.NewMem()
 		b := newBroker(t, d, "/one", "/two")
 		b.register(incarnation)
@@ -283,7 +329,7 @@ func TestReplicaTakenAwayMeanwhileIsDeleted(t *testing.T) {
 // TestOfTwoLogsTheAssignedOneCounts: where two directories have a log for one replica, since one could not be deleted, it is
 // the one that the metadata names.
 func TestOfTwoLogsTheAssignedOneCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		d := disk.NewMem()
 		newBroker(t, d, "/one", "/two").close()
 		var ids []metadata.UUID
@@ -307,10 +353,32 @@ func TestOfTwoLogsTheAssignedOneCounts(t *testing.T) {
 	})
 }
 
+// TestLogThatIsThereIsNotReplacedByAnEmptyOne: where the metadata names no directory, and several have a log for the replica, none
+// that has nothing takes their place.
+func TestLogThatIsThereIsNotReplacedByAnEmptyOne(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		d := disk.NewMem()
+		newBroker(t, d, "/zero", "/one", "/two").close()
+		for _, path := range []string{"/one", "/two"} {
+			b := newBroker(t, d, path)
+			b.commit(topicRecord("orders", 1), partitionRecord(1, 0, metadata.UUID(b.dirs[0].ID())))
+			b.register(incarnation)
+			b.partition("orders").append(t, 3)
+			b.close()
+		}
+		b := newBroker(t, d, "/zero", "/one", "/two")
+		b.commit(topicRecord("orders", 1), partitionRecord(1, 0, metadata.UnassignedDirectory))
+		b.register(incarnation)
+		if end := b.partition("orders").Progress().End; end != 3 {
+			t.Errorf("the log ends at %d", end)
+		}
+	})
+}
+
 // TestDamagedTopicIDDeletesNothing: a log that does not say whose it is goes to the topic of its
 // name, and without one stays where it is.
 func TestDamagedTopicIDDeletesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		d := disk.NewMem()
 		b := newBroker(t, d, "/data")
 		b.register(incarnation)

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
@@ -16,7 +16,7 @@ import (
 // longer name, are none of the next topic's of that name; and that one's replica is used again by itself once there is room.
 func TestTrap26FilesThatStayedBehind(t *testing.T) {
 	for _, cause := range []error{syscall.ENOSPC, syscall.EMFILE} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			d := disk.NewMem()
 			b := newBroker(t, d, "/data")
 			b.register(incarnation)

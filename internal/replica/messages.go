@@ -24,7 +24,7 @@ const (
 )
 
 // messageVersion is the version of all messages here. A broker that gets a higher one answers with its own.
-const messageVersion = 2
+const messageVersion = 3
 
 // maxAsks bounds the partitions named in one fetch; the rest are named in the next.
 const maxAsks = 4096
@@ -36,7 +36,7 @@ var errMalformed = errors.New("malformed replication message")
 // the follower, all named before.
 type fetchRequest struct {
 	session     uint64 // 0 begins one: the leader forgets what was named before
-	sequence    uint32 // of this fetch in its session, from 0
+	sequence    uint32 // of this fetch among all that the follower has sent to this leader in this life; it may begin anew at its end
 	brokerEpoch int64  // of the follower: the life of its process
 	waitMs      uint32 // how long the leader may wait for news
 	maxBytes    uint32 // of records in the answer; one batch may be larger

@@ -159,7 +159,7 @@ func (p *Partition) appendAs(b batch.Batch, requireAll bool, o commitlog.AppendO
 		}
 	}
 	if !p.durable.Load() {
-		p.advance() // nothing else has to happen before these records count
+		p.advance() // perhaps nothing else has to happen before these records count
 	}
 	return appended, nil
 }
@@ -261,7 +261,15 @@ func (p *Partition) advanceLocked() []*waiter {
 		return nil
 	}
 	progress := p.log.Progress()
-	reached := r.reach(p.own(progress), p.durable.Load(), p.minInSync.Load())
+	byDisk := p.byDisk(r)
+	if r.unflushedChange(progress) != nil {
+		p.m.keep(p)
+	}
+	own := progress.End
+	if byDisk {
+		own = progress.Flushed
+	}
+	reached := r.reach(own, byDisk, p.minInSync.Load())
 	if reached <= progress.HighWatermark {
 		return nil
 	}
@@ -277,12 +285,14 @@ func (p *Partition) advanceLocked() []*waiter {
 	return p.mu.waiters.take(reached)
 }
 
-// own is what the leader's own log counts with.
-func (p *Partition) own(at commitlog.Progress) int64 {
-	if p.durable.Load() {
-		return at.Flushed
+// byDisk: records of this partition count once they are on disk. A broker that has no links to others asks no controller for its
+// word, and promises nobody anything. The lock is held.
+func (p *Partition) byDisk(r *leading) bool {
+	r.durable = p.durable.Load()
+	if p.m.keeper == nil {
+		r.unflushed = !r.durable
 	}
-	return at.End
+	return r.byDisk()
 }
 
 func (p *Partition) notifyWatches() {

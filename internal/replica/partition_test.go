@@ -11,6 +11,7 @@ import (
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 )
 
@@ -21,7 +22,7 @@ func setting(kind metadata.ResourceKind, name, key, value string) *metadata.Conf
 // TestDurableTopicCommitsWithTheDisk: in a durable topic nothing is committed before it is on disk;
 // in others at once; a topic that stops being durable commits what waited.
 func TestDurableTopicCommitsWithTheDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("durable", 1)
@@ -77,7 +78,7 @@ func TestWaitersAreLetGo(t *testing.T) {
 		"failed": {func(b *broker, stall chan struct{}) { b.disk.SetFault(failFlushes); close(stall) }, commitlog.ErrOffline},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				b := newBroker(t, disk.NewMem(), "/data")
 				b.register(incarnation)
 				b.create("orders", 1)
@@ -132,7 +133,7 @@ func TestWaitersAreLetGo(t *testing.T) {
 // TestTrap06MinISRIsLoweredToTheReplicas: asking for two in-sync replicas of one is asking for one,
 // as in Kafka; with two replicas of which one is in sync it refuses acks=all and writes nothing.
 func TestTrap06MinISRIsLoweredToTheReplicas(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("orders", 1)
@@ -159,7 +160,7 @@ func TestTrap06MinISRIsLoweredToTheReplicas(t *testing.T) {
 // TestEpochs: a caller with another epoch than the leader's is refused by name, and the end of an
 // epoch is where the next began, also before anything was written in it.
 func TestEpochs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("orders", 1)
@@ -189,7 +190,7 @@ func TestEpochs(t *testing.T) {
 
 // TestReadBounds: nothing outside of the log, nothing that is not committed.
 func TestReadBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("orders", 1)
@@ -272,7 +273,7 @@ func TestWaitersWakeInOrder(t *testing.T) {
 // TestManyWaitersAtOnce: appends and waits side by side, under the race detector too; everyone is
 // woken, and only when its records are on disk.
 func TestManyWaitersAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("orders", 1)
@@ -316,7 +317,7 @@ func TestManyWaitersAtOnce(t *testing.T) {
 // TestLeadingOnKeepsWaiters: a change of the in-sync replicas in the same leader epoch makes
 // nobody's wait void.
 func TestLeadingOnKeepsWaiters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/data")
 		b.register(incarnation)
 		b.create("orders", 1)
@@ -341,6 +342,45 @@ func TestLeadingOnKeepsWaiters(t *testing.T) {
 		close(stall)
 		if err := <-done; err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// Who is to join the in-sync replicas counts until the controller refuses; what waited for it alone is committed then, though nothing
+// else happens in the partition.
+func TestRefusedMemberHoldsNobodyUp(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		b := newBroker(t, disk.NewMem(), "/data")
+		b.register(incarnation)
+		b.create("orders", 1)
+		p := b.partition("orders")
+		p.mu.Lock()
+		r := p.mu.role.(*leading)
+		r.followers = append(r.followers, follower{id: 2, life: 20, joining: true})
+		r.proposal = &proposal{ISRProposal: metadata.ISRProposal{LeaderEpoch: r.epoch, PartitionEpoch: r.partitionEpoch}, sending: true}
+		asked := r.proposal.ISRProposal
+		p.mu.Unlock()
+		a, err := p.Append(records(1), true, time.Now().UnixMilli())
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch) }()
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("committed without who may have joined: %v", err)
+		default:
+		}
+		p.settle(&asked, metadata.ISRIneligible, time.Now())
+		synctest.Wait()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		default:
+			t.Fatal("not committed, and nobody is left to wait for")
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 // assume gives the partition the role that the metadata says, which is all of the metadata that it depends on.
 func (p *Partition) assume(self int32, state *metadata.Partition, links *links) error {
-	p.setReplicas(len(state.Replicas))
+	p.setMinInSync(state)
 	switch state.Leader {
 	case self:
 		return p.lead(self, state)
@@ -89,7 +89,7 @@ func (p *Partition) afterISR() {
 	p.lookAtDeletes()
 	p.mu.Lock()
 	r, leads := p.mu.role.(*leading)
-	want := leads && r.wants(p.log.Progress(), p.durable.Load(), p.m.registered)
+	want := leads && r.wants(p.log.Progress(), p.byDisk(r), p.m.registered)
 	p.mu.Unlock()
 	if want {
 		p.m.keep(p)
@@ -148,7 +148,7 @@ func (p *Partition) fetchedLocked(broker int32, life int64, a *ask, now time.Tim
 	at := p.log.Progress()
 	verdict.highWatermark, verdict.start = at.HighWatermark, at.Start
 	if a.flags&askDamaged != 0 {
-		want = r.report(broker, life, a.end, min(a.flushed, a.end), at, p.durable.Load(), now)
+		want = r.report(broker, life, a.end, min(a.flushed, a.end), at, p.byDisk(r), now)
 		return verdict, r.broken(broker) || want, nil
 	}
 	if a.end < at.Start || a.end > at.End && a.lastEpoch < 0 {
@@ -163,7 +163,7 @@ func (p *Partition) fetchedLocked(broker int32, life int64, a *ask, now time.Tim
 			return verdict, false, nil
 		}
 	}
-	want = r.report(broker, life, a.end, a.flushed, at, p.durable.Load(), now)
+	want = r.report(broker, life, a.end, a.flushed, at, p.byDisk(r), now)
 	r.starts(broker, life, a.start)
 	p.retainTombstones(r)
 	return verdict, want, append(p.advanceLocked(), p.deletedLocked(r)...)
@@ -177,7 +177,7 @@ func (p *Partition) flushedAt(broker int32, life int64, place flushedPlace) {
 		p.mu.Unlock()
 		return
 	}
-	want := r.advance(broker, life, place.flushed, p.log.Progress(), p.durable.Load(), time.Now())
+	want := r.advance(broker, life, place.flushed, p.log.Progress(), p.byDisk(r), time.Now())
 	p.retainTombstones(r)
 	satisfied := p.advanceLocked()
 	p.mu.Unlock()
@@ -206,18 +206,13 @@ func (p *Partition) flushedHere() {
 	}
 }
 
-// followed takes over what the leader of an epoch says of the partition; commitlog.ErrEpochOver when that is over.
+// followed takes over what the leader of an epoch says of the partition; commitlog.ErrEpochOver when that is over. The
+// watermark is taken over even where the start could not be moved: it is told once.
 func (p *Partition) followed(epoch int32, told *part) error {
 	at := p.log.Progress()
-	if told.start > at.End {
-		// Retention on the leader has overtaken this log whole.
-		if err := p.log.RestartFollowing(told.start, epoch); err != nil {
-			return fmt.Errorf("begin %v at its leader's start: %w", p.id, err)
-		}
-	} else if told.start > at.Start {
-		if err := p.log.AdvanceStartFollowing(told.start, epoch); err != nil {
-			return fmt.Errorf("move the start of %v: %w", p.id, err)
-		}
+	failed := p.startFollowing(epoch, told, at)
+	if errors.Is(failed, commitlog.ErrEpochOver) {
+		return failed
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,6 +225,21 @@ func (p *Partition) followed(epoch int32, told *part) error {
 	if told.highWatermark > at.HighWatermark {
 		p.log.AdvanceHighWatermark(told.highWatermark)
 		p.notifyWatchesLocked()
+	}
+	return failed
+}
+
+// startFollowing moves the log's start to the leader's.
+func (p *Partition) startFollowing(epoch int32, told *part, at commitlog.Progress) error {
+	if told.start > at.End {
+		// Retention on the leader has overtaken this log whole.
+		if err := p.log.RestartFollowing(told.start, epoch); err != nil {
+			return fmt.Errorf("begin %v at its leader's start: %w", p.id, err)
+		}
+	} else if told.start > at.Start {
+		if err := p.log.AdvanceStartFollowing(told.start, epoch); err != nil {
+			return fmt.Errorf("move the start of %v: %w", p.id, err)
+		}
 	}
 	return nil
 }
@@ -276,24 +286,31 @@ func (p *Partition) proposal(now time.Time) (asked *metadata.ISRProposal, again 
 	if damaged && len(r.followers) > 0 {
 		r.damaged = true
 	}
-	asked = r.propose(p.topicID, p.id.Partition, p.m.o.NodeID, p.log.Progress(), p.durable.Load(), p.m.patience(), now, p.m.registered)
+	asked = r.propose(p.topicID, p.id.Partition, p.m.o.NodeID, p.log.Progress(), p.byDisk(r), p.m.patience(), now, p.m.registered)
 	if asked == nil {
-		return nil, r.wants(p.log.Progress(), p.durable.Load(), p.m.registered)
+		return nil, r.wants(p.log.Progress(), p.byDisk(r), p.m.registered)
 	}
 	copied := *asked
 	return &copied, false
 }
 
-// settle takes the answer, 0 for none; it returns whether the partition has more to ask.
+// settle takes the answer, 0 for none; it returns whether the partition has more to ask. Who was refused counts no longer, so
+// that what waited for it alone is committed: nobody else says so, since producers wait for just that.
 func (p *Partition) settle(asked *metadata.ISRProposal, outcome metadata.ISROutcome, now time.Time) (again bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	r, leads := p.mu.role.(*leading)
 	if !leads {
+		p.mu.Unlock()
 		return false
 	}
 	r.settle(asked, outcome, now, keeperRest, p.m.registered)
-	return r.wants(p.log.Progress(), p.durable.Load(), p.m.registered)
+	satisfied := p.advanceLocked()
+	again = r.wants(p.log.Progress(), p.byDisk(r), p.m.registered)
+	p.mu.Unlock()
+	for _, w := range satisfied {
+		close(w.done)
+	}
+	return again
 }
 
 // damageFound is called when a read of this replica's log met what is not what was written: a leader hands over, a
@@ -314,7 +331,7 @@ func (p *Partition) NearestReplica(rack string, offset int64) (broker int32, err
 	if !leads {
 		return 0, fmt.Errorf("%v: %w", p.id, ErrNotLeader)
 	}
-	return r.nearest(p.m.o.NodeID, rack, offset, p.log.Progress(), p.durable.Load(), p.m.rackOf), nil
+	return r.nearest(p.m.o.NodeID, rack, offset, p.log.Progress(), p.byDisk(r), p.m.rackOf), nil
 }
 
 // InSync returns the in-sync replicas of a partition that this broker leads, as the controller said last, and

@@ -35,6 +35,7 @@ func TestReplicationSurvives(t *testing.T) {
 				topics = cachedTopics
 			}
 			inWorld(t, seed, topics, func(_ *testing.T, w *world) {
+				w.late.Store(true)
 				w.check.begin(20 * time.Millisecond)
 				w.trouble(10*time.Second, seed%2 == 0)
 				w.await("all replicas in sync", w.whole)

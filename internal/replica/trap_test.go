@@ -619,8 +619,8 @@ func TestSessionThatIsOverLeavesNoTaps(t *testing.T) {
 		w.equal("orders")
 		taps := len(*p.taps.Load())
 		life, _ := p.m.registered(3)
-		over := p.m.newFeed(3, life)
-		_ = p.m.newFeed(3, life)
+		over := p.m.newFeed(3, life, 1)
+		_ = p.m.newFeed(3, life, 2)
 		over.request = fetchRequest{asks: []ask{{slot: 1, flags: askNamed, topic: p.topicID, lastEpoch: -1}}}
 		over.take()
 		if now := len(*p.taps.Load()); now != taps {
@@ -642,7 +642,7 @@ func TestTrap05WordOfTheDiskHoldsForItsSession(t *testing.T) {
 		write(t, p, 10)
 		life, _ := p.m.registered(2)
 		begin := func(slot uint32) *feed {
-			f := p.m.newFeed(2, life)
+			f := p.m.newFeed(2, life, p.m.feed(2).latest.Load()+1)
 			f.request = fetchRequest{asks: []ask{{slot: slot, flags: askNamed, topic: p.topicID, end: 10, flushed: 10, lastEpoch: 0}}}
 			f.take()
 			return f

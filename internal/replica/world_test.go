@@ -13,13 +13,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/controller"
 	"barnabas/internal/disk"
+	"barnabas/internal/faketime"
 	"barnabas/internal/metadata"
 	"barnabas/internal/wire"
 )
@@ -40,6 +40,8 @@ type world struct {
 	carried  atomic.Int64 // bytes of answers that arrived
 	fetches  atomic.Int64 // that were sent
 	check    *checker
+	late     atomic.Bool  // fetches linger now and then
+	rate     atomic.Int64 // bytes a second that an answer comes with; 0: at once
 
 	mu struct {
 		sync.Mutex
@@ -59,6 +61,7 @@ type node struct {
 	dice *rand.Rand
 	disk *disk.Mem
 	slow time.Duration // of a flush, beyond the usual
+	hung atomic.Bool   // the disk does not write, and fails neither
 
 	mu struct {
 		sync.Mutex
@@ -269,6 +272,9 @@ func (n *node) fault(op disk.Op) error {
 		n.mu.Unlock()
 		time.Sleep(d)
 	}
+	for op.Kind != disk.OpRead && n.hung.Load() {
+		time.Sleep(37*time.Millisecond + time.Duration(n.id))
+	}
 	return nil
 }
 
@@ -440,6 +446,14 @@ func (e *nodeEnds) Call(ctx context.Context, to int32, kind Kind, body []byte, m
 	if kind == KindFetch {
 		w.fetches.Add(1)
 	}
+	if late, lingers := e.lingers(); lingers { // at the other end of a connection that has broken, unread
+		w.running.Go(func() {
+			if m := w.nodes[to-1].manager(); w.sleep(late) && m != nil && m == w.nodes[to-1].manager() {
+				w.deliverLate(m, e.n.id, kind, body)
+			}
+		})
+		return nil, e.broken(ctx)
+	}
 	if !w.travel(ctx, e.n.id, to) {
 		return nil, e.broken(ctx)
 	}
@@ -475,8 +489,40 @@ func (e *nodeEnds) Call(ctx context.Context, to int32, kind Kind, body []byte, m
 	if len(answer) > 120 && w.garble.Add(-1) >= 0 {
 		answer[len(answer)-5] ^= 4
 	}
-	answer = append(memory(len(answer))[:0], answer...) // as over a connection: the next answer overwrites it
-	return answer, nil
+	into := memory(len(answer))
+	if rate := w.rate.Load(); rate > 0 {
+		select {
+		case <-time.After(time.Duration(len(answer)) * time.Second / time.Duration(rate)):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return append(into[:0], answer...), nil // as over a connection: the next answer overwrites it
+}
+
+// lingers draws whether something arrives long after its sender has given up.
+func (e *nodeEnds) lingers() (late time.Duration, lingers bool) {
+	if !e.n.w.late.Load() {
+		return 0, false
+	}
+	e.n.mu.Lock()
+	defer e.n.mu.Unlock()
+	return time.Duration(e.n.dice.IntN(2500)) * time.Millisecond, e.n.dice.IntN(200) == 0
+}
+
+// deliverLate hands over a request whose connection is no more.
+func (w *world) deliverLate(m *Manager, from int32, kind Kind, body []byte) {
+	reply, _, err := m.Serve(from, kind, body)
+	if err != nil {
+		w.fail("a late message of node %d is not understood: %v", from, err)
+		return
+	}
+	over, end := context.WithCancel(context.Background())
+	end()
+	var out wire.Out
+	if reply(over, &out) == nil {
+		_, _ = out.Take(nil)
+	}
 }
 
 func (e *nodeEnds) Post(to int32, kind Kind, body []byte) bool {
@@ -540,6 +586,10 @@ func (w *world) trouble(span time.Duration, powerCutsAnyTime bool) {
 		n := w.nodes[w.dice.IntN(brokers)]
 		hold := time.Duration(w.dice.IntN(1500)) * time.Millisecond
 		what := w.dice.IntN(12)
+		if w.dice.IntN(3) == 0 {
+			w.troubleStorage(n, hold)
+			continue
+		}
 		seed := w.dice.Uint64()
 		other := w.nodes[w.dice.IntN(brokers)]
 		kill := func(d *disk.Mem) *disk.Mem { return d.Kill() }
@@ -619,6 +669,32 @@ func (w *world) trouble(span time.Duration, powerCutsAnyTime bool) {
 	}
 }
 
+// troubleStorage lets a disk be full, or stand still, or what comes from others be garbled.
+func (w *world) troubleStorage(n *node, hold time.Duration) {
+	switch w.dice.IntN(6) {
+	case 0, 1:
+		w.did("full disk")
+		n.disk.SetCapacity(1)
+		<-time.After(hold)
+		n.disk.SetCapacity(0)
+	case 2, 3:
+		w.did("hung disk")
+		n.hung.Store(true)
+		<-time.After(hold)
+		n.hung.Store(false)
+	case 4:
+		w.did("full disk of one that is killed")
+		n.disk.SetCapacity(1)
+		<-time.After(hold / 2)
+		n.end(func(d *disk.Mem) *disk.Mem { return d.Kill() })
+		n.disk.SetCapacity(0)
+		w.revive(n, hold/4)
+	default:
+		w.did("garbled answers")
+		w.garble.Store(10)
+	}
+}
+
 func (w *world) did(what string) { w.counts[what]++ }
 
 func (w *world) setCut(cut bool, keys ...[2]int32) {
@@ -643,7 +719,7 @@ func inWorld(t *testing.T, seed uint64, topics []worldTopic, f func(t *testing.T
 
 // inWorldWith is inWorld where all brokers have settings of the test's choice.
 func inWorldWith(t *testing.T, seed uint64, topics []worldTopic, settings []string, f func(t *testing.T, w *world)) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, topics, settings...)
 		defer w.close()
 		f(t, w)

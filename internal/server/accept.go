@@ -25,7 +25,7 @@ func (s *Server) accept(l net.Listener, cfg *Listener) {
 		switch {
 		case s.isClosing():
 			if err == nil {
-				_ = conn.Close() // nobody has been promised anything yet
+				reset(conn)
 			}
 			return
 		case errors.Is(err, net.ErrClosed):
@@ -42,11 +42,19 @@ func (s *Server) accept(l net.Listener, cfg *Listener) {
 		}
 		backoff = acceptBackoff
 		if !s.pace(&due) || !s.slots.take(s.ctx, s.closing, 1) {
-			_ = conn.Close() // closing, and nobody has been promised anything yet
+			reset(conn) // closing
 			return
 		}
 		s.admit(conn, cfg)
 	}
+}
+
+// reset ends a connection on which nobody has been promised anything yet; see beginAbruptly.
+func reset(conn net.Conn) {
+	if l, ok := conn.(lingerer); ok {
+		_ = l.SetLinger(0) // then as an orderly end
+	}
+	_ = conn.Close()
 }
 
 // pace waits where connections come faster than allowed; a second's worth may come at once. It
@@ -131,6 +139,7 @@ func (s *Server) admit(conn net.Conn, cfg *Listener) {
 		return
 	}
 	s.stats.accepted.Inc()
+	c.beginAbruptly(conn)
 	s.running.Go(c.serve)
 }
 

@@ -51,7 +51,9 @@ type connection struct {
 	late    wire.Out      // the writer's: replies that had to wait
 	unsent  int64         // the writer's: complete replies in late
 
-	writeArmed time.Time // the write deadline; whoever may write
+	writeArmed time.Time   // the write deadline; whoever may write
+	lingerer   lingerer    // nil where a reset cannot be asked for
+	fresh      atomic.Bool // nothing was sent yet, and an end is a reset
 	queued     atomic.Int64
 	active     atomic.Int64 // when the writer last sent or a mute ended, since the server's start
 	mutedUntil atomic.Int64 // since the server's start; 0 is not muted
@@ -246,6 +248,7 @@ func (c *connection) flush(out *wire.Out) error {
 	if err := out.Flush(c.conn); err != nil {
 		return fmt.Errorf("send %d bytes of replies: %w", size, err)
 	}
+	c.endInOrder()
 	c.s.stats.sent.Add(size)
 	return nil
 }
@@ -382,8 +385,33 @@ func (c *connection) fail(cause error) {
 		return
 	}
 	c.cancel()
+	if !errors.Is(cause, errClosing) {
+		c.endInOrder()
+	}
 	// Both goroutines learn of it; there is nothing else to do about an error.
 	_ = c.conn.Close()
+}
+
+// lingerer is a connection whose end can be a reset, as a net.TCPConn is.
+type lingerer interface{ SetLinger(seconds int) error }
+
+// beginAbruptly has the system reset the connection if it ends before anything was answered on it because we end, be it by
+// Shutdown or by a kill. Clients take the end of a stream there for a misconfiguration, which they do not try again: franz-go
+// gives the records up that wait for the broker.
+func (c *connection) beginAbruptly(conn net.Conn) {
+	l, ok := conn.(lingerer)
+	if !ok || l.SetLinger(0) != nil { // as it was: an orderly end
+		return
+	}
+	c.lingerer = l
+	c.fresh.Store(true)
+}
+
+// endInOrder lets what is sent arrive although the connection is closed at once.
+func (c *connection) endInOrder() {
+	if c.fresh.Load() && c.fresh.Swap(false) {
+		_ = c.lingerer.SetLinger(-1) // fails where it is closed
+	}
 }
 
 // logEnd writes the one line for a connection that did not simply end.

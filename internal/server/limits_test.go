@@ -20,6 +20,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/netx"
 	"barnabas/internal/wire"
 )
@@ -67,7 +68,7 @@ func TestFrameTooLargeIsRefusedByItsName(t *testing.T) {
 		{"", keyProduce, 512 << 10, true, false},
 		{"sasl.server.max.receive.size", keyProduce, 512<<10 + 1, true, true},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			m := netx.NewMem(1)
 			r := startRig(t, m.Host("broker"), Listener{Addr: "broker:1", Authenticates: c.authenticates}, handlerFunc(echo),
 				Limits{FrameBytes: 2 << 20, RequestMemoryBytes: 64 << 20})
@@ -91,7 +92,7 @@ func TestFrameTooLargeIsRefusedByItsName(t *testing.T) {
 // Past the limit of unanswered requests a connection is not read, and goes on when answers do.
 func TestUnansweredRequestsAreBounded(t *testing.T) {
 	for _, limit := range []int{2, 3, 64} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			var handled, most, answered atomic.Int64
 			h := handlerFunc(func(context.Context, *wire.Peer, *wire.Request) (wire.Reply, bool, error) {
 				n := handled.Add(1) - answered.Load()
@@ -125,7 +126,7 @@ func TestUnansweredRequestsAreBounded(t *testing.T) {
 }
 
 func TestConnectionsPerIPAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, handlerFunc(echo), Limits{ConnectionsPerIP: 2, ConnectionsPerIPOverrides: map[string]int{"bulk": 3}})
 		for host, most := range map[string]int{"one": 2, "two": 2, "bulk": 3} {
 			r.network = r.net.Host(host)
@@ -151,7 +152,7 @@ func TestConnectionsPerIPAreBounded(t *testing.T) {
 }
 
 func TestConnectionsPastTheLimitWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, handlerFunc(echo), Limits{Connections: 3})
 		var open []*wire.Client
 		for range 3 {
@@ -176,7 +177,7 @@ func TestConnectionsPastTheLimitWait(t *testing.T) {
 }
 
 func TestConnectionRateIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, handlerFunc(echo), Limits{ConnectionsPerSecond: 10})
 		time.Sleep(time.Minute)
 		start := time.Now()
@@ -193,7 +194,7 @@ func TestConnectionRateIsBounded(t *testing.T) {
 
 // A connection is idle when it has neither requests nor answers to come, and not before.
 func TestIdleConnectionIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		const idle = time.Minute
 		h := handlerFunc(func(_ context.Context, _ *wire.Peer, req *wire.Request) (wire.Reply, bool, error) {
 			wait := time.Duration(binary.BigEndian.Uint64(req.Body))
@@ -225,7 +226,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 func TestPeerThatStandsStillIsClosed(t *testing.T) {
 	frame := request(keyProduce, 9, 1, make([]byte, 100_000))
 	for _, sent := range []int{1, 3, 4, 7, 8, 9, 20, 5000, 70_000, len(frame) - 1} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			r := newRig(t, 1, handlerFunc(echo), Limits{Stall: 10 * time.Second})
 			c := r.dial()
 			start := time.Now()
@@ -243,7 +244,7 @@ func TestPeerThatStandsStillIsClosed(t *testing.T) {
 
 // Dripping a request does not buy more time than standing still.
 func TestDrippingPeerIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, handlerFunc(echo), Limits{Stall: 10 * time.Second})
 		c := r.dial()
 		start := time.Now()
@@ -268,7 +269,7 @@ func TestDrippingPeerIsClosed(t *testing.T) {
 func TestTruncatedFrameClosesWithOneLine(t *testing.T) {
 	frame := request(keyProduce, 9, 1, make([]byte, 50_000))
 	for _, sent := range []int{0, 1, 4, 7, 8, 100, 40_000, len(frame) - 1, len(frame)} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			r := newRig(t, 1, handlerFunc(echo), Limits{})
 			c := r.dial()
 			if _, err := c.Write(frame[:sent]); err != nil {
@@ -291,7 +292,7 @@ func TestTruncatedFrameClosesWithOneLine(t *testing.T) {
 // A client that sends and does not read is slowed down by TCP, holds a bounded number of
 // requests, and is closed when it never reads.
 func TestSlowReaderIsBoundedAndClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var handled atomic.Int64
 		h := handlerFunc(func(context.Context, *wire.Peer, *wire.Request) (wire.Reply, bool, error) {
 			handled.Add(1)
@@ -326,7 +327,7 @@ func TestSlowReaderIsBoundedAndClosed(t *testing.T) {
 
 // Requests past the memory budget wait, and replies to what was accepted go out meanwhile.
 func TestMemoryBudgetDelaysRequestsAndNotReplies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		h := handlerFunc(func(ctx context.Context, p *wire.Peer, req *wire.Request) (wire.Reply, bool, error) {
 			if string(req.Body) == "hold" {
@@ -363,7 +364,7 @@ func TestMemoryBudgetDelaysRequestsAndNotReplies(t *testing.T) {
 
 // A large frame waits for memory before it is allocated.
 func TestFrameMemoryIsTakenBeforeItIsAllocated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, handlerFunc(echo), Limits{RequestMemoryBytes: 1 << 20, Stall: time.Minute})
 		frame := request(keyProduce, 9, 1, make([]byte, 600<<10))
 		slow, waiting := r.dial(), r.dial()
@@ -387,7 +388,7 @@ func TestFrameMemoryIsTakenBeforeItIsAllocated(t *testing.T) {
 }
 
 func TestBudgetServesInOrderAndLosesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b, stop := newBudget(100), make(chan struct{})
 		var mu sync.Mutex
 		var order []int64
@@ -438,7 +439,7 @@ func TestLargeFrameArrivesWhole(t *testing.T) {
 
 // Whoever gives up and is granted before it has left the line has nothing, and nothing is lost.
 func TestBudgetSurvivesGivingUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b, stop := newBudget(1), make(chan struct{})
 		if !b.try(1) {
 			t.Fatal("1 of 1 refused")
@@ -500,7 +501,7 @@ func selfSigned(t *testing.T) tls.Certificate {
 }
 
 func TestConnectionLimitsChangeWhileRunning(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, handlerFunc(echo), Limits{})
 		served := func(p *wire.Pending) bool {
 			time.Sleep(time.Minute)

@@ -13,12 +13,14 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/metrics"
 	"barnabas/internal/netx"
 	"barnabas/internal/wire"
@@ -252,7 +254,7 @@ func moodyBody(number uint64) []byte {
 // Whatever is ready when, a client gets its replies in the order of its requests.
 func TestRepliesComeInTheOrderOfRequests(t *testing.T) {
 	for seed := range uint64(100) {
-		synctest.Test(t, func(t *testing.T) { repliesComeInOrder(t, seed) })
+		faketime.Test(t, func(t *testing.T) { repliesComeInOrder(t, seed) })
 	}
 }
 
@@ -352,7 +354,7 @@ func (l countingListener) Accept() (net.Conn, error) {
 // A burst of small requests is answered in one write, whether by the reader or by the writer.
 func TestBurstLeavesInOneWrite(t *testing.T) {
 	for _, announces := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			m, accepted := netx.NewMem(1), make(chan *countedConn, 1)
 			m.SetLatency("", "", time.Millisecond, 0)
 			release := make(chan struct{})
@@ -408,7 +410,7 @@ func TestBurstLeavesInOneWrite(t *testing.T) {
 // What is complete does not wait with a reply that is not, said so or not.
 func TestCompleteReplyIsNotHeldByTheNext(t *testing.T) {
 	for _, announces := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			h := handlerFunc(func(_ context.Context, _ *wire.Peer, req *wire.Request) (wire.Reply, bool, error) {
 				id := req.CorrelationID
 				req.AnnouncesWait = announces
@@ -445,7 +447,7 @@ func TestThrottleAnswersFirstAndThenStopsReading(t *testing.T) {
 	const throttle = 5 * time.Second
 	for _, inReply := range []bool{false, true} {
 		for _, ready := range []bool{false, true} {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				var handled []time.Time
 				h := handlerFunc(func(_ context.Context, _ *wire.Peer, req *wire.Request) (wire.Reply, bool, error) {
 					handled = append(handled, time.Now())
@@ -484,7 +486,7 @@ func nothing(b []byte) []byte { return b }
 
 // Whoever disconnects ends the waits of its requests, and their effects stay.
 func TestDisconnectionEndsWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		ended := make(chan error, 1)
 		h := handlerFunc(func(context.Context, *wire.Peer, *wire.Request) (wire.Reply, bool, error) {
 			return func(ctx context.Context, _ *wire.Out) error { <-ctx.Done(); ended <- ctx.Err(); return ctx.Err() }, false, nil
@@ -510,7 +512,7 @@ func TestDisconnectionEndsWaits(t *testing.T) {
 // complete before it is still sent.
 func TestHandlerErrorClosesWithOneLine(t *testing.T) {
 	for _, inReply := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			h := handlerFunc(func(ctx context.Context, peer *wire.Peer, req *wire.Request) (wire.Reply, bool, error) {
 				if req.CorrelationID == 0 {
 					return echo(ctx, peer, req)
@@ -547,7 +549,7 @@ func TestHandlerErrorClosesWithOneLine(t *testing.T) {
 
 // Shutdown lets replies under way finish, also those that wait, and ends the rest.
 func TestShutdownFinishesRepliesUnderWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := handlerFunc(func(context.Context, *wire.Peer, *wire.Request) (wire.Reply, bool, error) {
 			return func(ctx context.Context, out *wire.Out) error {
 				select {
@@ -576,8 +578,33 @@ func TestShutdownFinishesRepliesUnderWay(t *testing.T) {
 	})
 }
 
+// Shutdown resets who was told nothing yet, and nobody else: clients take the end of a stream before the first answer for a
+// mistake in somebody's settings, and do not try again.
+func TestShutdownResetsWhoWasToldNothing(t *testing.T) {
+	check := func(t *testing.T, r *rig) {
+		fresh, known := r.dial(), r.dial() // who is served has been accepted after the other
+		if _, err := known.Write(request(private, 0, 1, []byte("hello"))); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := response(known); err != nil {
+			t.Fatal(err)
+		}
+		r.stop()
+		if n, err := fresh.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("who was told nothing reads %d bytes, %v", n, err)
+		}
+		if n, err := known.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("who was answered reads %d bytes, %v", n, err)
+		}
+	}
+	t.Run("memory", func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) { check(t, newRig(t, 1, handlerFunc(echo), Limits{})) })
+	})
+	t.Run("TCP", func(t *testing.T) { check(t, newTCPRig(t, handlerFunc(echo), Limits{})) })
+}
+
 func TestShutdownEndsWaitsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := handlerFunc(func(context.Context, *wire.Peer, *wire.Request) (wire.Reply, bool, error) {
 			return func(ctx context.Context, _ *wire.Out) error { <-ctx.Done(); return ctx.Err() }, false, nil
 		})
@@ -600,7 +627,7 @@ func TestShutdownEndsWaitsWithItsContext(t *testing.T) {
 
 // However long a reply waits, phase one of the requests behind it does not.
 func TestPhaseOneGoesOnWhileAReplyWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var handled []time.Duration
 		start := time.Now()
 		h := handlerFunc(func(context.Context, *wire.Peer, *wire.Request) (wire.Reply, bool, error) {
@@ -637,7 +664,7 @@ func goroutines() int {
 
 // The second goroutine goes when there has been nothing for it to do.
 func TestWriterEndsWhenIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := handlerFunc(func(_ context.Context, _ *wire.Peer, req *wire.Request) (wire.Reply, bool, error) {
 			return func(context.Context, *wire.Out) error { time.Sleep(time.Millisecond); return nil }, false, nil
 		})

@@ -6,9 +6,9 @@ import (
 	"io"
 	"net"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/wire"
 )
 
@@ -58,7 +58,7 @@ func expectReplies(t *testing.T, c io.Reader, want ...string) {
 // TestWhatRepliesHoldWhileTheyWaitIsBounded over all connections: past the limit they do not wait, nobody
 // who waits is disturbed by another connection, and everything is given back.
 func TestWhatRepliesHoldWhileTheyWaitIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		r := newRig(t, 1, handlerFunc(poller), Limits{RequestMemoryBytes: 350, Stall: 24 * time.Hour, Idle: 24 * time.Hour})
 		inUse := func(want int64) {
 			t.Helper()

@@ -23,7 +23,7 @@ import (
 //
 // A refusal ("it exists already") is no such moment. It may come from a controller that has been deposed and has not heard
 // of it, which Kafka's can do too; and it may speak of what the first asking of the same change did. A refused change therefore counts
-// as one that may have taken effect.
+// as one that may have taken effect, but not after it was answered: one that is refused for good changes nothing later.
 //
 // Reads by Metadata and DescribeConfigs come from the image of the node that is asked, which is behind by as much as it
 // is cut off. They are not linearisable in Kafka either. What holds of each node:
@@ -32,8 +32,9 @@ import (
 //   - it never goes back: not to a topic that it has seen go, nor to fewer partitions, nor to an earlier value;
 //   - a node that has answered that a change is done tells no more of what was before it.
 
-// orderPatience bounds the search for an order of one topic's changes.
-const orderPatience = 2 * time.Second
+// orderPatience bounds the search for an order of one topic's changes, in real time. One that there is is found at once; that there is
+// none is known only when all have been tried.
+const orderPatience = 30 * time.Second
 
 // metadata checks changes and sights topic by topic.
 func (c *checking) metadata() {
@@ -85,7 +86,11 @@ type topicState struct {
 	id         [16]byte // zero: not known to anybody who watches
 	partitions int32
 	value      string
+	over       bool // nothing comes to be any more
 }
+
+// ending is the event after which nothing comes to be: what has taken no effect by then, and need not have, never does.
+type ending struct{}
 
 // after returns what a change makes of a state; false: it cannot have been done to that.
 func (t topicState) after(m *Change) (topicState, bool) {
@@ -94,7 +99,7 @@ func (t topicState) after(m *Change) (topicState, bool) {
 	}
 	switch m.Kind {
 	case CreateTopic:
-		return topicState{true, m.ID, m.Partitions, m.Value}, true
+		return topicState{exists: true, id: m.ID, partitions: m.Partitions, value: m.Value}, true
 	case DeleteTopic:
 		return topicState{}, true
 	case GrowTopic:
@@ -128,29 +133,51 @@ func steps(state, event any) []any {
 	case *Change:
 		next, possible := t.after(e)
 		switch {
-		case e.Outcome == Done && possible:
-			return []any{next}
-		case e.Outcome != Done && possible && next != t:
-			return []any{t, next}
-		case e.Outcome != Done:
+		case e.Outcome == Unknown && t.over:
 			return []any{t}
+		case e.Outcome == Refused && possible && next != t:
+			return []any{t, next}
+		case e.Outcome == Refused:
+			return []any{t}
+		case possible && (e.Outcome == Done || next != t):
+			return []any{next}
 		}
+	case ending:
+		t.over = true
+		return []any{t}
 	}
 	return nil
 }
 
+// matters reports whether anybody can see that a change took effect that need not have. Each that may, at any time, doubles the orders
+// that there are, so those that nobody can see are left out: a value that is not shown in the end explains nothing, and neither does a number
+// of partitions that is not.
+func (t *topicEvents) matters(m *Change) bool {
+	return slices.ContainsFunc(t.finals, func(s *Sight) bool {
+		switch m.Kind {
+		case AlterTopic:
+			return s.Value == m.Value
+		case GrowTopic:
+			return s.Partitions == m.Partitions
+		}
+		return true
+	})
+}
+
 // ordered looks for an order of what was done to a topic that explains all answers.
 func (c *checking) ordered(t *topicEvents) {
-	var events []porcupine.Operation
+	events := []porcupine.Operation{{Input: ending{}, Call: math.MaxInt64 - 2, Return: math.MaxInt64 - 1}}
 	for _, m := range t.changes {
 		end := int64(math.MaxInt64)
-		if m.Outcome == Done {
+		if m.Outcome != Unknown {
 			end = int64(m.Returned)
 		}
-		events = append(events, porcupine.Operation{Input: m, Call: int64(m.Invoked), Return: end})
-		if m.Outcome == Done {
+		if m.Outcome == Done || t.matters(m) {
+			events = append(events, porcupine.Operation{Input: m, Call: int64(m.Invoked), Return: end})
+		}
+		if m.Outcome == Done && t.matters(m) {
 			again := *m
-			again.Outcome, again.ID = Unknown, [16]byte{}
+			again.Outcome, again.ID = Refused, [16]byte{}
 			events = append(events, porcupine.Operation{Input: &again, Call: int64(m.Invoked), Return: end})
 		}
 	}

@@ -352,6 +352,16 @@ func TestCheckersOfMetadata(t *testing.T) {
 			created(s, 1)
 			s.shows(2, 0, 0, "", true)
 		}},
+		{"a topic that was made is gone, and somebody had been refused its deletion before", []string{metadataOrdered}, func(s story) {
+			s.asks(DeleteTopic, 0, "").End([16]byte{}, kerr.UnknownTopicOrPartition)
+			created(s, 1)
+			s.shows(2, 0, 0, "", true)
+		}},
+		{"deleted by a change that was refused when a broker asked again", nil, func(s story) {
+			created(s, 1)
+			s.asks(DeleteTopic, 0, "").End([16]byte{}, kerr.UnknownTopicOrPartition)
+			s.shows(2, 0, 0, "", true)
+		}},
 		{"a topic that was deleted is back", []string{metadataOrdered}, func(s story) {
 			created(s, 1)
 			done(s.asks(DeleteTopic, 0, ""))

@@ -240,6 +240,7 @@ func (m *nemesis) failFlush() (string, bool) {
 	fuse.Store(1 + m.dice.Int64N(30))
 	m.withRule(id, m.lasts(), func(op disk.Op) error {
 		if isFlush(op) && strings.HasPrefix(op.Path, dir) && fuse.Add(-1) == 0 {
+			m.r.met(flushRefused)
 			return syscall.EIO
 		}
 		return nil
@@ -259,6 +260,7 @@ func (m *nemesis) failReads() (string, bool) {
 	d := m.lasts()
 	m.withRule(id, d, func(op disk.Op) error {
 		if op.Kind == disk.OpRead && strings.Contains(op.Path, part) && strings.HasSuffix(op.Path, ".log") {
+			m.r.met(readRefused)
 			return syscall.EIO
 		}
 		return nil

@@ -316,38 +316,30 @@ func changed(err error) Outcome {
 
 // Read notes an answer; asked is what Now returned before the question.
 func (h *History) Read(asked Span, r Read) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ended(&asked)
-	r.Span = asked
-	h.reads = append(h.reads, &r)
+	h.answered(asked, func(s Span) { r.Span, h.reads = s, append(h.reads, &r) })
 }
 
 // EndOffset notes an answer; asked as with Read.
 func (h *History) EndOffset(asked Span, e End) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ended(&asked)
-	e.Span = asked
-	h.ends = append(h.ends, &e)
+	h.answered(asked, func(s Span) { e.Span, h.ends = s, append(h.ends, &e) })
 }
 
 // Committed notes an answer; asked as with Read.
 func (h *History) Committed(asked Span, c Committed) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ended(&asked)
-	c.Span = asked
-	h.fetches = append(h.fetches, &c)
+	h.answered(asked, func(s Span) { c.Span, h.fetches = s, append(h.fetches, &c) })
 }
 
 // Sight notes an answer; asked as with Read.
-func (h *History) Sight(asked Span, s Sight) {
+func (h *History) Sight(asked Span, seen Sight) {
+	h.answered(asked, func(s Span) { seen.Span, h.sights = s, append(h.sights, &seen) })
+}
+
+// answered ends the span of a question now, and has the answer kept with it.
+func (h *History) answered(asked Span, keep func(Span)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ended(&asked)
-	s.Span = asked
-	h.sights = append(h.sights, &s)
+	keep(asked)
 }
 
 // Trim is to be called before records are deleted.

@@ -6,10 +6,10 @@ import "testing"
 const verdictMark = "VERDICT "
 
 // judge says what the checkers find in a world, also in one that has been given up: clients saw something until then.
-func judge(t *testing.T, seed uint64, r *Run) {
+func judge(t *testing.T, seed uint64, r *Run) Verdict {
 	t.Helper()
 	if r == nil {
-		return
+		return Verdict{}
 	}
 	v := Check(r.history)
 	for _, x := range append(r.Complaints(), v.Violations...) {
@@ -21,4 +21,5 @@ func judge(t *testing.T, seed uint64, r *Run) {
 	if !t.Failed() {
 		t.Logf("seed %d: examined %v", seed, v.Examined)
 	}
+	return v
 }

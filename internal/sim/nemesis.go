@@ -81,10 +81,22 @@ const (
 
 	replicasMoved   = "replicas reassigned"
 	leaderPreferred = "preferred leader asked for"
+
+	// What the faults have come to: one that nobody comes across harms nobody.
+	flushRefused = "flush that failed"
+	readRefused  = "read that failed"
+	voterRemoved = "vote taken away"
+	voterAdded   = "vote given back"
 )
 
 // otherCounts are all of these.
-var otherCounts = []string{damagedRead, followerRead, groupCommit, topicChange, healedItself, diskReplaced, replicasMoved, leaderPreferred}
+var otherCounts = []string{
+	damagedRead, followerRead, groupCommit, topicChange, healedItself, diskReplaced, replicasMoved, leaderPreferred,
+	flushRefused, readRefused, voterRemoved, voterAdded,
+}
+
+// seldom are those that come a few times in a hundred worlds only.
+var seldom = []string{healedItself}
 
 const (
 	mostFaults     = 3 // of a round
@@ -362,6 +374,24 @@ func (m *nemesis) wrong() string {
 		}
 	}
 	return m.wrongVoters()
+}
+
+// abreast waits until every node has heard of all changes of metadata that any of them has heard of by now: where a link was slow
+// a moment ago, what was sent over it may still be under way.
+func (m *nemesis) abreast() {
+	newest := int64(0)
+	for _, n := range m.r.there() {
+		newest = max(newest, n.Broker().Image().Offset())
+	}
+	until := time.Now().Add(healPatience)
+	for _, n := range m.r.there() {
+		for n.Broker().Image().Offset() < newest {
+			if time.Now().After(until) {
+				m.r.Fatalf("%s has heard of the metadata up to %d, another up to %d", n.Name, n.Broker().Image().Offset(), newest)
+			}
+			clustertest.Jitter(m.dice, wholeLookEvery)
+		}
+	}
 }
 
 func names(topics []steadyTopic) (all []string) {

@@ -9,10 +9,11 @@ import (
 )
 
 // TestSameSeedIsTheSameWorld: on one processor and without a collector a seed replays, down to the nanosecond. Where the machine is
-// busy that holds for most runs only: a goroutine that has been on its processor for ten milliseconds of real time has to go
-// behind the others, whether it ran or the machine did. Chance in the code has all of them differ.
+// busy that holds for some runs only: a goroutine that has been on its processor for ten milliseconds of real time has to go
+// behind the others, whether it ran or the machine did. How many that befalls is the machine's business; chance in the code has
+// all of them differ.
 func TestSameSeedIsTheSameWorld(t *testing.T) {
-	most := 6
+	most := 40
 	if clustertest.UnderRace { // whose scheduler is random
 		most = 1
 	}

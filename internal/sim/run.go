@@ -206,6 +206,7 @@ func (r *Run) live() {
 		r.Fatalf("producers have no answer from a cluster that is well")
 	}
 	m.whole("in the end")
+	m.abreast()
 	r.readAll()
 	r.history.Finish()
 }
@@ -311,39 +312,77 @@ func (r *Run) readAll() {
 	}
 }
 
+// readPlace reads all of a partition from its leader, and then from every other replica: each has all that was acknowledged.
 func (r *Run) readPlace(g *guest, checker *batch.Checker, place Place) error {
-	for from, moved := int64(0), 0; ; {
-		leader, err := g.leader(r.Context(), place)
-		if err != nil {
-			return err
-		}
-		asked := r.history.Now()
-		got, err := g.fetch(r.Context(), leader.node, question{place: place, epoch: leader.epoch, from: from, most: 1 << 20})
-		if err != nil {
-			// Leaders go back to where they belong in a cluster that is well, too.
-			if moved++; moved > mostMoves {
-				return fmt.Errorf("fetch from %d: %w", from, err)
-			}
-			delete(g.leads, place)
-			g.rest(r.Context(), 20*time.Millisecond)
+	leader, end, err := r.readReplica(g, checker, place, 0, 0)
+	if err != nil {
+		return err
+	}
+	topic, known := r.node(leader).Broker().Image().Topic(place.Topic)
+	if !known {
+		return fmt.Errorf("node %d leads, and knows no such topic", leader)
+	}
+	for _, id := range topic.Partitions[place.Partition].Replicas {
+		if id == leader {
 			continue
+		}
+		if _, _, err := r.readReplica(g, checker, place, id, end); err != nil {
+			return fmt.Errorf("replica %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// readReplica reads all that a replica has of a partition, at least up to an offset; 0 is whoever leads. It notes that once it has
+// it: where leaders move in the middle it begins anew. It returns where the replica is, and the end.
+func (r *Run) readReplica(g *guest, checker *batch.Checker, place Place, replica int32, atLeast int64) (node int32, end int64, err error) {
+	for tries := 0; tries < mostMoves; tries++ {
+		if node, end, err = r.readThrough(g, checker, place, replica, atLeast); err == nil {
+			return node, end, nil
+		}
+		// Leaders go back to where they belong in a cluster that is well, too, and followers hear a little later of what is committed.
+		delete(g.leads, place)
+		g.rest(r.Context(), 20*time.Millisecond)
+	}
+	return 0, 0, err
+}
+
+func (r *Run) readThrough(g *guest, checker *batch.Checker, place Place, replica int32, atLeast int64) (node int32, end int64, err error) {
+	leader, err := g.leader(r.Context(), place)
+	if err != nil {
+		return 0, 0, err
+	}
+	if node = replica; node == 0 {
+		node = leader.node
+	}
+	var asked []Span
+	var reads []Read
+	for from := int64(0); ; {
+		asked = append(asked, r.history.Now())
+		got, err := g.fetch(r.Context(), node, question{place: place, epoch: leader.epoch, from: from, most: 1 << 20})
+		if err != nil {
+			return 0, 0, fmt.Errorf("fetch from %d: %w", from, err)
 		}
 		records, next, err := decode(checker, got.RecordBatches, from)
 		if err != nil {
-			return err
+			return 0, 0, err
 		}
-		r.history.Read(asked, Read{
-			Place: place, Reader: g.host, Node: leader.node, LeaderEpoch: leader.epoch, From: from, Records: records,
+		reads = append(reads, Read{
+			Place: place, Reader: g.host, Node: node, Follower: node != leader.node, LeaderEpoch: leader.epoch, From: from, Records: records,
 			Watermark: got.HighWatermark, LogStart: got.LogStartOffset, Final: true,
 		})
-		if next >= got.HighWatermark {
-			return nil
+		if next >= got.HighWatermark && next >= atLeast {
+			break
 		}
 		if next == from {
-			return fmt.Errorf("nothing at %d, and the watermark is %d", from, got.HighWatermark)
+			return 0, 0, fmt.Errorf("nothing at %d, the watermark is %d, and there should be records up to %d", from, got.HighWatermark, atLeast)
 		}
 		from = next
 	}
+	for i := range reads {
+		r.history.Read(asked[i], reads[i])
+	}
+	return node, reads[len(reads)-1].Watermark, nil
 }
 
 // mostMoves is how often the leader of one partition may move while it is read in the end.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
-	"testing/cryptotest"
 	"time"
 
 	"barnabas/internal/clustertest"
@@ -24,6 +23,8 @@ type result struct {
 	Lived        time.Duration
 	Acknowledged int
 	Counts       map[string]int
+	Examined     map[string]int // by checker
+	Undecided    int            // topics
 	Failed       bool
 }
 
@@ -34,9 +35,9 @@ const resultMark = "RESULT "
 func runSeed(t *testing.T, seed uint64) (r *Run, hash uint64, lived time.Duration) {
 	t.Helper()
 	runtime.GC()
-	cryptotest.SetGlobalRandom(t, seed) // raft draws its election timeouts there
 	defer func() {
-		if judge(t, seed, r); r == nil {
+		verdict := judge(t, seed, r)
+		if r == nil {
 			return
 		}
 		if why := r.tooLittle(lived); why != "" && !t.Failed() {
@@ -46,7 +47,7 @@ func runSeed(t *testing.T, seed uint64) (r *Run, hash uint64, lived time.Duratio
 			t.Logf("seed %d: %v\n%s", seed, r.plan, r.story())
 		}
 		if *resultLines {
-			tell(t, result{seed, hash, lived, r.history.Acknowledged(), r.Counts(), t.Failed()})
+			tell(t, result{seed, hash, lived, r.history.Acknowledged(), r.Counts(), verdict.Examined, verdict.Undecided, t.Failed()})
 		}
 	}()
 	hash = clustertest.Run(t, seed, func(w *clustertest.World) {

@@ -46,6 +46,9 @@ func (m *nemesis) changeVoter() (string, bool) {
 			}
 		}
 		m.r.Trace(g.host, "remove voter %d: %v", v.ReplicaID, err == nil)
+		if err == nil {
+			m.r.met(voterRemoved)
+		}
 	})
 	return fmt.Sprint(v.ReplicaID), true
 }
@@ -88,6 +91,8 @@ func (m *nemesis) giveVote(id int32, p *kmsg.DescribeQuorumResponseTopicPartitio
 	}
 	if err != nil {
 		m.broken(p.LeaderID, err)
+	} else {
+		m.r.met(voterAdded)
 	}
 	m.tell("add voter %d: %v", id, err)
 }

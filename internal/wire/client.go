@@ -28,7 +28,9 @@ type ClientOptions struct {
 	// WriteStall is how long the other end may take nothing before the connection counts as
 	// broken. Default 30 s.
 	WriteStall time.Duration
-	// Buffer gives the memory for a response of n bytes. Default: make.
+	// KeepBytes is the largest buffer for requests that is kept for those that follow; there are two. Default 1 MiB.
+	KeepBytes int
+	// Buffer gives the memory for a response of n bytes, all of which are overwritten. Default: memory of its own for each.
 	Buffer func(n int) []byte
 }
 
@@ -37,8 +39,7 @@ const (
 	defaultResponseBytes = 1 << 30
 	defaultWriteStall    = 30 * time.Second
 	clientReadBuffer     = 16 << 10
-	// clientKeepBytes is the largest request buffer that is kept for the next requests.
-	clientKeepBytes = 1 << 20
+	defaultKeepBytes     = 1 << 20
 )
 
 func (o ClientOptions) withDefaults() ClientOptions {
@@ -51,8 +52,11 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	if o.WriteStall <= 0 {
 		o.WriteStall = defaultWriteStall
 	}
+	if o.KeepBytes <= 0 {
+		o.KeepBytes = defaultKeepBytes
+	}
 	if o.Buffer == nil {
-		o.Buffer = func(n int) []byte { return make([]byte, n) }
+		o.Buffer = unzeroed
 	}
 	return o
 }
@@ -67,21 +71,23 @@ type Client struct {
 	slots   chan struct{} // one for every request in flight
 	broken  chan struct{} // closed once mu.err is set
 	stopped chan struct{} // closed when the reading goroutine has ended
+	pieces  [][]byte      // of a write; whoever has set mu.writing uses it
 
 	mu struct { // never held while writing or waiting
 		sync.Mutex
 		nextID  int32
 		pending map[int32]*Pending
-		unsent  []byte // frames in the order of the calls
-		oneWay  int    // of them, how many will not be answered
-		spare   []byte // the buffer that is not being filled
-		writing bool   // some caller is sending what is unsent
+		unsent  outgoing
+		spare   outgoing // memory for what comes after unsent
+		writing bool     // some caller is sending what was unsent
 		err     error
 	}
 }
 
 // Pending is a request on its way.
 type Pending struct {
+	client       *Client
+	written      chan struct{} // where there are splices: closed when they are no longer needed
 	key, version int16
 	memory       func(n int) []byte
 	done         chan struct{}
@@ -112,8 +118,8 @@ func (c *Client) Start(ctx context.Context, key, version int16, encode func(dst 
 }
 
 func (c *Client) startInto(ctx context.Context, key, version int16, encode func([]byte) []byte, memory func(int) []byte) (*Pending, error) {
-	p := &Pending{key: key, version: version, memory: memory, done: make(chan struct{})}
-	if err := c.enqueue(ctx, key, version, encode, p); err != nil {
+	p := &Pending{client: c, key: key, version: version, memory: memory, done: make(chan struct{})}
+	if err := c.enqueue(ctx, key, version, encode, nil, p); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -121,7 +127,7 @@ func (c *Client) startInto(ctx context.Context, key, version int16, encode func(
 
 // Send is Start for a request that the broker does not answer (Produce with acks=0).
 func (c *Client) Send(ctx context.Context, key, version int16, encode func(dst []byte) []byte) error {
-	return c.enqueue(ctx, key, version, encode, nil)
+	return c.enqueue(ctx, key, version, encode, nil, nil)
 }
 
 // Call is Start and Wait.
@@ -146,6 +152,7 @@ func (p *Pending) Done() <-chan struct{} { return p.done }
 // Wait gives the body of the response, which then belongs to the caller. When ctx ends first the
 // request stays in flight and its response is dropped when it comes.
 func (p *Pending) Wait(ctx context.Context) ([]byte, error) {
+	defer p.awaitWritten(ctx)
 	select {
 	case <-p.done:
 		return p.body, p.err
@@ -189,7 +196,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-func (c *Client) enqueue(ctx context.Context, key, version int16, encode func([]byte) []byte, p *Pending) error {
+// enqueue frames a request, by one of its two encoders, and sends it where nobody else does.
+func (c *Client) enqueue(ctx context.Context, key, version int16, encode func([]byte) []byte, splicing func([]byte, *Splices) []byte, p *Pending) error {
 	select {
 	case c.slots <- struct{}{}:
 	default:
@@ -206,7 +214,7 @@ func (c *Client) enqueue(ctx context.Context, key, version int16, encode func([]
 		c.mu.Unlock()
 		return fmt.Errorf("request with key %d, version %d: %w", key, version, err)
 	}
-	if err := c.frame(key, version, encode, p); err != nil {
+	if err := c.frame(key, version, encode, splicing, p); err != nil {
 		c.mu.Unlock()
 		<-c.slots
 		return err
@@ -221,29 +229,39 @@ func (c *Client) enqueue(ctx context.Context, key, version int16, encode func([]
 }
 
 // frame appends a request to what is unsent. The caller holds mu.
-func (c *Client) frame(key, version int16, encode func([]byte) []byte, p *Pending) error {
+func (c *Client) frame(key, version int16, encode func([]byte) []byte, splicing func([]byte, *Splices) []byte, p *Pending) error {
 	if len(c.opts.ClientID) > math.MaxInt16 {
 		return fmt.Errorf("client id of %d bytes: %w", len(c.opts.ClientID), ErrMalformed)
 	}
 	id := c.mu.nextID
-	start := len(c.mu.unsent)
-	buf := append(c.mu.unsent, 0, 0, 0, 0)
+	out := &c.mu.unsent
+	start, spliced, splicedBytes := len(out.buf), len(out.splices.parts), out.splices.bytes
+	buf := append(out.buf, 0, 0, 0, 0)
 	buf = appendRequestHeader(buf, Header{
 		Key: key, Version: version, CorrelationID: id,
 		ClientID: c.opts.ClientID, ClientIDNull: c.opts.ClientID == "",
 	})
-	buf = encode(buf)
-	size := len(buf) - start - LengthBytes
+	if splicing != nil {
+		buf = splicing(buf, &out.splices)
+	} else {
+		buf = encode(buf)
+	}
+	size := len(buf) - start - LengthBytes + out.splices.bytes - splicedBytes
 	if size > math.MaxInt32 {
+		out.splices.cut(spliced, splicedBytes)
 		return fmt.Errorf("request with key %d, version %d of %d bytes: %w", key, version, size, ErrMalformed)
 	}
 	binary.BigEndian.PutUint32(buf[start:], uint32(size))
-	c.mu.unsent = buf
+	out.buf = buf
 	c.mu.nextID = (id + 1) & math.MaxInt32
 	if p == nil {
-		c.mu.oneWay++
-	} else {
-		c.mu.pending[id] = p
+		out.oneWay++
+		return nil
+	}
+	c.mu.pending[id] = p
+	if len(out.splices.parts) > spliced {
+		p.written = make(chan struct{})
+		out.unwritten = append(out.unwritten, p)
 	}
 	return nil
 }
@@ -254,36 +272,47 @@ func (c *Client) frame(key, version int16, encode func([]byte) []byte, p *Pendin
 func (c *Client) sendUnsent() {
 	for {
 		c.mu.Lock()
-		if c.mu.err != nil || len(c.mu.unsent) == 0 {
+		if c.mu.err != nil || len(c.mu.unsent.buf) == 0 {
 			c.mu.writing = false
 			c.mu.Unlock()
 			return
 		}
-		buf, oneWay := c.mu.unsent, c.mu.oneWay
-		c.mu.unsent, c.mu.spare, c.mu.oneWay = c.mu.spare[:0], nil, 0
+		out := c.mu.unsent
+		c.mu.unsent, c.mu.spare = c.mu.spare, outgoing{}
 		c.mu.Unlock()
 
-		err := c.write(buf)
-		for range oneWay {
+		err := c.write(&out)
+		out.written()
+		for range out.oneWay {
 			<-c.slots
 		}
 		if err != nil {
 			c.fail(fmt.Errorf("send to %v: %w", c.conn.RemoteAddr(), err))
 		}
-		if cap(buf) <= clientKeepBytes {
-			c.mu.Lock()
-			c.mu.spare = buf[:0]
-			c.mu.Unlock()
-		}
+		c.mu.Lock()
+		c.mu.spare = out.emptied(c.opts.KeepBytes)
+		c.mu.Unlock()
 	}
 }
 
-func (c *Client) write(buf []byte) error {
-	deadline := time.Now().Add(Patience(c.opts.WriteStall, int64(len(buf))))
+func (c *Client) write(out *outgoing) error {
+	deadline := time.Now().Add(Patience(c.opts.WriteStall, int64(len(out.buf)+out.splices.bytes)))
 	if err := c.conn.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
-	_, err := c.conn.Write(buf)
+	if out.splices.bytes == 0 {
+		_, err := c.conn.Write(out.buf)
+		return err
+	}
+	c.pieces = out.splices.Pieces(c.pieces[:0], out.buf)
+	left := net.Buffers(c.pieces)
+	var err error
+	if w, ok := c.conn.(BuffersWriter); ok {
+		_, err = w.WriteBuffers(&left)
+	} else {
+		_, err = left.WriteTo(c.conn) // in one write where the connection is TCP alone
+	}
+	clear(c.pieces)
 	return err
 }
 
@@ -348,13 +377,14 @@ func (c *Client) fail(cause error) {
 		return
 	}
 	c.mu.err = cause
-	pending := c.mu.pending
+	pending, unsent := c.mu.pending, c.mu.unsent
 	c.mu.pending = map[int32]*Pending{}
-	c.mu.unsent, c.mu.spare = nil, nil
+	c.mu.unsent, c.mu.spare = outgoing{}, outgoing{}
 	c.mu.Unlock()
 	close(c.broken)
 	// Whoever writes or reads returns; its error is a consequence and not the cause.
 	_ = c.conn.Close()
+	unsent.written()
 	for _, p := range pending {
 		p.err = cause
 		close(p.done)

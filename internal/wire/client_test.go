@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"barnabas/internal/faketime"
 	"barnabas/internal/netx"
 )
 
@@ -67,7 +68,7 @@ func answer(w net.Conn, h Header, body []byte) error {
 // own one, in whatever order the answers come.
 func TestClientMatchesAnswers(t *testing.T) {
 	for seed := range uint64(50) {
-		synctest.Test(t, func(t *testing.T) { clientMatchesAnswers(t, seed) })
+		faketime.Test(t, func(t *testing.T) { clientMatchesAnswers(t, seed) })
 	}
 }
 
@@ -158,7 +159,7 @@ func TestBrokenConnectionFailsAllPending(t *testing.T) {
 		"closed":     func(c *Client, _ net.Conn) error { _ = c.Close(); return ErrClosed },
 	}
 	for name, cause := range causes {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			conn, broker := pair(t, 1)
 			c := NewClient(conn, ClientOptions{MaxInFlight: 5, MaxResponseBytes: 1000})
 			defer c.Close()
@@ -203,7 +204,7 @@ func TestBrokenConnectionFailsAllPending(t *testing.T) {
 
 // Whoever gives up waiting leaves the connection as it was.
 func TestAbandonedRequestDisturbsNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		conn, broker := pair(t, 1)
 		c := NewClient(conn, ClientOptions{MaxInFlight: 1})
 		defer c.Close()
@@ -237,7 +238,7 @@ func TestAbandonedRequestDisturbsNobody(t *testing.T) {
 
 // Requests without an answer take a place only until they are written.
 func TestUnansweredRequestsDoNotPileUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		conn, broker := pair(t, 1)
 		c := NewClient(conn, ClientOptions{MaxInFlight: 2})
 		defer c.Close()
@@ -264,7 +265,7 @@ func TestUnansweredRequestsDoNotPileUp(t *testing.T) {
 
 // A peer that takes nothing breaks the connection.
 func TestPeerThatTakesNothingBreaksTheConnection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		conn, _ := pair(t, 1)
 		c := NewClient(conn, ClientOptions{WriteStall: 10 * time.Second})
 		defer c.Close()
@@ -283,7 +284,7 @@ func TestPeerThatTakesNothingBreaksTheConnection(t *testing.T) {
 }
 
 func TestEncoderMayFailNobodyElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		conn, _ := pair(t, 1)
 		c := NewClient(conn, ClientOptions{ClientID: string(make([]byte, 40_000))})
 		defer c.Close()
@@ -298,7 +299,7 @@ func TestEncoderMayFailNobodyElse(t *testing.T) {
 
 // A response goes where the caller says; one that was given up still comes there, and to nobody else.
 func TestResponsesGoIntoTheCallersMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		conn, broker := pair(t, 1)
 		c := NewClient(conn, ClientOptions{})
 		defer c.Close()

@@ -22,11 +22,6 @@ import (
 	"barnabas/test/compat/rig"
 )
 
-const (
-	nodeReadyWithin = 60 * time.Second
-	nodeStopsWithin = 60 * time.Second
-)
-
 func environment(name, otherwise string) string {
 	if s := os.Getenv(name); s != "" {
 		return s
@@ -177,8 +172,8 @@ func (c *cluster) awaitReady(m *member) {
 	case <-m.log.isReady():
 	case <-m.gone:
 		c.t.Fatalf("node %d ended before it was ready: %v", m.id, m.cmd.ProcessState)
-	case <-time.After(nodeReadyWithin):
-		c.t.Fatalf("node %d was not ready within %v", m.id, nodeReadyWithin)
+	case <-time.After(patience):
+		c.t.Fatalf("node %d was not ready within %v", m.id, patience)
 	}
 }
 
@@ -213,8 +208,8 @@ func (c *cluster) finish(m *member, with syscall.Signal) (code int) {
 	c.signal(m, with)
 	select {
 	case <-m.gone:
-	case <-time.After(nodeStopsWithin):
-		c.t.Fatalf("node %d did not end within %v of %v", m.id, nodeStopsWithin, with)
+	case <-time.After(patience):
+		c.t.Fatalf("node %d did not end within %v of %v", m.id, patience, with)
 	}
 	code = m.cmd.ProcessState.ExitCode()
 	m.cmd = nil

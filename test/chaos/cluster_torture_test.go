@@ -17,8 +17,13 @@ import (
 	"barnabas/test/compat/rig"
 )
 
-// faultLasts is how long a node is frozen or cut off.
-const faultLasts = 12 * time.Second
+const (
+	// faultLasts is how long a node is frozen or cut off.
+	faultLasts = 12 * time.Second
+
+	// torturedTopic is the first that is tortured in a cluster.
+	torturedTopic = "tortured"
+)
 
 // longer says how many times as long the tests about clusters take as they have to:
 // BARNABAS_CHAOS_LONGER=2.
@@ -62,11 +67,11 @@ type torture struct {
 	ended          chan struct{}
 }
 
-// tortureBegins starts to write and read for a while.
-func tortureBegins(t *testing.T, lasts time.Duration, args ...string) *torture {
+// tortureBegins starts to write to a new topic, and to read it, for a while.
+func tortureBegins(t *testing.T, topic string, lasts time.Duration, args ...string) *torture {
 	t.Helper()
 	r := &torture{t: t, ended: make(chan struct{})}
-	all := append([]string{"torture", "-t", "tortured", "-p", "6", "-d", lasts.String()}, args...)
+	all := append([]string{"torture", "-t", topic, "-p", "6", "-d", lasts.String()}, args...)
 	r.cmd = exec.Command(yardstickFile(t), all...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -82,6 +87,16 @@ func tortureBegins(t *testing.T, lasts time.Duration, args ...string) *torture {
 		<-r.ended
 	})
 	return r
+}
+
+// hasEnded says whether nobody writes and reads any more.
+func (r *torture) hasEnded() bool {
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // verdict waits for the end: nothing lost, doubled, reordered, seen and gone, or given up. It returns
@@ -110,24 +125,36 @@ func (r *torture) verdict() (gap time.Duration) {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// clusterTortured has three nodes written to and read from while faults come. They have lasts
-// to come and go.
+// mostTries bounds how often faults are brought again, with writing that lasts twice as long as before.
+const mostTries = 4
+
+// clusterTortured has three nodes written to and read from while faults come. They have lasts to come and go: where
+// the machine is so slow that the writing is over before they are, all of it is done again with more time.
 func clusterTortured(t *testing.T, lasts time.Duration, faults func(c *cluster)) {
 	t.Helper()
 	c := newCluster(t, 3, nil)
-	writing := tortureBegins(t, lasts, "-b", c.addresses(), "-r", "3", "-min-isr", "2")
-	c.awaitTopic("tortured")
-	pause(t, 2*time.Second)
-	faults(c)
-	select {
-	case <-writing.ended:
-		t.Errorf("the writing ended before the faults: %v\n%s%s", writing.cmd.ProcessState, writing.stdout.String(), writing.stderr.String())
-	default:
+	for try := 1; ; try, lasts = try+1, 2*lasts {
+		topic := torturedTopic
+		if try > 1 {
+			topic += fmt.Sprint("-", try)
+		}
+		writing := tortureBegins(t, topic, lasts, "-b", c.addresses(), "-r", "3", "-min-isr", "2")
+		c.awaitTopic(topic)
+		pause(t, 2*time.Second)
+		faults(c)
+		over := writing.hasEnded()
+		gap := writing.verdict()
+		c.awaitInSync(patience)
+		t.Logf("%s: longest gap %v", t.Name(), gap)
+		t.Logf("what was done:\n%s", c.history())
+		if !over {
+			return
+		}
+		if try == mostTries {
+			t.Fatalf("the writing was over before the faults, though it lasted %v", lasts)
+		}
+		t.Logf("the writing was over before the faults: once more, with %v", 2*lasts)
 	}
-	gap := writing.verdict()
-	c.awaitInSync(patience)
-	t.Logf("%s: longest gap %v", t.Name(), gap)
-	t.Logf("what was done:\n%s", c.history())
 }
 
 // TestClusterTortureKill kills each node with -9 in turn and revives it, one every ten seconds, each
@@ -174,7 +201,7 @@ func eachForAWhile(t *testing.T, fault, cure func(c *cluster, id int)) {
 			if round%2 == 1 {
 				id = id%3 + 1 // leads a third of the partitions
 			}
-			c.note("the controller is %d, leader of tortured-0 %d", c.controller(), c.leaderOf("tortured", 0))
+			c.note("the controller is %d, leader of tortured-0 %d", c.controller(), c.leaderOf(torturedTopic, 0))
 			fault(c, id)
 			pause(t, faultLasts)
 			cure(c, id)

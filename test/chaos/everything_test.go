@@ -13,8 +13,8 @@ import (
 
 const (
 	everythingNodes = 5
-	everythingLasts = 75 * time.Second // of faults, times longer
-	healedWithin    = 60 * time.Second
+	everythingLasts = 75 * time.Second // of faults, times longer: as many as come in that time, and half of the kinds
+	everythingEnds  = 4 * time.Minute  // however few have come, times longer
 
 	slowLink = 100 * time.Millisecond
 
@@ -44,7 +44,7 @@ type everything struct {
 }
 
 func theController(e *everything) int { return e.controller() }
-func aLeader(e *everything) int       { return e.leaderOf("tortured", e.rng.Int32N(6)) }
+func aLeader(e *everything) int       { return e.leaderOf(torturedTopic, e.rng.Int32N(6)) }
 func theSmallOne(*everything) int     { return smallNode }
 
 func (e *everything) killAll(ids []int) {
@@ -201,21 +201,23 @@ func TestFiveNodesUnderEverything(t *testing.T) {
 	e := &everything{rng: rng, mount: mount}
 	e.cluster = newCluster(t, everythingNodes, map[int]string{smallNode: filepath.Join(mount, "data")})
 	lasts := time.Duration(longer(t)) * everythingLasts
-	writing := tortureBegins(t, lasts+15*time.Second, "-b", e.addresses(), "-r", "3", "-min-isr", "2", "-c", "4", "-settle", "120s")
-	e.awaitTopic("tortured")
+	writing := tortureBegins(t, torturedTopic, lasts+15*time.Second, "-b", e.addresses(), "-r", "3", "-min-isr", "2", "-c", "4", "-settle", "120s")
+	e.awaitTopic(torturedTopic)
 	work := workBegins(t, e.cluster, rng.Uint64())
 	pause(t, 2*time.Second)
 
 	done := map[string]int{}
 	var order []int
-	ends := time.Now().Add(lasts)
-	all := time.Now().Add(lasts / 2)
-	for time.Now().Before(ends) {
+	began := time.Now()
+	all := began.Add(lasts / 2)
+	// On a slow machine the yardstick may be done before; our own client works on to the end.
+	enough := func() bool { return time.Since(began) > lasts && len(done) >= len(faults)/2 }
+	for !enough() && time.Since(began) < time.Duration(longer(t))*everythingEnds {
 		if !all.IsZero() && time.Now().After(all) {
 			all = time.Time{}
 			e.allAtOnce()
 			done["all at once"]++
-			e.awaitInSync(healedWithin)
+			e.awaitInSync(patience)
 			continue
 		}
 		if len(order) == 0 {
@@ -229,10 +231,10 @@ func TestFiveNodesUnderEverything(t *testing.T) {
 		pause(t, f.lasts/4+time.Duration(rng.Int64N(int64(f.lasts*3/4))))
 		f.cure(e, ids)
 		done[f.name]++
-		e.awaitInSync(healedWithin)
+		e.awaitInSync(patience)
 		pause(t, time.Duration(rng.Int64N(int64(everyRound))))
 	}
-	took := e.awaitInSync(healedWithin)
+	took := e.awaitInSync(patience)
 	t.Logf("faults: %v; all in sync %v after the last", done, took)
 	work.verdict()
 	gap := writing.verdict()

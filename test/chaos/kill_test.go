@@ -28,7 +28,7 @@ func TestTorture(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
 	b := rig.Start(t)
-	writing := tortureBegins(t, time.Minute, "-b", b.Addr, "-r", "1")
+	writing := tortureBegins(t, torturedTopic, time.Minute, "-b", b.Addr, "-r", "1")
 	for range 5 {
 		pause(t, 8*time.Second+time.Duration(rng.Int64N(int64(2*time.Second))))
 		b.Kill()

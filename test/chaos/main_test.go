@@ -66,22 +66,10 @@ func smallDisk(t *testing.T, size string) (mount string) {
 	return mount
 }
 
-// seeded gives the run's random numbers; BARNABAS_SEED repeats a run's faults.
+// seeded gives the run's random numbers, by rig.Seed.
 func seeded(t *testing.T) *rand.Rand {
 	t.Helper()
-	seed := rand.Uint64()
-	if s := os.Getenv("BARNABAS_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("BARNABAS_SEED: %v", err)
-		}
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("BARNABAS_SEED=%d has the same faults", seed)
-		}
-	})
-	return rand.New(rand.NewPCG(seed, 0))
+	return rand.New(rand.NewPCG(rig.Seed(t), 0))
 }
 
 func within(t *testing.T, d time.Duration) context.Context {
@@ -137,7 +125,7 @@ func createTopic(t *testing.T, addr, topic string, partitions int32, configs map
 // read consumes a topic from its start to its ends as they stand now.
 func read(t *testing.T, addr, topic string) map[int32]map[int64]string {
 	t.Helper()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, 2*patience)
 	adm := admin(t, addr)
 	var starts, ends kadm.ListedOffsets
 	rig.Eventually(t, patience, "every partition of "+topic+" has a leader again", func() bool {

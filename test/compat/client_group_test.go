@@ -23,10 +23,11 @@ type reading struct {
 	mu    sync.Mutex
 	times map[int32]map[int64]int
 	by    map[string]int
+	seen  map[string]map[int32]map[int64]bool // by whom
 }
 
 func newReading() *reading {
-	return &reading{times: map[int32]map[int64]int{}, by: map[string]int{}}
+	return &reading{times: map[int32]map[int64]int{}, by: map[string]int{}, seen: map[string]map[int32]map[int64]bool{}}
 }
 
 func (r *reading) add(who string, partition int32, offset int64) {
@@ -36,6 +37,13 @@ func (r *reading) add(who string, partition int32, offset int64) {
 		r.times[partition] = map[int64]int{}
 	}
 	r.times[partition][offset]++
+	if r.seen[who] == nil {
+		r.seen[who] = map[int32]map[int64]bool{}
+	}
+	if r.seen[who][partition] == nil {
+		r.seen[who][partition] = map[int64]bool{}
+	}
+	r.seen[who][partition][offset] = true
 	r.by[who]++
 }
 
@@ -54,13 +62,52 @@ func (r *reading) total() (read, again int) {
 	return read, again
 }
 
+// reads tells whether somebody has read an offset.
+func (r *reading) reads(who string, partition int32, offset int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[who][partition][offset]
+}
+
 func (r *reading) of(who string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.by[who]
 }
 
-// ourGroupMember reads a topic as a member of a group until stopped, and commits after every Poll, also after the last one.
+// fewest is what the one of them has read that has read least.
+func (r *reading) fewest(names ...string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	least := r.by[names[0]]
+	for _, name := range names {
+		least = min(least, r.by[name])
+	}
+	return least
+}
+
+// librdkafkaMember is a member of a group on librdkafka, which leaves in the end.
+func librdkafkaMember(t *testing.T, into *reading, addr, topic, group, protocol, assignor string) (end func()) {
+	t.Helper()
+	member := rig.Launch(t, "librdkafka", append(exchangePython(t), "member", addr, topic, group, protocol, assignor), func(line string) {
+		var partition int32
+		var offset int64
+		if _, err := fmt.Sscanf(line, "record %d %d", &partition, &offset); err == nil {
+			into.add("librdkafka", partition, offset)
+		}
+	})
+	return func() {
+		t.Helper()
+		member.Terminate()
+		member.Succeeds(patience)
+	}
+}
+
+// commitAgain is when a member commits again what it could not while its group was being divided anew.
+const commitAgain = 100 * time.Millisecond
+
+// ourGroupMember reads a topic as a member of a group until stopped, and commits after every Poll, also after the last one. What
+// is refused, since the group is being divided anew, it commits a little later, where it has kept the partition.
 func ourGroupMember(t *testing.T, addr, topic, group, name string, into *reading, options ...client.GroupOption) (stop func()) {
 	t.Helper()
 	c := ourClient(t, addr, client.ID(name))
@@ -79,23 +126,30 @@ func ourGroupMember(t *testing.T, addr, topic, group, name string, into *reading
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for {
-			records, err := g.Poll(ctx)
-			if ctx.Err() != nil {
-				return
+		for refused := false; ctx.Err() == nil; {
+			polling, cancel := ctx, context.CancelFunc(func() {})
+			if refused {
+				polling, cancel = context.WithTimeout(ctx, commitAgain)
 			}
-			if err != nil {
+			records, err := g.Poll(polling)
+			again := polling.Err() != nil
+			cancel()
+			if err != nil && !again {
 				t.Errorf("%s: poll: %v", name, err)
 				return
 			}
 			for _, r := range records {
 				into.add(name, r.Partition, r.Offset)
 			}
+			if len(records) == 0 && !refused {
+				continue
+			}
 			committing, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-			if err := g.Commit(committing); err != nil {
+			err = g.Commit(committing)
+			cancel()
+			if refused = err != nil; refused {
 				t.Logf("%s: %v", name, err)
 			}
-			cancel()
 		}
 	}()
 	var once sync.Once
@@ -149,16 +203,22 @@ func allRead(t *testing.T, into *reading, want int) {
 	}
 }
 
-// A group of our consumer, franz-go's and Java's: partitions move between them while records are
+var groupTests = []clientTest{
+	{name: "groups with others", run: groupsWithOthers},
+	{name: "group survives the brokers", needs: []need{killable}, run: groupSurvives},
+	{name: "member is killed", run: memberIsKilled},
+}
+
+// A group of our consumer, franz-go's, Java's and librdkafka's: partitions move between them while records are
 // written, none is missed, and all is committed in the end.
-func TestOurGroupConsumerWithOthers(t *testing.T) {
-	addr := clientBroker(t)
+func groupsWithOthers(t *testing.T, p *site) {
+	addr := p.addr
 	for _, c := range []struct {
 		name, java string
 		ours       []client.Assignor
 		theirs     kgo.GroupBalancer
 	}{
-		{"cooperative", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor", []client.Assignor{client.CooperativeStickyAssignor}, kgo.CooperativeStickyBalancer()},
+		{"cooperative-sticky", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor", []client.Assignor{client.CooperativeStickyAssignor}, kgo.CooperativeStickyBalancer()},
 		{"range", "org.apache.kafka.clients.consumer.RangeAssignor", []client.Assignor{client.RangeAssignor}, kgo.RangeBalancer()},
 		{"roundrobin", "org.apache.kafka.clients.consumer.RoundRobinAssignor", []client.Assignor{client.RoundRobinAssignor}, kgo.RoundRobinBalancer()},
 		{"sticky", "org.apache.kafka.clients.consumer.StickyAssignor", []client.Assignor{client.StickyAssignor}, kgo.StickyBalancer()},
@@ -192,12 +252,17 @@ func TestOurGroupConsumerWithOthers(t *testing.T) {
 						into.add("java", partition, offset)
 					}
 				})
-			rig.Eventually(t, 2*patience, "all three have read", func() bool {
-				return into.of("ours") > 20 && into.of("franz-go") > 20 && into.of("java") > 20
-			})
+			members := []string{"ours", "franz-go", "java"}
+			endLibrdkafka := func() {}
+			if c.name != "sticky" { // librdkafka has no eager one
+				members = append(members, "librdkafka")
+				endLibrdkafka = librdkafkaMember(t, into, addr, topic, group, "classic", c.name)
+			}
+			rig.Eventually(t, 2*patience, "all have read", func() bool { return into.fewest(members...) > 20 })
 			stopSecond := ourGroupMember(t, addr, topic, group, "ours too", into, client.Assignors(c.ours...))
-			rig.Eventually(t, 2*patience, "the fourth has read", func() bool { return into.of("ours too") > 20 })
+			rig.Eventually(t, 2*patience, "the last one has read", func() bool { return into.of("ours too") > 20 })
 			stopFirst()
+			endLibrdkafka()
 			java.Terminate()
 			<-java.Ended() // Java's exit code after SIGTERM is 143, however well it went
 			endPolling()
@@ -226,22 +291,20 @@ func committedAll(t *testing.T, addr, topic, group string) {
 	})
 }
 
-// The broker is killed with -9 while a group reads: everything is read once, in order, since what a
+// A broker is killed with -9 while a group reads: everything is read once, in order, since what a
 // member read it commits before it reads on.
-func TestOurGroupConsumerSurvivesTheBroker(t *testing.T) {
-	b := rig.Start(t)
+func groupSurvives(t *testing.T, p *site) {
 	topic, group := uniqueTopic("restart"), uniqueTopic("group")
-	createTopic(t, b.Addr, topic, 4)
+	createTopic(t, p.addr, topic, 4)
 	into := newReading()
-	stopWriting := produceSlowly(t, b.Addr, topic)
+	stopWriting := produceSlowly(t, p.addr, topic)
 	for _, name := range []string{"one", "two"} {
 		// Nobody dies for the group, so nobody may be taken for dead.
-		ourGroupMember(t, b.Addr, topic, group, name, into, client.Assignors(client.CooperativeStickyAssignor), client.SessionTimeout(patience))
+		ourGroupMember(t, p.addr, topic, group, name, into, client.Assignors(client.CooperativeStickyAssignor), client.SessionTimeout(patience))
 	}
 	rig.Eventually(t, patience, "both read", func() bool { return into.of("one") > 50 && into.of("two") > 50 })
 	for range 2 {
-		b.Kill()
-		b.Restart()
+		p.bounce()
 		before := into.of("one")
 		rig.Eventually(t, 2*patience, "reading goes on", func() bool { return into.of("one") > before+50 })
 	}
@@ -250,14 +313,14 @@ func TestOurGroupConsumerSurvivesTheBroker(t *testing.T) {
 		t.Errorf("%d records were read again", again)
 	}
 	rig.Eventually(t, patience, "the last commits are there", func() bool {
-		lags, err := admin(t, b.Addr).Lag(within(t, patience), group)
+		lags, err := admin(t, p.addr).Lag(within(t, patience), group)
 		return err == nil && lags[group].Lag.Total() == 0
 	})
 }
 
 // A member is killed with -9: the others go on exactly where it committed.
-func TestOurGroupConsumerIsKilled(t *testing.T) {
-	addr := clientBroker(t)
+func memberIsKilled(t *testing.T, p *site) {
+	addr := p.addr
 	topic, group := uniqueTopic("killed"), uniqueTopic("group")
 	createTopic(t, addr, topic, 4)
 	program := filepath.Join(t.TempDir(), "group")

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,13 +17,9 @@ import (
 	"barnabas/test/compat/rig"
 )
 
-// clientBroker is the broker for our own client: BARNABAS_TEST_BROKERS, or one that is started.
-func clientBroker(t *testing.T) string {
-	t.Helper()
-	if addr := os.Getenv("BARNABAS_TEST_BROKERS"); addr != "" {
-		return addr
-	}
-	return rig.Start(t).Addr
+var recordTests = []clientTest{
+	{name: "records", run: recordsTest},
+	{name: "read committed", needs: []need{transactions}, run: func(t *testing.T, p *site) { ourReadCommitted(t, p.addr) }},
 }
 
 func ourClient(t *testing.T, addr string, options ...client.Option) *client.Client {
@@ -37,10 +32,31 @@ func ourClient(t *testing.T, addr string, options ...client.Option) *client.Clie
 	return c
 }
 
+// ourOwnProducer is one with a client of its own; both are closed when the test ends.
+func ourOwnProducer(t *testing.T, addr string, options ...client.ProducerOption) *client.Producer {
+	t.Helper()
+	return ourProducerOf(t, ourClient(t, addr), options...)
+}
+
+// ourProducerOf is a client's, closed when the test ends.
+func ourProducerOf(t *testing.T, c *client.Client, options ...client.ProducerOption) *client.Producer {
+	t.Helper()
+	p, err := c.NewProducer(options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = p.Close(ctx) // what was to arrive each test looks at itself
+	})
+	return p
+}
+
 func uniqueTopic(name string) string { return fmt.Sprintf("%s-%d", name, time.Now().UnixNano()) }
 
-func TestOurClient(t *testing.T) {
-	addr := clientBroker(t)
+func recordsTest(t *testing.T, p *site) {
+	addr := p.addr
 	for _, codec := range codecs {
 		for _, acks := range []string{"0", "1", "all"} {
 			t.Run("to franz-go, codec "+codec+" acks "+acks, func(t *testing.T) { ourProducer(t, addr, codec, acks) })
@@ -49,7 +65,6 @@ func TestOurClient(t *testing.T) {
 	}
 	t.Run("starts", func(t *testing.T) { ourStarts(t, addr) })
 	t.Run("same partitions as franz-go", func(t *testing.T) { samePartitions(t, addr) })
-	t.Run("read committed", func(t *testing.T) { ourReadCommitted(t, addr) })
 	t.Run("out of range", func(t *testing.T) { ourOutOfRange(t, addr) })
 }
 
@@ -218,16 +233,6 @@ func samePartitions(t *testing.T, addr string) {
 // ourReadCommitted leaves out what a transaction of franz-go's wrote and then aborted.
 func ourReadCommitted(t *testing.T, addr string) {
 	ctx := within(t, patience)
-	apis, err := admin(t, addr).ApiVersions(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, broker := range apis {
-		if _, most, known := broker.KeyVersions(24); !known { // AddPartitionsToTxn
-			t.Logf("the broker has no transactions yet: %d", most)
-			return
-		}
-	}
 	topic := uniqueTopic("our-transactions")
 	createTopic(t, addr, topic, 1)
 	cl := kgoClient(t, addr, kgo.TransactionalID(topic))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -19,22 +20,25 @@ import (
 	"barnabas/test/compat/rig"
 )
 
-// Our producer's transactions against Apache Kafka, in the protocol of transaction.version 2, and
-// then, the feature downgraded, in the one before it (KIP-890). What was committed franz-go tells.
-func TestOurTransactions(t *testing.T) {
-	broker := rig.StartKafka(t, "transaction.abort.timed.out.transaction.cleanup.interval.ms=500", "group.initial.rebalance.delay.ms=0")
-	for _, level := range []int16{2, 1, 0} {
-		if !t.Run(fmt.Sprintf("transaction.version %d", level), func(t *testing.T) {
-			setTransactionVersion(t, broker.Addr, level)
-			t.Run("all or nothing", func(t *testing.T) { ourAllOrNothing(t, broker.Addr) })
-			t.Run("fencing", func(t *testing.T) { ourFencing(t, broker.Addr) })
-			t.Run("timed out", func(t *testing.T) { ourTimedOut(t, broker.Addr) })
-			t.Run("offsets of a stranger", func(t *testing.T) { ourStranger(t, broker.Addr) })
-			t.Run("exactly once copy, broker killed", func(t *testing.T) { ourExactlyOnceCopy(t, broker) })
-			t.Run("nothing hangs", func(t *testing.T) { nothingHangs(t, broker.Addr) })
-		}) {
-			return
-		}
+var transactionTests = []clientTest{
+	{name: "transactions by transaction.version 2", needs: []need{transactions, killable, supported("transaction.version", 2)}, run: transactionsAt(2)},
+	{name: "transactions by transaction.version 1", needs: []need{transactions, killable, supported("transaction.version", 2)}, run: transactionsAt(1), shorter: nowhere},
+	{name: "transactions by transaction.version 0", needs: []need{transactions, killable}, run: transactionsAt(0), shorter: []siteOf{kafka391}},
+}
+
+// transactionsAt has our producer's transactions in the protocol of transaction.version 2, or, the feature downgraded, in the
+// one before it (KIP-890). What was committed franz-go tells.
+func transactionsAt(level int16) func(t *testing.T, p *site) {
+	return func(t *testing.T, p *site) {
+		before := p.finalized["transaction.version"]
+		setTransactionVersion(t, p.addr, level)
+		defer setTransactionVersion(t, p.addr, before)
+		t.Run("all or nothing", func(t *testing.T) { ourAllOrNothing(t, p.addr) })
+		t.Run("fencing", func(t *testing.T) { ourFencing(t, p.addr) })
+		t.Run("timed out", func(t *testing.T) { ourTimedOut(t, p.addr) })
+		t.Run("offsets of a stranger", func(t *testing.T) { ourStranger(t, p.addr) })
+		t.Run("exactly once copy, broker killed", func(t *testing.T) { ourExactlyOnceCopy(t, p) })
+		t.Run("nothing hangs", func(t *testing.T) { nothingHangs(t, p.addr) })
 	}
 }
 
@@ -42,11 +46,11 @@ func setTransactionVersion(t *testing.T, addr string, level int16) {
 	t.Helper()
 	a := ours.New(ourClient(t, addr))
 	ctx := within(t, patience)
-	kind := ours.SafeDowngrade
-	if level == 2 {
-		kind = ours.Upgrade
-	}
 	if have, err := a.DescribeFeatures(ctx); err != nil || have.Finalized["transaction.version"].Max != level {
+		kind := ours.SafeDowngrade
+		if have.Finalized["transaction.version"].Max < level {
+			kind = ours.Upgrade
+		}
 		if err == nil {
 			err = a.UpdateFeatures(ctx, []ours.FeatureUpdate{{Feature: "transaction.version", Level: level, Kind: kind}})
 		}
@@ -82,19 +86,8 @@ func transactional(t *testing.T, addr, id string, options ...client.ProducerOpti
 func readCommitted(t *testing.T, addr, topic string) map[int32][]string {
 	t.Helper()
 	ctx := within(t, patience)
-	ends, err := admin(t, addr).ListEndOffsets(ctx, topic)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		t.Fatalf("end offsets of %s: %v", topic, err)
-	}
-	left := map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Offset > 0 {
-			left[o.Partition] = o.Offset
-		}
-	})
+	left := endOffsets(t, addr, topic)
+	maps.DeleteFunc(left, func(_ int32, end int64) bool { return end == 0 })
 	cl := kgoClient(t, addr, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
 	values := map[int32][]string{}
@@ -201,13 +194,21 @@ func ourTimedOut(t *testing.T, addr string) {
 	ctx := within(t, patience)
 	topic := uniqueTopic("our-timeout")
 	createTopic(t, addr, topic, 1)
-	p := transactional(t, addr, topic, client.TransactionTimeout(time.Second))
-	record := client.ProducerRecord{Topic: topic, Value: []byte("v")}
-	if err := p.Begin(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.SendSync(ctx, record); err != nil {
-		t.Fatal(err)
+	// On a slow machine a second may be over before the record is taken.
+	var p *client.Producer
+	for timeout := time.Second; ; timeout *= 2 {
+		p = transactional(t, addr, topic, client.TransactionTimeout(timeout))
+		if err := p.Begin(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := p.SendSync(ctx, client.ProducerRecord{Topic: topic, Value: []byte("v")})
+		if err == nil {
+			break
+		}
+		t.Logf("within %v: %v", timeout, err)
+		if timeout > time.Minute {
+			t.Fatal("no transaction has lasted long enough for one record")
+		}
 	}
 	adm := admin(t, addr)
 	rig.Eventually(t, patience, "the coordinator aborts the transaction", func() bool {
@@ -302,17 +303,20 @@ func awaitAssignment(t *testing.T, g *client.GroupConsumer, partitions int) {
 	})
 }
 
-const copied = 3000 // records of the exactly once copy
+const (
+	copied   = 3000 // records of the exactly once copy
+	copyMost = 100  // of them, in one transaction
+)
 
 // ourExactlyOnceCopy reads a topic and writes another, committing what it has read with what it
 // has written. Transactions fail on purpose, copiers are replaced without a farewell, and the
 // broker is killed. In the end everything has been copied once and in order.
-func ourExactlyOnceCopy(t *testing.T, broker *rig.Broker) {
+func ourExactlyOnceCopy(t *testing.T, p *site) {
 	ctx := within(t, 2*patience)
 	from, to := uniqueTopic("copy-from"), uniqueTopic("copy-to")
-	createTopic(t, broker.Addr, from, 2)
-	createTopic(t, broker.Addr, to, 2)
-	source, err := ourClient(t, broker.Addr).NewProducer()
+	createTopic(t, p.addr, from, 2)
+	createTopic(t, p.addr, to, 2)
+	source, err := ourClient(t, p.addr).NewProducer()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,22 +332,22 @@ func ourExactlyOnceCopy(t *testing.T, broker *rig.Broker) {
 		t.Fatal(err)
 	}
 	restarted := make(chan struct{})
-	kill := func() {
-		broker.Kill()
+	opened := 0
+	interlude := func() {
+		if opened++; opened != copied/copyMost/2 { // so many transactions there are, whichever copier opens them
+			return
+		}
+		restart := p.kill()
 		go func() {
 			defer close(restarted)
-			broker.Restart()
+			restart()
 		}()
 	}
 	rounds := 0
-	for done := int64(0); done < copied; done = committedOf(ctx, t, broker.Addr, from) {
+	for done := int64(0); done < copied; done = committedOf(ctx, t, p.addr, from) {
 		rounds++
-		interlude := func() {}
-		if rounds == 2 {
-			interlude = kill
-		}
 		// Every copier is dropped after some transactions, its last one left open.
-		if err := copyRecords(ctx, t, broker.Addr, from, to, 12, interlude); err != nil {
+		if err := copyRecords(ctx, t, p.addr, from, to, 12, interlude); err != nil {
 			t.Logf("copier %d, %d copied before: %v", rounds, done, err)
 		}
 		if ctx.Err() != nil {
@@ -351,7 +355,7 @@ func ourExactlyOnceCopy(t *testing.T, broker *rig.Broker) {
 		}
 	}
 	<-restarted
-	got := readCommitted(t, broker.Addr, to)
+	got := readCommitted(t, p.addr, to)
 	for n := range int32(2) {
 		if !slices.Equal(got[n], want[n]) {
 			t.Errorf("partition %d: %d records copied of %d: %v", n, len(got[n]), len(want[n]), got[n])
@@ -371,11 +375,11 @@ func committedOf(ctx context.Context, t *testing.T, addr, group string) (sum int
 }
 
 // copyRecords commits so many transactions, every fourth aborted first, and leaves another open.
-// interlude happens between what one of them has sent and its commit.
+// interlude happens between what each of them has sent and its end.
 func copyRecords(ctx context.Context, t *testing.T, addr, from, to string, transactions int, interlude func()) error {
 	c := ourClient(t, addr, client.RetryBackoff(20*time.Millisecond, time.Second), client.RequestTimeout(5*time.Second))
 	g, err := c.NewGroupConsumer(from, client.NoAutoCommit(), client.IsolationLevel(client.ReadCommitted),
-		client.AutoOffsetReset(client.Earliest), client.MaxPollRecords(100), client.SessionTimeout(6*time.Second),
+		client.AutoOffsetReset(client.Earliest), client.MaxPollRecords(copyMost), client.SessionTimeout(6*time.Second),
 		client.InstanceID("copier")) // static, so that the next one need not wait for this one's session
 	if err != nil {
 		t.Fatal(err)
@@ -409,9 +413,7 @@ func copyRecords(ctx context.Context, t *testing.T, addr, from, to string, trans
 			if n == transactions-1 {
 				return nil
 			}
-			if n == 5 {
-				interlude()
-			}
+			interlude()
 			if n%4 != 3 || attempt > 0 {
 				break
 			}

@@ -33,7 +33,7 @@ const (
 
 	clusterGolden = "testdata/cluster-tools-kafka-4.3.1.txt"
 	heldGroup     = "cluster-tools"
-	stepWithin    = time.Minute // until a step's answer is as it should be
+	stepWithin    = patience // until a step's answer is as it should be
 	recordWithin  = 15 * time.Second
 	afterFailure  = 5 * time.Second // the rest is looked at, but not waited for
 )

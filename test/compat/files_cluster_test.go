@@ -4,7 +4,6 @@ package compat
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,7 +20,7 @@ func TestFilesOfReplicas(t *testing.T) {
 	if _, err := admin(t, c.Addresses()).CreateTopic(within(t, patience), 1, 3, map[string]*string{"segment.bytes": &small, "min.insync.replicas": &two, "retention.ms": &forever}, "files"); err != nil {
 		t.Fatal(err)
 	}
-	seed := rand.Uint64()
+	seed := rig.Seed(t)
 	checkpoint, killed := "0\n3\n", 0
 	var expected []string
 	for round := range 3 {
@@ -50,9 +49,6 @@ func TestFilesOfReplicas(t *testing.T) {
 		if history := epochHistory(t, dir); history != checkpoint {
 			t.Errorf("node %d, leader %d: the batches tell %q, the elections %q", id, leader, history, checkpoint)
 		}
-	}
-	if t.Failed() {
-		t.Logf("seed %d", seed)
 	}
 }
 

@@ -28,7 +28,7 @@ func TestFiles(t *testing.T) {
 	createTopic(t, b.Addr, "files", 1, "segment.bytes=1048576", "index.interval.bytes=2000", "segment.index.bytes=20000")
 	dir := filepath.Join(b.Data, "files-0")
 	var expected []string
-	seed := rand.Uint64()
+	seed := rig.Seed(t)
 	for round := range 3 {
 		expected = append(expected, fillSegments(t, b.Addr, seed+uint64(round))...)
 		switch round {
@@ -47,9 +47,6 @@ func TestFiles(t *testing.T) {
 			checkFiles(t, "after recovery and a clean stop", dir, expected, true)
 			checkSnapshots(t, dir, len(expected))
 		}
-	}
-	if t.Failed() {
-		t.Logf("seed %d", seed)
 	}
 }
 

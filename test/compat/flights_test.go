@@ -134,35 +134,31 @@ func TestFlights(t *testing.T) {
 	createTopic(t, b.Addr, "flights", 12)
 
 	began := time.Now()
-	producer := flightProducer(t, b.Addr, file)
-	producer.Stderr = os.Stderr
+	producer := flightProducer(t, b.Addr)
+	killed := make(chan struct{})
+	producer.Stdin, producer.Stderr = withheld(t, file, killed), os.Stderr
 	if err := producer.Start(); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() { done <- producer.Wait() }()
-	killed := false
-	rig.Eventually(t, 2*time.Minute, "a third of the flights is there", func() bool {
+	rig.Eventually(t, 2*patience, "a third of the flights is there", func() bool {
 		select {
 		case err := <-done:
-			done <- err
-			return true
+			t.Fatalf("the producer ended before the broker was killed: %v", err)
 		default:
 		}
-		killed = flightsThere(t, b.Addr) > flightsRows/3
-		return killed
+		return flightsThere(t, b.Addr) > flightsRows/3
 	})
-	if !killed {
-		t.Errorf("the producer was done before the broker could be killed")
-	}
 	b.Kill()
+	close(killed)
 	b.Restart()
 	select {
 	case err := <-done:
 		if err != nil {
 			t.Fatalf("the producer: %v", err)
 		}
-	case <-time.After(4 * time.Minute):
+	case <-time.After(2 * patience):
 		t.Fatal("the producer is not done")
 	}
 	t.Logf("produced in %v, with one kill", time.Since(began).Round(time.Millisecond))
@@ -184,14 +180,40 @@ func barnabas(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// flightProducer is our command line, or kcat where an Apache Kafka judges the test itself.
-func flightProducer(t *testing.T, addr, file string) *exec.Cmd {
+// flightProducer is our command line, or kcat where an Apache Kafka judges the test itself. It reads the flights.
+func flightProducer(t *testing.T, addr string) *exec.Cmd {
 	t.Helper()
 	if rig.System() == "barnabas" {
-		return barnabas(t, "produce", "flights", "-b", addr, "--json", "origin", "--file", file, "--timeout", "5m")
+		return barnabas(t, "produce", "flights", "-b", addr, "--json", "origin", "--file", "/dev/stdin", "--timeout", "5m")
 	}
-	script := `sed -E 's/^\{"origin":"([^"]*)"/\1\t&/' "$1" | kcat -E -b "$2" -P -t flights -K '\t' -X enable.idempotence=true`
-	return exec.Command("bash", "-c", script, "flights", file, addr)
+	script := `sed -E 's/^\{"origin":"([^"]*)"/\1\t&/' | kcat -E -b "$1" -P -t flights -K '\t' -X enable.idempotence=true`
+	return exec.Command("bash", "-c", script, "flights", addr)
+}
+
+// withheld reads a file, but its last third only once a channel is closed: until then nobody is done with it.
+func withheld(t *testing.T, file string, until <-chan struct{}) io.Reader {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	about, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return io.MultiReader(io.LimitReader(f, about.Size()/3*2), &gate{f, until})
+}
+
+// gate reads nothing before a channel is closed.
+type gate struct {
+	io.Reader
+	open <-chan struct{}
+}
+
+func (g *gate) Read(p []byte) (int, error) {
+	<-g.open
+	return g.Reader.Read(p)
 }
 
 func flightsThere(t *testing.T, addr string) int64 {

@@ -69,11 +69,17 @@ func kcatRoundTrip(t *testing.T, addr, codec, acks string) {
 	if codec == "lz4" && !lists(t, addr, kmsg.FindCoordinator) {
 		stored = 0 // librdkafka takes FindCoordinator as the mark of a broker that knows LZ4
 	}
+	// A batch that does not shrink librdkafka leaves as it is, and on a busy machine some have one record only.
+	shown := false
 	for _, r := range readAll(t, addr, topic)[0] {
-		if r.Attrs.CompressionType() != stored {
-			t.Errorf("record %d came with codec %d, not %d for %s", r.Offset, r.Attrs.CompressionType(), stored, codec)
-			break
+		came := r.Attrs.CompressionType()
+		if came != stored && came != 0 {
+			t.Fatalf("record %d came with codec %d, not %d for %s", r.Offset, came, stored, codec)
 		}
+		shown = shown || came == stored
+	}
+	if !shown {
+		t.Errorf("no record came with codec %d for %s", stored, codec)
 	}
 }
 
@@ -196,7 +202,7 @@ func kcatMetadata(t *testing.T, addr string) {
 func kcatErrors(t *testing.T, addr string) {
 	createTopic(t, addr, "kcat-small", 1, "max.message.bytes=1000")
 	contains(t, "a large record", kcatFails(t, addr, strings.Repeat("x", 5000)+"\n", "-P", "-t", "kcat-small"), "Message size too large")
-	contains(t, "a partition that is not", kcatFails(t, addr, "x\n", "-P", "-t", "kcat-small", "-p", "9", "-X", "message.timeout.ms=3000"), "Unknown partition")
+	contains(t, "a partition that is not", kcatFails(t, addr, "x\n", "-P", "-t", "kcat-small", "-p", "9"), "Unknown partition")
 	contains(t, "a wrong name", kcatFails(t, addr, "", "-C", "-t", "a b", "-e"), "Invalid topic")
 	out := kcatFails(t, addr, "", "-C", "-t", "kcat-small", "-p", "0", "-o", "100", "-e", "-X", "topic.auto.offset.reset=error")
 	contains(t, "an offset past the end", strings.ToLower(out), "offset out of range")

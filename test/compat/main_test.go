@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,19 +79,8 @@ func createTopic(t *testing.T, addr, topic string, partitions int32, configs ...
 func readAll(t *testing.T, addr, topic string) map[int32][]*kgo.Record {
 	t.Helper()
 	ctx := within(t, patience)
-	ends, err := admin(t, addr).ListEndOffsets(ctx, topic)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		t.Fatalf("end offsets of %s: %v", topic, err)
-	}
-	want := map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Offset > 0 {
-			want[o.Partition] = o.Offset
-		}
-	})
+	want := endOffsets(t, addr, topic)
+	maps.DeleteFunc(want, func(_ int32, end int64) bool { return end == 0 })
 	cl := kgoClient(t, addr, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	read := map[int32][]*kgo.Record{}
 	missing := func() bool {

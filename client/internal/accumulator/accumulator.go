@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"barnabas/internal/batch"
 )
@@ -45,6 +46,10 @@ type Hooks[D any] struct {
 	// AwaitIdentity keeps a scheduled queue until Identity has something for it, then routes it.
 	AwaitIdentity func(q *Queue[D])
 
+	// Admits, where it is not nil, tells whether a record that was given to Send in a transaction
+	// (Record.Transaction) still belongs to one that takes records. Locked.
+	Admits func(transaction int64) bool
+
 	// Ended takes a batch whose outcome is known, in the partition's order. Locked.
 	Ended func(b *Batch[D])
 
@@ -63,7 +68,9 @@ type Accumulator[D any] struct {
 	cfg      Config
 	hooks    Hooks[D]
 	checker  *batch.Checker
-	builders sync.Pool // of *batch.Builder
+	builders spares[*batch.Builder]
+	records  spares[[]Sent[D]]
+	headers  sync.Pool // of *Headers
 	linger   lingering[D]
 	ended    atomic.Bool // no record is taken any more
 }
@@ -88,23 +95,41 @@ func (a *Accumulator[D]) NewQueue(topic string, partition int32) *Queue[D] {
 
 func (a *Accumulator[D]) newBatch(q *Queue[D], now time.Time) *Batch[D] {
 	return &Batch[D]{
-		Queue: q, builder: a.builder(), born: now, deadline: now.Add(a.cfg.DeliveryTimeout), number: noNumber,
+		Queue: q, Records: a.records.take(), builder: a.builder(),
+		born: now, deadline: now.Add(a.cfg.DeliveryTimeout), number: noNumber,
 	}
 }
 
 // builder gives an empty builder, one that has been used where there is one.
 func (a *Accumulator[D]) builder() *batch.Builder {
-	if b, ok := a.builders.Get().(*batch.Builder); ok {
+	if b := a.builders.take(); b != nil {
 		return b
 	}
-	return batch.NewBuilder(batch.BuilderOptions{Codec: a.cfg.Codec, Levels: a.cfg.Levels, Checker: a.checker})
+	return batch.NewBuilder(batch.BuilderOptions{Codec: a.cfg.Codec, Levels: a.cfg.Levels, Checker: a.checker, ExpectedBytes: a.cfg.BatchBytes})
 }
 
 // recycle gives back the builder of a batch that has been built or given up.
 func (a *Accumulator[D]) recycle(b *Batch[D]) {
-	b.builder.Reset()
-	a.builders.Put(b.builder)
+	if worthKeeping(b.builder.Capacity(), b.builder.UncompressedSize(), 1) {
+		b.builder.Reset()
+		a.builders.put(b.builder)
+	}
 	b.builder = nil
+}
+
+// Forget ends what was told of a batch's records: whoever got the batch from Hooks.Ended has no more use for it.
+func (a *Accumulator[D]) Forget(b *Batch[D]) {
+	if worthKeeping(cap(b.Records), len(b.Records), int(unsafe.Sizeof(Sent[D]{}))) {
+		clear(b.Records)
+		a.records.put(b.Records[:0])
+	}
+	b.Records = nil
+}
+
+// Trim lets go of memory that has not been needed lately. It is to be called from time to time.
+func (a *Accumulator[D]) Trim(now time.Time) {
+	a.builders.trim(now)
+	a.records.trim(now)
 }
 
 // lingering are the batches that wait for company, in the order in which their time (linger.ms)

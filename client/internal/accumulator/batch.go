@@ -19,18 +19,22 @@ const (
 )
 
 // Batch is a batch on its way, with what is to be told of its records. Its queue's lock guards it,
-// but while it is flying its sender has builder and built. Records, Memory and Outcome are for
-// whoever gets it from Hooks.Ended.
+// but while it is flying its sender has builder and built. Records, Memory, Outcome, Attempts
+// and Size are for whoever gets it from Hooks.Ended.
 type Batch[D any] struct {
 	Queue   *Queue[D]
 	Records []Sent[D]
 	Memory  int64 // of buffer.memory
 	Outcome Outcome
 
-	builder  *batch.Builder // until it is first sent
-	built    batch.Batch    // from then on
+	Attempts int // requests that it was in
+	Size     int // in bytes as it was last sent; 0 where no request has come back
+
+	builder  *batch.Builder // until it is first sent; uncompressed, until it is done with
+	built    batch.Batch    // from when it is first sent
 	born     time.Time
 	deadline time.Time
+	sent     int // as Size, and still changing
 	state    batchState
 	number   batchNumber
 	retried  bool          // has been refused or lost once
@@ -57,6 +61,9 @@ type Outcome struct {
 // Lost is the outcome of a batch that was not written, or of which nobody knows.
 func Lost(err error) Outcome { return Outcome{BaseOffset: -1, AppendTimeMs: -1, Err: err} }
 
+// Born is when its first record was appended.
+func (b *Batch[D]) Born() time.Time { return b.born }
+
 // Bytes gives a batch that Encode has made ready. They are the sender's while the batch is flying.
 func (b *Batch[D]) Bytes() batch.Batch { return b.built }
 
@@ -77,12 +84,14 @@ func (a *Accumulator[D]) Encode(b *Batch[D]) error {
 		return nil
 	}
 	b.builder.SetProducer(n.producerID, n.epoch, n.sequence, a.cfg.Transactional)
-	built, err := b.builder.Build()
+	built, err := b.builder.BuildInPlace()
 	if err != nil {
 		return fmt.Errorf("encode a batch: %w", err)
 	}
 	b.built = built
-	a.recycle(b)
+	if a.cfg.Codec != batch.None {
+		a.recycle(b) // otherwise the batch lies in its memory
+	}
 	return nil
 }
 
@@ -107,11 +116,12 @@ func (q *Queue[D]) splitLocked(b *Batch[D]) bool {
 	if i != len(b.Records) {
 		return false
 	}
-	parts[0].Records, parts[1].Records = b.Records[:half:half], b.Records[half:]
+	parts[0].Records = append(parts[0].Records, b.Records[:half]...)
+	parts[1].Records = append(parts[1].Records, b.Records[half:]...)
 	parts[0].Memory = b.Memory / 2
 	parts[1].Memory = b.Memory - parts[0].Memory
 	for _, part := range parts {
-		part.state, part.retried = batchAgain, true
+		part.state, part.retried, part.Attempts = batchAgain, true, b.Attempts
 		if b.number.assigned() {
 			part.number = b.number
 		}

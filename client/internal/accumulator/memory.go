@@ -3,6 +3,7 @@ package accumulator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,7 +64,7 @@ func (m *Memory) Take(ctx context.Context, bytes int64, deadline time.Time, ende
 		return nil
 	}
 	if bytes > m.limit {
-		return ErrRecordTooLarge
+		return fmt.Errorf("%w: %d bytes, buffer.memory is %d", ErrRecordTooLarge, bytes, m.limit)
 	}
 	var passed <-chan time.Time
 	if !deadline.IsZero() {

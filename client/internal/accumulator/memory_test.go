@@ -8,10 +8,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"barnabas/internal/faketime"
 )
 
 func TestMemoryIsGivenInOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		m := NewMemory(100)
 		if !m.TryTake(80) {
 			t.Fatal("nothing was taken, and nothing given")

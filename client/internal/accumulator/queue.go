@@ -44,6 +44,7 @@ type Record[D any] struct {
 	Headers     []batch.Header
 	TimestampMs int64
 	Bytes       int64 // what it takes of buffer.memory
+	Transaction int64 // that it was given to Send in, for Hooks.Admits
 	Done        D
 }
 
@@ -53,6 +54,7 @@ type Appended int8
 // What Append may have done.
 const (
 	Refused Appended = iota // the producer has been closed
+	Late                    // its transaction takes no records any more
 	Open                    // its batch may take more
 	Full                    // its batch is full
 )
@@ -64,6 +66,10 @@ func (q *Queue[D]) Append(r *Record[D], now time.Time) Appended {
 	if a.ended.Load() {
 		q.mu.Unlock()
 		return Refused
+	}
+	if a.hooks.Admits != nil && !a.hooks.Admits(r.Transaction) {
+		q.mu.Unlock()
+		return Late
 	}
 	b, fresh := q.batchForLocked(r, now)
 	b.builder.Append(r.TimestampMs, r.Key, r.Value, r.Headers)
@@ -201,6 +207,7 @@ func (q *Queue[D]) Take(node int32, room int, now time.Time) (b *Batch[D], more 
 		return nil, false
 	}
 	b.state = batchFlying
+	b.Attempts++
 	q.mu.flying++
 	q.mu.flyingTo = node
 	q.mu.scheduled = false
@@ -217,6 +224,7 @@ func (q *Queue[D]) Resolve(b *Batch[D], o Outcome, now time.Time) {
 		q.mu.landed = nil
 	}
 	failed := false
+	b.sent = len(b.built)
 	switch verdict := q.judgeLocked(b, o, now); {
 	case verdict == verdictAgain:
 		b.state, b.retried = batchAgain, true
@@ -320,7 +328,7 @@ func (q *Queue[D]) reportLocked() {
 }
 
 func (q *Queue[D]) report(b *Batch[D]) {
-	b.reported = true
+	b.reported, b.Size = true, b.sent
 	if b.state == batchDone { // otherwise it is its sender's
 		b.built = nil
 		if b.builder != nil {
@@ -334,13 +342,18 @@ func (q *Queue[D]) report(b *Batch[D]) {
 }
 
 // Expire gives up what is older than delivery.timeout.ms. Deadlines ascend, so they end at the
-// front. A batch that is flying stays in its place until its request ends, but is reported now.
-func (q *Queue[D]) Expire(cause error, now time.Time) { q.giveUp(cause, now) }
+// front. A batch that is flying stays in its place until its request ends, but is reported now. why
+// says what keeps those from being sent that never were, nil where it is not known. It is called with the queue's lock held.
+func (q *Queue[D]) Expire(cause error, now time.Time, why func(*Queue[D]) error) {
+	q.giveUp(cause, now, why)
+}
 
 // Abandon gives up everything that there is.
-func (q *Queue[D]) Abandon(cause error) { q.giveUp(cause, time.Time{}) }
+func (q *Queue[D]) Abandon(cause error) {
+	q.giveUp(cause, time.Time{}, func(*Queue[D]) error { return nil })
+}
 
-func (q *Queue[D]) giveUp(cause error, now time.Time) {
+func (q *Queue[D]) giveUp(cause error, now time.Time, why func(*Queue[D]) error) {
 	q.mu.Lock()
 	failed := false
 	for _, b := range q.mu.batches {
@@ -361,6 +374,8 @@ func (q *Queue[D]) giveUp(cause error, now time.Time) {
 			err := cause
 			if b.last != nil {
 				err = fmt.Errorf("%w; the last attempt: %w", cause, b.last)
+			} else if reason := why(q); reason != nil && b.Attempts == 0 {
+				err = fmt.Errorf("%w: %w", cause, reason)
 			}
 			b.Outcome = Lost(err)
 			q.acc.hooks.Failed(err)

@@ -8,11 +8,13 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/client/internal/errcode"
+	"barnabas/client/internal/secure"
 	"barnabas/internal/wire"
 )
 
@@ -28,6 +30,11 @@ type Links struct {
 	ctx    context.Context // ends with close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // connecting goroutines, the sweeper
+	meter  Meter          // nil: nobody counts
+
+	// KeepBytes is how large the buffers for requests are that each connection keeps, 0 for wire's own limit. It is
+	// set before the first link is made.
+	KeepBytes int
 
 	mu struct { // never held while connecting or sending
 		sync.Mutex
@@ -38,8 +45,9 @@ type Links struct {
 	}
 }
 
-func NewLinks(c *Cluster) *Links {
-	ls := &Links{c: c}
+// NewLinks makes links of one component, whose meter may be nil.
+func NewLinks(c *Cluster, meter Meter) *Links {
+	ls := &Links{c: c, meter: meter}
 	ls.ctx, ls.cancel = context.WithCancelCause(c.ctx)
 	ls.mu.byNode = map[int32]*Link{}
 	ls.mu.bySeed = map[string]*Link{}
@@ -63,7 +71,7 @@ func (ls *Links) Node(id int32) (*Link, error) {
 		ls.mu.Unlock()
 		return old, nil
 	}
-	l := &Link{set: ls, name: fmt.Sprintf("broker %d at %s", id, b.Address), address: b.Address}
+	l := &Link{set: ls, node: id, name: fmt.Sprintf("broker %d at %s", id, b.Address), address: b.Address}
 	ls.mu.byNode[id] = l
 	ls.sweepLocked()
 	ls.mu.Unlock()
@@ -74,8 +82,21 @@ func (ls *Links) Node(id int32) (*Link, error) {
 }
 
 // Candidates gives a link to every known broker, in random order, and then to every address that
-// the client was given.
+// the client was given. Those whose latest attempt to connect has failed come last: one attempt at a host that is gone
+// takes as long as SetupTimeout.
 func (ls *Links) Candidates() []*Link {
+	var well, failing []*Link
+	for _, l := range ls.all() {
+		if l.fails() {
+			failing = append(failing, l)
+		} else {
+			well = append(well, l)
+		}
+	}
+	return append(well, failing...)
+}
+
+func (ls *Links) all() []*Link {
 	var out []*Link
 	Brokers := ls.c.Metadata.Snapshot().Brokers
 	ids := slices.Sorted(maps.Keys(Brokers))
@@ -93,13 +114,21 @@ func (ls *Links) Candidates() []*Link {
 	for _, i := range ls.c.Random.perm(len(seeds)) {
 		l := ls.mu.bySeed[seeds[i]]
 		if l == nil {
-			l = &Link{set: ls, name: seeds[i], address: seeds[i]}
+			l = &Link{set: ls, node: -1, name: seeds[i], address: seeds[i]}
 			ls.mu.bySeed[seeds[i]] = l
 			ls.sweepLocked()
 		}
 		out = append(out, l)
 	}
 	return out
+}
+
+// fails tells whether the latest attempt to connect has failed. The lock of the set must not be held: Connect takes it
+// under the link's.
+func (l *Link) fails() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.failures > 0
 }
 
 // Close ends all connections and waits for what runs on their behalf.
@@ -139,6 +168,7 @@ func (ls *Links) sweepLocked() {
 // needed and again when it has broken, no sooner than reconnect.backoff.ms allows.
 type Link struct {
 	set     *Links
+	node    int32  // -1 where unknown
 	name    string // for errors and logs
 	address string
 
@@ -147,7 +177,8 @@ type Link struct {
 		closed   bool
 		conn     *Connection
 		dialling *dialling
-		failures int // in a row
+		failures int   // in a row
+		refused  error // of the latest attempt, where trying again does not mend it
 		notUntil time.Time
 		lastUse  time.Time
 	}
@@ -155,10 +186,13 @@ type Link struct {
 
 // Connection is an established connection whose versions are known.
 type Connection struct {
+	link     *Link
 	name     string
 	wire     *wire.Client
 	versions apiVersions
 	timeout  time.Duration // request.timeout.ms
+	session  *session      // nil without SASL
+	answered atomic.Bool   // some request after those of the start
 }
 
 // dialling is an attempt to connect that several callers may wait for.
@@ -169,7 +203,8 @@ type dialling struct {
 }
 
 // Connect gives the connection, making it where there is none. Callers that come while one is
-// being made wait for the same attempt, each as long as its own ctx allows.
+// being made wait for the same attempt, each as long as its own ctx allows. One that client or broker has refused
+// to the other is an error at once, see Refused, and no further attempt within reconnect.backoff.ms.
 func (l *Link) Connect(ctx context.Context) (*Connection, error) {
 	l.mu.Lock()
 	if l.mu.closed {
@@ -184,6 +219,10 @@ func (l *Link) Connect(ctx context.Context) (*Connection, error) {
 	broken := l.mu.conn
 	l.mu.conn = nil
 	d := l.mu.dialling
+	if refused := l.mu.refused; refused != nil && d == nil && time.Now().Before(l.mu.notUntil) {
+		l.mu.Unlock()
+		return nil, refused // an attempt is for nothing, and may cost the user the account
+	}
 	if d == nil {
 		d = &dialling{done: make(chan struct{})}
 		l.mu.dialling = d
@@ -221,10 +260,13 @@ func (l *Link) dial(d *dialling, wait time.Duration, broken *Connection) {
 	err := Sleep(l.set.ctx, wait)
 	var conn *Connection
 	if err == nil {
+		began := time.Now()
 		conn, err = l.establish()
+		l.tellConnected(conn, began, err)
 	}
 	cfg := &l.set.c.cfg
 	l.mu.Lock()
+	l.mu.refused = nil
 	switch {
 	case err == nil && l.mu.closed:
 		err = ErrClosed
@@ -235,6 +277,9 @@ func (l *Link) dial(d *dialling, wait time.Duration, broken *Connection) {
 	default:
 		l.mu.failures++
 		l.mu.notUntil = time.Now().Add(cfg.ReconnectBackoff.After(l.mu.failures, l.set.c.Random))
+		if Refused(err) {
+			l.mu.refused = fmt.Errorf("connect to %s: %w", l.name, err)
+		}
 	}
 	failures := l.mu.failures
 	l.mu.dialling = nil
@@ -246,7 +291,8 @@ func (l *Link) dial(d *dialling, wait time.Duration, broken *Connection) {
 	switch {
 	case err == nil:
 		d.conn = conn
-	case errors.Is(err, ErrClosed) || errors.Is(err, ErrUnsupported):
+		conn.tellMeter()
+	case errors.Is(err, ErrClosed) || errors.Is(err, ErrUnsupported) || Refused(err):
 		d.err = fmt.Errorf("connect to %s: %w", l.name, err)
 	default:
 		d.err = fmt.Errorf("connect to %s: %w: %w", l.name, errcode.Network, err)
@@ -257,31 +303,44 @@ func (l *Link) dial(d *dialling, wait time.Duration, broken *Connection) {
 	close(d.done)
 }
 
-// establish connects and negotiates versions.
+// establish connects, negotiates versions, and proves who we are where that is asked for.
 func (l *Link) establish() (*Connection, error) {
 	c := l.set.c
-	ctx, cancel := context.WithTimeoutCause(l.set.ctx, c.cfg.SetupTimeout,
-		errors.New("not connected within socket.connection.setup.timeout.ms"))
+	ctx, cancel := context.WithTimeoutCause(l.set.ctx, c.cfg.SetupTimeout, secure.ErrNotConnected)
 	defer cancel()
 	nc, err := c.cfg.Dial(ctx, l.address)
 	if err != nil {
 		return nil, err
 	}
+	host := hostOf(l.address)
+	if nc, err = c.cfg.TLS.Handshake(ctx, nc, host); err != nil {
+		return nil, err
+	}
+	watched := secure.Watch(nc, c.cfg.TLS == nil)
 	conn := &Connection{
+		link:     l,
 		name:     l.name,
 		timeout:  c.cfg.RequestTimeout,
 		versions: minimalVersions,
-		wire: wire.NewClient(nc, wire.ClientOptions{
+		wire: wire.NewClient(watched, wire.ClientOptions{
 			ClientID: c.cfg.ClientID, MaxInFlight: MaxInFlight, MaxResponseBytes: c.cfg.MaxResponseBytes,
-			WriteStall: c.cfg.RequestTimeout,
+			WriteStall: c.cfg.RequestTimeout, KeepBytes: l.set.KeepBytes,
 		}),
 	}
 	versions, err := conn.negotiate(ctx, &c.features)
 	if err != nil {
-		conn.wire.Close()
-		return nil, err
+		_ = conn.wire.Close()
+		return nil, watched.Explain(err)
 	}
 	conn.versions = versions
+	if c.cfg.Mechanism == nil {
+		return conn, nil
+	}
+	conn.session = &session{conn: conn, set: l.set, host: host}
+	if err := conn.session.authenticate(ctx); err != nil {
+		_ = conn.wire.Close()
+		return nil, err
+	}
 	return conn, nil
 }
 
@@ -369,6 +428,8 @@ type Call struct {
 	conn    *Connection
 	pending *wire.Pending
 	resp    kmsg.Response
+	watched *watched  // nil where nobody wants to know
+	sent    time.Time // zero where nobody wants to know how long it takes
 	// extra is how long the broker may wait on purpose before it answers (a fetch's long poll).
 	Extra time.Duration
 }
@@ -388,18 +449,30 @@ func (conn *Connection) Version(req kmsg.Request, limit int16) (int16, error) {
 
 // Start sends a request at the newest version, at most limit. Requests leave in the order of the calls.
 func (conn *Connection) Start(ctx context.Context, req kmsg.Request, limit int16) (*Call, error) {
+	if s := conn.session; s != nil {
+		if err := s.enter(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", conn.name, err)
+		}
+		defer s.leave()
+	}
+	return conn.start(ctx, req, limit)
+}
+
+func (conn *Connection) start(ctx context.Context, req kmsg.Request, limit int16) (*Call, error) {
 	version, err := conn.versions.choose(req, limit)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", conn.name, err)
 	}
 	req.SetVersion(version)
-	p, err := conn.wire.Start(ctx, req.Key(), version, req.AppendTo)
+	w := conn.watch(req, version)
+	p, err := conn.hand(ctx, req, version, w)
 	if err != nil {
 		return nil, conn.failure(ctx, err)
 	}
+	w.tellSent(false)
 	resp := req.ResponseKind()
 	resp.SetVersion(version)
-	return &Call{conn: conn, pending: p, resp: resp}, nil
+	return &Call{conn: conn, pending: p, resp: resp, watched: w, sent: conn.link.set.now()}, nil
 }
 
 // errRequestTimeout is why a request ended that a broker left unanswered.
@@ -407,10 +480,15 @@ var errRequestTimeout = errors.New("no answer within request.timeout.ms")
 
 // Wait gives the answer. A broker that does not answer in time costs it the connection: answers
 // come in order, so those behind would not come either.
-func (p *Call) Wait(ctx context.Context) (kmsg.Response, error) {
+func (p *Call) Wait(ctx context.Context) (resp kmsg.Response, err error) {
+	defer func() { p.watched.tellAnswered(resp, err) }()
 	limited, cancel := context.WithTimeoutCause(ctx, p.conn.timeout+p.Extra, errRequestTimeout)
 	defer cancel()
+	if s := p.conn.session; s != nil {
+		s.waits(time.Now().Add(p.conn.timeout + p.Extra))
+	}
 	body, err := p.pending.Wait(limited)
+	p.watched.arrived(body)
 	if errors.Is(err, errRequestTimeout) {
 		p.conn.wire.Close()
 	}
@@ -421,6 +499,10 @@ func (p *Call) Wait(ctx context.Context) (kmsg.Response, error) {
 		p.conn.wire.Close()
 		return nil, fmt.Errorf("%s: %w: %w", p.conn.name, errcode.Network, err)
 	}
+	if !p.conn.answered.Load() && p.resp.Key() != apiVersionsKey {
+		p.conn.answered.Store(true)
+	}
+	p.measure()
 	return p.resp, nil
 }
 
@@ -432,16 +514,17 @@ func (conn *Connection) failure(ctx context.Context, err error) error {
 		return fmt.Errorf("%s: %w", conn.name, err)
 	case errors.Is(err, wire.ErrMalformed):
 		return fmt.Errorf("%s does not answer with Kafka's protocol: %w: %w", conn.name, errcode.Network, err)
-	default:
-		return fmt.Errorf("%s: %w: %w", conn.name, errcode.Network, err)
+	case conn.session == nil && !conn.answered.Load() && len(conn.versions.ranges) > len(minimalVersions.ranges):
+		err = secure.ExplainUnanswered(err)
 	}
+	return fmt.Errorf("%s: %w: %w", conn.name, errcode.Network, err)
 }
 
 // Decode reads a response's body. Answers to Produce and Fetch alias it, strings included, and are
 // not kept; all others are copies.
 func Decode(resp kmsg.Response, body []byte) error {
 	// A broker that does not know our version of ApiVersions answers it in version 0.
-	if resp.Key() == 18 && len(body) >= 2 && int16(binary.BigEndian.Uint16(body)) == int16(errcode.UnsupportedVersion) {
+	if resp.Key() == apiVersionsKey && len(body) >= 2 && int16(binary.BigEndian.Uint16(body)) == int16(errcode.UnsupportedVersion) {
 		resp.SetVersion(0)
 	}
 	if err := checkShape(resp.Key(), resp.GetVersion(), body); err != nil {
@@ -459,13 +542,21 @@ func Decode(resp kmsg.Response, body []byte) error {
 
 // Send sends a request that the broker does not answer.
 func (conn *Connection) Send(ctx context.Context, req kmsg.Request, limit int16) error {
+	if s := conn.session; s != nil {
+		if err := s.enter(ctx); err != nil {
+			return fmt.Errorf("%s: %w", conn.name, err)
+		}
+		defer s.leave()
+	}
 	version, err := conn.versions.choose(req, limit)
 	if err != nil {
 		return fmt.Errorf("%s: %w", conn.name, err)
 	}
 	req.SetVersion(version)
-	if err := conn.wire.Send(ctx, req.Key(), version, req.AppendTo); err != nil {
+	w := conn.watch(req, version)
+	if err := conn.wire.Send(ctx, req.Key(), version, w.counting(req.AppendTo)); err != nil {
 		return conn.failure(ctx, err)
 	}
+	w.tellSent(true)
 	return nil
 }

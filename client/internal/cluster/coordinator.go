@@ -80,9 +80,9 @@ type coordinated struct {
 	key  string
 }
 
-// NewCoordinators knows no coordinator yet.
-func NewCoordinators(c *Cluster) *Coordinators {
-	return &Coordinators{c: c, links: NewLinks(c), nodes: map[coordinated]int32{}}
+// NewCoordinators knows no coordinator yet. meter may be nil.
+func NewCoordinators(c *Cluster, meter Meter) *Coordinators {
+	return &Coordinators{c: c, links: NewLinks(c, meter), nodes: map[coordinated]int32{}}
 }
 
 // Close ends the connections.

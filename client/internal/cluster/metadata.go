@@ -41,13 +41,17 @@ type Metadata struct {
 type User struct {
 	Wanted  func(now time.Time) Wanted
 	Changed func(s *Snapshot)
+	// Refused, which may be nil, is told that there will be nothing new for now: the brokers do not believe us, or we not
+	// them (see the function Refused), and nobody is asked again until somebody calls Update.
+	Refused func(err error)
 }
 
 // Wanted are topics that somebody wants to know about.
 type Wanted struct {
 	Names     []string
-	MayCreate bool // where one does not exist, and the brokers allow it
-	All       bool // all that there are, beside those named
+	MayCreate bool       // where one does not exist, and the brokers allow it
+	All       bool       // all that there are, beside those named
+	IDs       [][16]byte // of topics whose names are not known
 }
 
 // Snapshot is the cluster as some broker saw it. Nobody changes it.
@@ -63,6 +67,15 @@ type Broker struct {
 	ID      int32
 	Address string
 	Rack    string
+}
+
+// NewBroker reads a broker of a response.
+func NewBroker(id int32, host string, port int32, rack *string) Broker {
+	b := Broker{ID: id, Address: JoinHostPort(host, port)}
+	if rack != nil {
+		b.Rack = *rack
+	}
+	return b
 }
 
 type Topic struct {
@@ -96,6 +109,13 @@ func newMetadata(c *Cluster) *Metadata {
 	m.current.Store(&Snapshot{Controller: -1})
 	m.mu.changed = make(chan struct{})
 	return m
+}
+
+// Err is why the latest update failed, nil where it did not.
+func (m *Metadata) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.err
 }
 
 // Snapshot is the latest of what is known.
@@ -144,7 +164,11 @@ func (m *Metadata) run(ctx context.Context) {
 			if failures&(failures-1) == 0 { // ever more rarely
 				m.c.log.Warn("no metadata from any broker", "attempt", failures, "error", err)
 			}
-			m.Update()
+			if Refused(err) {
+				m.tellRefused(err)
+			} else {
+				m.Update()
+			}
 		} else {
 			failures = 0
 		}
@@ -152,6 +176,18 @@ func (m *Metadata) run(ctx context.Context) {
 		if Sleep(ctx, m.c.cfg.RetryBackoff.After(max(failures, 1), m.c.Random)) != nil {
 			m.ended(context.Cause(ctx))
 			return
+		}
+	}
+}
+
+// tellRefused tells the users, each of whom may wait for something else than an answer of Await or Renew.
+func (m *Metadata) tellRefused(err error) {
+	m.mu.Lock()
+	users := slices.Clone(m.mu.users)
+	m.mu.Unlock()
+	for _, u := range users {
+		if u.Refused != nil {
+			u.Refused(err)
 		}
 	}
 }
@@ -185,10 +221,12 @@ func (m *Metadata) refresh(ctx context.Context) error {
 	m.mu.Unlock()
 	known := m.Snapshot()
 	var create, ask []string
+	var ids [][16]byte
 	all := false
 	for _, u := range users {
 		wanted := u.Wanted(now)
 		all = all || wanted.All
+		ids = append(ids, wanted.IDs...)
 		for _, name := range wanted.Names {
 			if t := known.Topics[name]; wanted.MayCreate && (t == nil || errors.Is(t.Err, errcode.UnknownTopicOrPartition)) {
 				create = append(create, name)
@@ -216,7 +254,14 @@ func (m *Metadata) refresh(ctx context.Context) error {
 		next.Take(known, resp)
 		ask = slices.DeleteFunc(ask, func(n string) bool { return next.Topics[n] != nil })
 	}
-	if len(ask) > 0 || len(create) == 0 && !all {
+	if len(ids) > 0 && !all {
+		resp, err := m.askByID(ctx, ids)
+		if err != nil {
+			return err
+		}
+		next.Take(known, resp)
+	}
+	if len(ask) > 0 || len(create)+len(ids) == 0 && !all {
 		resp, err := m.Ask(ctx, ask, false)
 		if err != nil {
 			return err
@@ -256,6 +301,16 @@ func (m *Metadata) Ask(ctx context.Context, names []string, mayCreate bool) (*km
 		t.Topic = kmsg.StringPtr(name)
 		req.Topics = append(req.Topics, t)
 	}
+	return m.send(ctx, req)
+}
+
+// askByID asks for topics by their ids. Those that no broker knows are missing in the answer.
+func (m *Metadata) askByID(ctx context.Context, ids [][16]byte) (*kmsg.MetadataResponse, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	for _, id := range ids {
+		req.Topics = append(req.Topics, kmsg.MetadataRequestTopic{TopicID: id})
+	}
+	req.AllowAutoTopicCreation = false
 	return m.send(ctx, req)
 }
 
@@ -322,11 +377,7 @@ func (s *Snapshot) Take(known *Snapshot, resp *kmsg.MetadataResponse) {
 	s.Controller = resp.ControllerID
 	s.Brokers = make(map[int32]Broker, len(resp.Brokers))
 	for _, b := range resp.Brokers {
-		info := Broker{ID: b.NodeID, Address: JoinHostPort(b.Host, b.Port)}
-		if b.Rack != nil {
-			info.Rack = *b.Rack
-		}
-		s.Brokers[b.NodeID] = info
+		s.Brokers[b.NodeID] = NewBroker(b.NodeID, b.Host, b.Port, b.Rack)
 	}
 	if s.Topics == nil {
 		s.Topics = map[string]*Topic{}
@@ -425,11 +476,14 @@ func (m *Metadata) Hint(h Hint, Brokers []Broker) bool {
 
 // Await returns the first snapshot that good accepts, asking for updates until then. It gives up
 // when ctx ends, with the reason why the metadata could not be had where there is one. good may
-// return an error that nothing will mend, which ends the wait.
+// return an error that nothing will mend, which ends the wait; so does one of Refused.
 func (m *Metadata) Await(ctx context.Context, good func(*Snapshot) (bool, error)) (*Snapshot, error) {
+	m.mu.Lock()
+	after := m.mu.begun
+	m.mu.Unlock()
 	for {
 		m.mu.Lock()
-		changed, last := m.mu.changed, m.mu.err
+		changed, last, ended := m.mu.changed, m.mu.err, m.mu.ended
 		m.mu.Unlock()
 		s := m.Snapshot()
 		ok, err := good(s)
@@ -438,6 +492,9 @@ func (m *Metadata) Await(ctx context.Context, good func(*Snapshot) (bool, error)
 		}
 		if ok {
 			return s, nil
+		}
+		if ended > after && Refused(last) {
+			return nil, last
 		}
 		m.Update()
 		select {

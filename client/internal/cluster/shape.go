@@ -13,16 +13,19 @@ import (
 // errShape says that a body is not a response of its kind and version.
 var errShape = errors.New("malformed response")
 
-// maxBodyBytes bounds a response that is no Fetch: Metadata of a million partitions fits. A larger
+// maxBodyBytes bounds a response that brings no records: Metadata of a million partitions fits. A larger
 // one is refused undecoded.
 const maxBodyBytes = 64 << 20
 
-const fetchKey = 1
+const (
+	fetchKey      = 1
+	shareFetchKey = 78
+)
 
 // checkShape walks a response's body before kmsg sees it. Versions that are not flexible have no tagged fields.
 // What kmsg then makes is a small multiple of the body.
 func checkShape(key, version int16, body []byte) error {
-	if key != fetchKey && len(body) > maxBodyBytes {
+	if key != fetchKey && key != shareFetchKey && len(body) > maxBodyBytes {
 		return fmt.Errorf("%s of %d bytes: %w", kmsg.NameForKey(key), len(body), errShape)
 	}
 	fields, known := shapes[kmsg.Key(key)]

@@ -35,6 +35,10 @@ var Newest = map[int16]int16{
 	25: 4,  // AddOffsetsToTxn
 	26: 5,  // EndTxn: the next epoch
 	28: 5,  // TxnOffsetCommit: implies AddOffsetsToTxn
+	68: 1,  // ConsumerGroupHeartbeat: patterns
+	76: 1,  // ShareGroupHeartbeat
+	78: 2,  // ShareFetch: acquire mode, renewals
+	79: 2,  // ShareAcknowledge: renewals
 }
 
 // choose gives the newest version of the request that both ends know, at most limit (-1: no limit).
@@ -86,8 +90,10 @@ func (c *Cluster) Feature(name string) int16 {
 	return c.features.levels[name]
 }
 
+const apiVersionsKey = 18
+
 // minimalVersions is what may be asked of a broker that has not said anything yet.
-var minimalVersions = apiVersions{ranges: map[int16]versionRange{18: {0, 4}}}
+var minimalVersions = apiVersions{ranges: map[int16]versionRange{apiVersionsKey: {0, 4}}}
 
 // softwareVersion is what brokers are told in ApiVersions (KIP-511), beside the software's name.
 const (

@@ -15,9 +15,13 @@ type Error int16
 // The codes that the client's internal packages decide by. Package client names all of them.
 const (
 	UnknownServerError                 Error = -1
+	OffsetOutOfRange                   Error = 1
+	CorruptMessage                     Error = 2
 	UnknownTopicOrPartition            Error = 3
 	LeaderNotAvailable                 Error = 5
+	NotLeaderOrFollower                Error = 6
 	RequestTimedOut                    Error = 7
+	ReplicaNotAvailable                Error = 9
 	MessageTooLarge                    Error = 10
 	Network                            Error = 13
 	CoordinatorLoadInProgress          Error = 14
@@ -28,8 +32,10 @@ const (
 	InconsistentGroupProtocol          Error = 23
 	UnknownMemberID                    Error = 25
 	RebalanceInProgress                Error = 27
+	GroupAuthorizationFailed           Error = 30
 	ClusterAuthorizationFailed         Error = 31
 	UnsupportedVersion                 Error = 35
+	InvalidRequest                     Error = 42
 	UnsupportedForMessageFormat        Error = 43
 	OutOfOrderSequenceNumber           Error = 45
 	InvalidProducerEpoch               Error = 47
@@ -37,13 +43,31 @@ const (
 	InvalidProducerIDMapping           Error = 49
 	ConcurrentTransactions             Error = 51
 	TransactionalIDAuthorizationFailed Error = 53
+	KafkaStorageError                  Error = 56
 	UnknownProducerID                  Error = 59
+	GroupIDNotFound                    Error = 69
 	FetchSessionIDNotFound             Error = 70
 	InvalidFetchSessionEpoch           Error = 71
+	ListenerNotFound                   Error = 72
+	FencedLeaderEpoch                  Error = 74
+	UnknownLeaderEpoch                 Error = 75
+	UnsupportedCompressionType         Error = 76
 	MemberIDRequired                   Error = 79
 	FencedInstanceID                   Error = 82
+	InvalidRecord                      Error = 87
+	ThrottlingQuotaExceeded            Error = 89
 	ProducerFenced                     Error = 90
+	UnknownTopicID                     Error = 100
+	InconsistentTopicID                Error = 103
 	FetchSessionTopicIDError           Error = 106
+	FencedMemberEpoch                  Error = 110
+	UnreleasedInstanceID               Error = 111
+	StaleMemberEpoch                   Error = 113
+	UnknownSubscriptionID              Error = 117
+	TelemetryTooLarge                  Error = 118
+	InvalidRecordState                 Error = 121
+	ShareSessionNotFound               Error = 122
+	InvalidShareSessionEpoch           Error = 123
 	RebootstrapRequired                Error = 129
 )
 
@@ -99,4 +123,18 @@ func Of(code int16, message *string) error {
 func Retriable(err error) bool {
 	var code Error
 	return errors.As(err, &code) && code.Retriable()
+}
+
+// StaleMetadata tells whether an error says that what is known about leaders is out of date.
+func StaleMetadata(err error) bool {
+	var code Error
+	if !errors.As(err, &code) {
+		return false
+	}
+	switch code {
+	case UnknownTopicOrPartition, LeaderNotAvailable, NotLeaderOrFollower, Network, ReplicaNotAvailable, FencedLeaderEpoch,
+		UnknownLeaderEpoch, KafkaStorageError, UnknownTopicID, InconsistentTopicID, ListenerNotFound:
+		return true
+	}
+	return false
 }

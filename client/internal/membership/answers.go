@@ -16,21 +16,15 @@ var ErrMalformed = errors.New("malformed group protocol")
 
 // Found answers FindCoordinator: the coordinator's node, or why there is none.
 func (m *Machine) Found(now time.Time, f Flight, node int32, err error) {
-	if f == 0 || f != m.finding {
-		return
-	}
-	m.finding = 0
+	known, mine := m.found(now, f, node, err)
 	switch {
-	case err == nil:
-		m.coordinator = node
-		if m.state == member {
-			m.nextBeat = now
-		}
-	case fatal(err):
+	case !mine:
+		return
+	case known && m.state == member:
+		m.nextBeat = now
+	case !known && fatal(err):
 		m.fail(fmt.Errorf("find the coordinator: %w", err))
 		return
-	default:
-		m.backOff(now)
 	}
 	m.advance(now)
 }
@@ -41,13 +35,6 @@ func (m *Machine) CoordinatorLost(now time.Time, node int32) {
 	if m.coordinator == node {
 		m.forgetCoordinator(now)
 		m.advance(now)
-	}
-}
-
-// WantCoordinator lets a coordinator be found although no membership needs one now.
-func (m *Machine) WantCoordinator(now time.Time) {
-	if m.coordinator < 0 && m.state != ended && !now.Before(m.notBefore) {
-		m.find()
 	}
 }
 
@@ -210,14 +197,27 @@ func (m *Machine) Synced(now time.Time, f Flight, resp *kmsg.SyncGroupResponse, 
 // then joins again so that somebody else gets it.
 func (m *Machine) take(now time.Time, assigned []assignor.TopicPartition) {
 	m.state = member
-	m.failures, m.nextBeat = 0, now.Add(m.cfg.HeartbeatInterval)
+	m.failures, m.trouble, m.nextBeat = 0, nil, now.Add(m.firstBeatAfter())
 	gone, added := without(m.owned, assigned), without(assigned, m.owned)
 	if len(gone) > 0 {
-		m.then = append(m.then, Call{Revoked, gone})
+		m.then = append(m.then, Call{Kind: Revoked, Partitions: gone})
 		m.rejoin("partitions were given up")
 	}
-	m.then = append(m.then, Call{Assigned, added})
+	m.then = append(m.then, Call{Kind: Assigned, Partitions: added})
 	m.had, m.hadIn = nil, assignor.NoGeneration
+}
+
+// earlyBeat is the part of HeartbeatInterval after which a cooperative member beats for the first time.
+const earlyBeat = 10
+
+// firstBeatAfter is how long after an assignment the first heartbeat comes. A cooperative rebalance that takes
+// partitions from somebody is followed by another as soon as they are given up, and nobody gets them before the last
+// member has heard of that, which is by a heartbeat.
+func (m *Machine) firstBeatAfter() time.Duration {
+	if m.cfg.cooperative() {
+		return m.cfg.HeartbeatInterval / earlyBeat
+	}
+	return m.cfg.HeartbeatInterval
 }
 
 // Beaten answers Heartbeat.
@@ -239,7 +239,7 @@ func (m *Machine) CommitAnswered(now time.Time, id string, generation int32, err
 	if m.state != member || id != m.memberID || generation != m.generation {
 		return
 	}
-	m.heardOf(now, err)
+	m.heardOf(now, aboutMembership(err))
 	m.advance(now)
 }
 
@@ -263,34 +263,18 @@ func (m *Machine) heardOf(now time.Time, err error) {
 
 // Left answers Leave.
 func (m *Machine) Left(now time.Time, f Flight) {
-	if f == 0 || f != m.request || m.state != leaving {
-		return
+	if m.parted(f) {
+		m.advance(now)
 	}
-	m.request = 0
-	m.state = out
-	m.advance(now)
 }
 
 // retry deals with a failure that may pass.
 func (m *Machine) retry(now time.Time, err error) {
+	m.trouble = err
 	if lostCoordinator(err) {
 		m.coordinator = -1
 	}
 	m.backOff(now)
-}
-
-func (m *Machine) forgetCoordinator(now time.Time) {
-	m.coordinator, m.beat = -1, 0
-	m.backOff(now)
-}
-
-func (m *Machine) backOff(now time.Time) {
-	m.failures++
-	wait := m.cfg.RetryBackoffMax
-	if shift := m.failures - 1; shift < 20 && m.cfg.RetryBackoff<<shift < wait {
-		wait = m.cfg.RetryBackoff << shift
-	}
-	m.notBefore = now.Add(time.Duration(float64(wait) * (0.8 + 0.4*m.cfg.Jitter())))
 }
 
 // fail ends the membership. The program hears first what it has lost.
@@ -302,31 +286,4 @@ func (m *Machine) fail(err error) {
 	if m.closing {
 		m.emit(Gone{})
 	}
-}
-
-// lostCoordinator tells whether an error means that somebody else coordinates, or nobody we reach.
-func lostCoordinator(err error) bool {
-	var code errcode.Error
-	if !errors.As(err, &code) {
-		return true // not even sent
-	}
-	switch code {
-	case errcode.NotCoordinator, errcode.CoordinatorNotAvailable, errcode.Network, errcode.RequestTimedOut:
-		return true
-	}
-	return false
-}
-
-// fatal tells whether an error is one that trying again does not mend: every code that is not
-// retriable and that the protocol gives no meaning to.
-func fatal(err error) bool {
-	var code errcode.Error
-	if !errors.As(err, &code) || code.Retriable() {
-		return false
-	}
-	switch code {
-	case errcode.UnknownServerError, errcode.RebalanceInProgress, errcode.IllegalGeneration, errcode.UnknownMemberID, errcode.MemberIDRequired:
-		return false
-	}
-	return true
 }

@@ -1,7 +1,8 @@
-// Package membership is one consumer's part in a group of the classic protocol: when it joins,
-// syncs, beats, gives partitions up, rejoins and leaves. Machine is a pure state machine: events
-// and the time go in, actions come out, and a seed replays any run. Package client runs it, with
-// the connections, timers and callbacks around it.
+// Package membership is one consumer's part in a group: when it joins, beats, gives partitions up
+// and leaves. Machine does so by the classic protocol, in which a member divides the partitions, and
+// Reconciler by the consumer protocol (KIP-848), in which the coordinator does. Both are pure state
+// machines: events and the time go in, actions come out, and a seed replays any run. Package client
+// runs them, with the connections, timers and callbacks around them.
 //
 // It decides what a member owns and in which generation. It knows nothing of records or offsets,
 // and never waits.
@@ -19,14 +20,20 @@ import (
 // Config is what does not change during a membership. All durations are above 0.
 type Config struct {
 	Group, InstanceID, Rack string
-	Assignors               []assignor.Assignor // in the order of preference, at least one
 
+	// Of the classic protocol.
+	Assignors         []assignor.Assignor // in the order of preference, at least one
 	SessionTimeout    time.Duration
 	HeartbeatInterval time.Duration
-	MaxPollInterval   time.Duration // also how long a rebalance waits for this member
-	RetryBackoff      time.Duration // after the first failure, doubled with every further one
-	RetryBackoffMax   time.Duration
-	Jitter            func() float64 // uniform in [0, 1)
+
+	// Of the consumer protocol.
+	MemberID       string // made up by the member; unique
+	RemoteAssignor string // "" leaves the choice to the group's coordinator
+
+	MaxPollInterval time.Duration // also how long a rebalance waits for this member
+	RetryBackoff    time.Duration // after the first failure, doubled with every further one
+	RetryBackoffMax time.Duration
+	Jitter          func() float64 // uniform in [0, 1)
 }
 
 // cooperative tells whether partitions are kept during a rebalance: only where all assignors can,
@@ -97,6 +104,7 @@ func (Gone) action()            {}
 type Call struct {
 	Kind       CallKind
 	Partitions []assignor.TopicPartition // sorted; may be empty with Assigned
+	TopicIDs   map[string][16]byte       // of Assigned, where the coordinator tells them
 }
 
 // CallKind says how what is owned changes.
@@ -129,62 +137,28 @@ const (
 // Machine is the state of one member. It is not safe for concurrent use. After each event the
 // caller takes the actions, and sees to it that Tick comes at the Deadline.
 type Machine struct {
-	cfg     Config
-	state   state
-	actions []Action
-	flights Flight
+	core
 
 	subscribed []string // sorted; what the program wants now
 	joinedWith []string // what the latest Join told
-	closing    bool
-	reason     string // why to rejoin, for the broker's log; "" does not want to
-
-	coordinator int32 // -1: unknown
-	finding     Flight
-	request     Flight // Join, Learn, Sync or Leave under way
-	beat        Flight // Heartbeat under way
-	nextBeat    time.Time
-	beatAt      time.Time
-	failures    int
-	notBefore   time.Time // of the next FindCoordinator or Join
+	reason     string   // why to rejoin, for the broker's log; "" does not want to
+	beatAt     time.Time
 
 	memberID   string
 	generation int32
 	protocol   assignor.Assignor
-	owned      []assignor.TopicPartition // sorted
 	had        []assignor.TopicPartition // what an eager member gave up last, and in which generation
 	hadIn      int32
 
 	leads   bool
 	members []assignor.Member
 	basis   map[string]assignor.Topic // what the leader's latest assignment rests on
-
-	call   *Call  // what the program is being told now
-	then   []Call // what it is to be told next; void once the membership is lost
-	polled pollTimer
-}
-
-// pollTimer is max.poll.interval.ms: a program that does not come back to Poll gives up what it owns.
-type pollTimer struct {
-	inside  bool
-	last    time.Time
-	expired bool
 }
 
 // New makes a machine that waits for Subscribe.
 func New(cfg Config) *Machine {
-	return &Machine{cfg: cfg, coordinator: -1, generation: assignor.NoGeneration, hadIn: assignor.NoGeneration}
+	return &Machine{core: core{cfg: cfg, coordinator: -1}, generation: assignor.NoGeneration, hadIn: assignor.NoGeneration}
 }
-
-// Actions gives what is to be done since the last call, in order.
-func (m *Machine) Actions() []Action {
-	a := m.actions
-	m.actions = nil
-	return a
-}
-
-// Owned gives the partitions that the member owns, sorted. It must not be changed.
-func (m *Machine) Owned() []assignor.TopicPartition { return m.owned }
 
 // Generation gives the identity to commit under; false where there is none.
 func (m *Machine) Generation() (id string, generation int32, ok bool) {
@@ -193,9 +167,6 @@ func (m *Machine) Generation() (id string, generation int32, ok bool) {
 
 // Subscribed tells whether the program wants to be a member.
 func (m *Machine) Subscribed() bool { return len(m.subscribed) > 0 }
-
-// Coordinator gives the group's coordinator, -1 while it is not known.
-func (m *Machine) Coordinator() int32 { return m.coordinator }
 
 // Settled tells whether the member has an assignment and no reason to rejoin.
 func (m *Machine) Settled() bool {
@@ -243,17 +214,6 @@ func (m *Machine) Deadline() (at time.Time, ok bool) {
 	return at, ok
 }
 
-func (m *Machine) pollMatters() bool {
-	return !m.polled.inside && !m.polled.expired && !m.closing && m.state != out && m.state != leaving && m.state != ended
-}
-
-func (m *Machine) emit(a Action) { m.actions = append(m.actions, a) }
-
-func (m *Machine) flight() Flight {
-	m.flights++
-	return m.flights
-}
-
 // Subscribe says which topics the program wants; none means that it wants to be no member.
 func (m *Machine) Subscribe(now time.Time, topics []string) {
 	if m.closing || m.state == ended {
@@ -274,16 +234,11 @@ func (m *Machine) Subscribe(now time.Time, topics []string) {
 	m.advance(now)
 }
 
-// PollBegan says that the program waits for records. PollEnded that it works on some.
+// PollBegan says that the program waits for records.
 func (m *Machine) PollBegan(now time.Time) {
 	m.polled.inside, m.polled.last = true, now
 	m.polled.expired = false
 	m.advance(now)
-}
-
-// PollEnded starts max.poll.interval.ms anew.
-func (m *Machine) PollEnded(now time.Time) {
-	m.polled.inside, m.polled.last = false, now
 }
 
 // Close ends the membership: what is owned is given up, and a dynamic member leaves. Gone follows.
@@ -320,9 +275,7 @@ func (m *Machine) compare(topics map[string]assignor.Topic) {
 
 // Tick does what is due.
 func (m *Machine) Tick(now time.Time) {
-	if m.pollMatters() && !now.Before(m.polled.last.Add(m.cfg.MaxPollInterval)) {
-		m.polled.expired = true
-	}
+	m.pollTick(now)
 	if m.state == member && m.beat != 0 && !now.Before(m.beatAt.Add(m.cfg.SessionTimeout)) {
 		m.beat = 0
 		m.forgetCoordinator(now)
@@ -347,24 +300,6 @@ func (m *Machine) advance(now time.Time) {
 	if m.call == nil && len(m.then) > 0 {
 		m.emit(Tell{})
 	}
-}
-
-// telling tells whether the program has yet to be told something, or to finish what it was told.
-func (m *Machine) telling() bool { return m.call != nil || len(m.then) > 0 }
-
-// TakeCall gives what the program is to be told now; CallDone must follow. There is one at a time.
-// Assigned partitions are owned from now on, revoked and lost ones until CallDone.
-func (m *Machine) TakeCall() (Call, bool) {
-	if m.call != nil || len(m.then) == 0 {
-		return Call{}, false
-	}
-	c := m.then[0]
-	m.then = m.then[1:]
-	m.call = &c
-	if c.Kind == Assigned {
-		m.owned = slices.SortedFunc(slices.Values(slices.Concat(m.owned, c.Partitions)), assignor.Compare)
-	}
-	return c, true
 }
 
 // step takes one step; false where there is none.
@@ -404,15 +339,6 @@ func (m *Machine) stepIn(now time.Time) bool {
 	return true
 }
 
-func (m *Machine) find() bool {
-	if m.finding != 0 {
-		return false
-	}
-	m.finding = m.flight()
-	m.emit(FindCoordinator{m.finding})
-	return true
-}
-
 // stepMember beats, and gives up what must be given up before a rebalance.
 func (m *Machine) stepMember(now time.Time) bool {
 	if !m.telling() && m.reason != "" {
@@ -426,7 +352,7 @@ func (m *Machine) stepMember(now time.Time) bool {
 			}
 		}
 		if len(give) > 0 {
-			m.then = append(m.then, Call{Revoked, give})
+			m.then = append(m.then, Call{Kind: Revoked, Partitions: give})
 			return true
 		}
 		m.state, m.beat = unjoined, 0
@@ -470,52 +396,32 @@ func (m *Machine) stepOut(now time.Time) bool {
 		return m.state == member && m.stepSession(now) // the program finishes its work
 	}
 	if len(m.owned) > 0 {
-		m.then = append(m.then, Call{Revoked, m.owned})
+		m.then = append(m.then, Call{Kind: Revoked, Partitions: m.owned})
 		return true
 	}
 	if m.state != out {
 		m.state = out
-		if m.leave("the consumer unsubscribed or was closed") && m.closing {
-			m.state = leaving
-			return false
-		}
+		m.leave("the consumer unsubscribed or was closed")
 		return true
 	}
-	if m.closing {
-		m.state = ended
-		m.emit(Gone{})
-		return true
-	}
-	return false
+	return m.stepGone()
 }
 
 // leave tells the coordinator, unless the member is static and may come back, and forgets who we
-// were; true where a Leave is under way.
-func (m *Machine) leave(reason string) bool {
-	sent := false
+// were.
+func (m *Machine) leave(reason string) {
 	if m.cfg.InstanceID == "" && m.memberID != "" && m.coordinator >= 0 {
-		m.request = m.flight()
-		m.emit(Leave{m.request, m.coordinator, m.leaveRequest(reason)})
-		sent = true
+		m.parting = m.flight()
+		m.emit(Leave{m.parting, m.coordinator, m.leaveRequest(reason)})
 	}
 	m.forgetIdentity()
 	m.reason = ""
 	m.joinedWith = nil
-	return sent
 }
 
 // forgetIdentity begins anew, as a member that nobody knows.
 func (m *Machine) forgetIdentity() {
 	m.memberID, m.generation, m.leads, m.members, m.beat = "", assignor.NoGeneration, false, nil, 0
-}
-
-// lose reports what is owned as lost, and whatever the program was to be told is void. What it is
-// being told of is not: it hears of the loss when that has returned.
-func (m *Machine) lose() {
-	m.then = nil
-	if len(m.owned) > 0 {
-		m.then = append(m.then, Call{Lost, m.owned})
-	}
 }
 
 // CallDone says that the program has been told.
@@ -524,35 +430,9 @@ func (m *Machine) CallDone(now time.Time) {
 	if c == nil {
 		return
 	}
-	m.call = nil
-	switch c.Kind {
-	case Revoked, Lost:
-		if !m.cfg.cooperative() {
-			m.had, m.hadIn = m.owned, m.generation
-		}
-		m.owned = without(m.owned, c.Partitions)
-		// What was revoked cannot be lost any more.
-		for i := range m.then {
-			if m.then[i].Kind == Lost {
-				m.then[i].Partitions = m.owned
-			}
-		}
-		m.then = slices.DeleteFunc(m.then, func(t Call) bool { return t.Kind == Lost && len(t.Partitions) == 0 })
+	if c.Kind != Assigned && !m.cfg.cooperative() {
+		m.had, m.hadIn = m.owned, m.generation
 	}
+	m.told(c)
 	m.advance(now)
-}
-
-// without gives what is in list and not in gone.
-func without(list, gone []assignor.TopicPartition) []assignor.TopicPartition {
-	set := make(map[assignor.TopicPartition]bool, len(gone))
-	for _, tp := range gone {
-		set[tp] = true
-	}
-	var left []assignor.TopicPartition
-	for _, tp := range list {
-		if !set[tp] {
-			left = append(left, tp)
-		}
-	}
-	return left
 }

@@ -65,10 +65,3 @@ func (m *Machine) leaveRequest(reason string) *kmsg.LeaveGroupRequest {
 	req.Members = append(req.Members, member)
 	return req
 }
-
-func (m *Machine) instance() *string {
-	if m.cfg.InstanceID == "" {
-		return nil
-	}
-	return &m.cfg.InstanceID
-}

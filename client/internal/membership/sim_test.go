@@ -75,14 +75,19 @@ func (w *world) after(d time.Duration, do func()) {
 // run lets time pass until the end.
 func (w *world) run(until time.Time) {
 	for len(w.events) > 0 && !w.events[0].at.After(until) {
-		e := heap.Pop(&w.events).(event)
-		if e.at.After(w.now) {
-			w.now = e.at
-		}
-		e.do()
+		w.step()
 		w.check()
 	}
 	w.now = until
+}
+
+// step lets the next thing happen.
+func (w *world) step() {
+	e := heap.Pop(&w.events).(event)
+	if e.at.After(w.now) {
+		w.now = e.at
+	}
+	e.do()
 }
 
 // check: no partition has two owners in one generation.
@@ -417,5 +422,37 @@ func TestFatalErrorsEndTheMembership(t *testing.T) {
 	}
 	if c, ok := p.m.TakeCall(); !ok || c.Kind != Lost || len(c.Partitions) != 8 {
 		t.Errorf("told %v, %v", c, ok)
+	}
+}
+
+// Members that come one after another: the second of the two rebalances that each costs follows on the first
+// without another HeartbeatInterval in between.
+func TestCooperativeRebalancesFollowAtOnce(t *testing.T) {
+	for seed := range uint64(30) {
+		w := newWorld(t, seed)
+		w.calm = true
+		w.enter([]assignor.Assignor{assignor.CooperativeSticky{}}, "")
+		w.run(w.now.Add(10*time.Second + w.lag()*100))
+		for n := 2; n <= 6; n++ {
+			came := w.now
+			last := w.enter([]assignor.Assignor{assignor.CooperativeSticky{}}, "")
+			interval := last.m.cfg.HeartbeatInterval
+			settled := func() bool {
+				owned := 0
+				for _, p := range w.members {
+					if !p.m.Settled() {
+						return false
+					}
+					owned += len(p.m.Owned())
+				}
+				return owned == 8 && len(last.m.Owned()) > 0
+			}
+			for !settled() {
+				if w.step(); w.now.Sub(came) > interval+interval/2 {
+					t.Fatalf("seed %d: not settled %v after member %d came", seed, w.now.Sub(came), n)
+				}
+			}
+			w.run(w.now.Add(w.lag() * 200)) // some beats later
+		}
 	}
 }

@@ -57,6 +57,7 @@ var phases = [...]string{"not initialised", "between transactions", "in a transa
 // Machine is the state of one transactional producer. Its user guards it with a lock.
 type Machine struct {
 	phase    phase
+	serial   int64 // of the transaction, counting from 1
 	protocol Protocol
 	id       int64
 	epoch    int16
@@ -117,6 +118,7 @@ func (m *Machine) Begin(p Protocol) error {
 		return err
 	}
 	m.phase, m.protocol = open, p
+	m.serial++
 	return nil
 }
 
@@ -127,6 +129,13 @@ func (m *Machine) MayAdd() error {
 	}
 	return m.failed()
 }
+
+// Serial tells the transaction from others of this producer.
+func (m *Machine) Serial() int64 { return m.serial }
+
+// Admits tells whether a record may be added that was given to Send in the transaction of that serial: a Send that
+// waits may outlive it, and must not slip into the next one.
+func (m *Machine) Admits(serial int64) bool { return serial == m.serial && m.MayAdd() == nil }
 
 func (m *Machine) failed() error {
 	if m.failure == nil {

@@ -1,9 +1,11 @@
 package segment
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"strconv"
 	"strings"
@@ -29,6 +31,9 @@ const (
 	CleanedSuffix = ".cleaned" // being written: worth nothing
 	SwapSuffix    = ".swap"    // complete and durable: a start that finds the .log so finishes what was begun
 )
+
+// TempSuffix is what a file's name ends in that is not what it is to be yet: it is worth nothing.
+const TempSuffix = ".tmp"
 
 // MaxTimestamp is the largest timestamp of a segment, and the last offset of the first batch that has it.
 type MaxTimestamp struct{ Ms, Offset int64 }
@@ -126,21 +131,46 @@ func (s *Segment) Path(suffix string) string {
 
 // Create makes the .log file of a new segment. The directory's entry is durable after the next flush.
 func (s *Segment) Create(nowMs, jitterMs, preallocate int64) error {
-	f, err := s.Data.Acquire(disk.New)
-	if err != nil {
-		return err
-	}
 	if preallocate > 0 {
-		err = f.Preallocate(0, preallocate)
-	}
-	if err = errors.Join(err, f.Release()); err != nil {
-		return errors.Join(fmt.Errorf("make %s: %w", s.Path(DataSuffix), err), s.Data.Shut(true),
-			s.files.fs.Remove(s.Path(DataSuffix)))
+		if err := s.keepSpace(preallocate); err != nil {
+			return err
+		}
+	} else {
+		f, err := s.Data.Acquire(disk.New)
+		if err != nil {
+			return err
+		}
+		if err = f.Release(); err != nil {
+			return errors.Join(fmt.Errorf("make %s: %w", s.Path(DataSuffix), err), s.Data.Shut(true),
+				s.files.fs.Remove(s.Path(DataSuffix)))
+		}
 	}
 	s.Host.NamesChanged()
 	s.createdMs, s.jitterMs = nowMs, jitterMs
 	s.ModifiedMs.Store(s.createdMs)
 	s.mu.known, s.Ready = true, true
+	return nil
+}
+
+// keepSpace makes the .log file with so many bytes kept for it. It gets its name last: where the disk has no room the log goes
+// on in the segment before, and a crash must not bring back a file that was given up in the midst of what was written there. For
+// the same reason nothing can fail once it has its name: who writes opens it.
+func (s *Segment) keepSpace(bytes int64) error {
+	path, disks := s.Path(DataSuffix), s.files.fs
+	temp := path + TempSuffix
+	if _, err := disks.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("make %s: %w", path, cmp.Or(err, fs.ErrExist))
+	}
+	f, err := disks.Open(temp, disk.Create)
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	if err = errors.Join(f.Preallocate(0, bytes), f.Close()); err == nil {
+		err = disks.Rename(temp, path)
+	}
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, errors.Join(err, disks.Remove(temp)))
+	}
 	return nil
 }
 

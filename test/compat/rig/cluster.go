@@ -18,18 +18,28 @@ type Cluster struct {
 }
 
 // StartCluster starts nodes 1 to N with empty data directories and stops them when the test ends. Settings
-// are for all of them. It returns once each serves clients, which is before all have heard of all.
+// are for all of them, {node} in them is the node's number. It returns once each serves clients, which is before all have heard of all.
 func StartCluster(t testing.TB, nodes int, settings ...string) *Cluster {
+	t.Helper()
+	return StartClusterOf(t, release(), nodes, settings...)
+}
+
+// StartClusterOf is StartCluster with nodes of a release of Apache Kafka; of "", ours.
+func StartClusterOf(t testing.TB, r Release, nodes int, settings ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	var voters []string
 	for id := 1; id <= nodes; id++ {
-		b := newBroker(t, settings)
+		own := make([]string, len(settings))
+		for i, s := range settings {
+			own[i] = strings.ReplaceAll(s, "{node}", fmt.Sprint(id))
+		}
+		b := newBroker(t, own)
 		c.Brokers = append(c.Brokers, b)
 		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", id, b.port+1))
 	}
 	for i, b := range c.Brokers {
-		b.kafka = System() == "kafka"
+		b.release = r
 		b.form(i+1, nodes, strings.Join(voters, ","))
 	}
 	for _, b := range c.Brokers {
@@ -48,7 +58,7 @@ func StartCluster(t testing.TB, nodes int, settings ...string) *Cluster {
 // form makes the broker one of a cluster's.
 func (b *Broker) form(id, nodes int, voters string) {
 	b.t.Helper()
-	if b.kafka {
+	if b.release != "" {
 		copies := fmt.Sprint(min(nodes, 3))
 		b.formatNode(id, voters, map[string]string{
 			"offsets.topic.replication.factor": copies, "transaction.state.log.replication.factor": copies,

@@ -15,27 +15,51 @@ import (
 	"testing"
 )
 
-const kafkaVersion = "4.3.1"
+// Release is one of Apache Kafka's.
+type Release string
 
-var installed sync.Once
+// The releases that the tests know: the one that is the judge of behaviour, and the last before it that
+// many clusters still are, without what came with 4.0 (KIP-848, transaction.version 2).
+const (
+	Kafka431 Release = "4.3.1"
+	Kafka391 Release = "3.9.1"
+)
 
-// jars is the class path with Apache Kafka and its tools, installed where they are absent.
-func jars(t testing.TB) string {
+// installed says which releases are there, by what came of looking.
+var installed sync.Map
+
+// jars is the class path with a release and its tools, installed where they are absent.
+func (r Release) jars(t testing.TB) string {
 	t.Helper()
-	installed.Do(func() { Run(t, nil, filepath.Join(Shared(t), "peers", "kafka"), "install") })
+	installer := filepath.Join(Shared(t), "peers", "kafka")
+	once, _ := installed.LoadOrStore(r, sync.OnceValue(func() error {
+		_, said, err := Try(t, nil, "env", "KAFKA_VERSION="+string(r), installer, "install")
+		if err != nil {
+			err = fmt.Errorf("install Apache Kafka %s: %w\n%s", r, err, tail(said, 4000))
+		}
+		return err
+	}))
+	if err := once.(func() error)(); err != nil {
+		t.Fatal(err)
+	}
 	cache := os.Getenv("PEERS_CACHE")
 	if cache == "" {
 		cache = filepath.Join(os.Getenv("HOME"), ".cache", "peers")
 	}
-	return filepath.Join(cache, "kafka-"+kafkaVersion, "lib", "*")
+	return filepath.Join(cache, "kafka-"+string(r), "lib", "*")
 }
 
 func javaArgs(t testing.TB, class string, args ...string) []string {
 	t.Helper()
+	return Kafka431.javaArgs(t, class, args...)
+}
+
+func (r Release) javaArgs(t testing.TB, class string, args ...string) []string {
+	t.Helper()
 	// Short runs: compiling less and collecting simply halves their time.
 	return append([]string{
 		"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", jars(t), class,
+		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", r.jars(t), class,
 	}, args...)
 }
 
@@ -58,10 +82,14 @@ func TryJava(t testing.TB, stdin io.Reader, class string, args ...string) (outpu
 	return stdout + stderr, err
 }
 
-func kafkaCommand(t testing.TB, properties string) *exec.Cmd {
+func (r Release) command(t testing.TB, properties, classes string) *exec.Cmd {
 	t.Helper()
+	path := r.jars(t)
+	if classes != "" {
+		path += string(filepath.ListSeparator) + classes
+	}
 	return exec.Command("java", "-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-		"-cp", jars(t), "kafka.Kafka", properties)
+		"-cp", path, "kafka.Kafka", properties)
 }
 
 // formatKafka makes the directory of a node that is alone.
@@ -85,7 +113,6 @@ func (b *Broker) formatNode(id int, voters string, settings map[string]string) {
 		"log.dirs":                       b.Data, "offsets.topic.replication.factor": "1",
 		"transaction.state.log.replication.factor": "1", "transaction.state.log.min.isr": "1",
 		"share.coordinator.state.topic.replication.factor": "1", "share.coordinator.state.topic.min.isr": "1",
-		"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500", // a killed broker may come back sooner
 	}
 	maps.Copy(set, settings)
 	for _, s := range b.settings {
@@ -101,14 +128,44 @@ func (b *Broker) formatNode(id int, voters string, settings map[string]string) {
 	if err := os.WriteFile(properties, []byte(strings.Join(text, "")), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
-	Java(b.t, nil, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM1Qk", "-c", properties)
+	Run(b.t, nil, "java", b.release.javaArgs(b.t, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM1Qk", "-c", properties)...)
+}
+
+// CompileJava compiles Java sources against Apache Kafka's jars, and gives the folder with the classes.
+func CompileJava(t testing.TB, sources ...string) (classes string) {
+	t.Helper()
+	classes = t.TempDir()
+	Run(t, nil, "javac", append([]string{"-nowarn", "-Xlint:none", "-d", classes, "-cp", Kafka431.jars(t)}, sources...)...)
+	return classes
+}
+
+// StartKafkaWith is StartKafka with further classes, for plugins that the settings name.
+func StartKafkaWith(t testing.TB, classes string, settings ...string) *Broker {
+	t.Helper()
+	b := newBroker(t, settings)
+	b.release, b.classes = Kafka431, classes
+	b.formatKafka()
+	b.Restart()
+	return b
 }
 
 // StartKafka starts an Apache Kafka whatever the system under test is: the judge of formats.
 func StartKafka(t testing.TB, settings ...string) *Broker {
 	t.Helper()
+	return StartRelease(t, Kafka431, settings...)
+}
+
+// StartRelease starts a broker of a release of Apache Kafka; of "", ours.
+func StartRelease(t testing.TB, r Release, settings ...string) *Broker {
+	t.Helper()
+	if r == "" {
+		b := newBroker(t, settings)
+		b.Data = filepath.Join(t.TempDir(), "data")
+		b.begin()
+		return b
+	}
 	b := newBroker(t, settings)
-	b.kafka = true
+	b.release = r
 	b.formatKafka()
 	b.Restart()
 	return b

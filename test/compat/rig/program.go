@@ -115,8 +115,20 @@ func (p *Program) Said() string {
 	return fmt.Sprintf("%s printed last:\n  %s\nand on standard error:\n%s", p.Name, strings.Join(p.tail, "\n  "), tail(p.stderr.String(), 3000))
 }
 
+// buildTries is how often a build script runs that fails: registries do not always answer.
+const buildTries = 3
+
 // Build runs a build script and returns the command that it prints last, as words.
-func Build(script string, args ...string) ([]string, error) {
+func Build(script string, args ...string) (command []string, err error) {
+	for range buildTries {
+		if command, err = buildOnce(script, args...); err == nil {
+			break
+		}
+	}
+	return command, err
+}
+
+func buildOnce(script string, args ...string) ([]string, error) {
 	cmd := exec.Command(script, args...)
 	cmd.Env = Environment()
 	var out, errs bytes.Buffer

@@ -5,10 +5,11 @@
 // the broker is the tests' business. It knows nothing of how a broker works inside.
 //
 // The broker is ours, built once per test process as it ships (CGO_ENABLED=0). Two variables
-// exchange it:
+// exchange it, and a third varies what is done to it:
 //
 //	BARNABAS_TEST_SYSTEM=kafka    an Apache Kafka instead, which shows that the tests are right
 //	BARNABAS_BINARY=FILE          this binary, not a fresh one
+//	BARNABAS_SEED=N               another seed of random numbers; "random" for one that nobody has tried
 //
 // BARNABAS_SHARED names the folder with peers/kafka, by default the one beside the repository.
 package rig
@@ -48,10 +49,41 @@ func System() string {
 	return "barnabas"
 }
 
+// release is the Apache Kafka that the tests run against; "" for ours.
+func release() Release {
+	if System() == "kafka" {
+		return Kafka431
+	}
+	return ""
+}
+
 // Root is the repository's top folder.
 func Root() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..", "..")
+}
+
+// Seed is where a test's random numbers begin. It is the same in every run, unless BARNABAS_SEED says otherwise: whoever
+// looks for what no run has shown yet asks for another one, and a failure names it.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seed := uint64(1)
+	switch asked := os.Getenv("BARNABAS_SEED"); asked {
+	case "":
+	case "random":
+		seed = rand.Uint64()
+	default:
+		var err error
+		if seed, err = strconv.ParseUint(asked, 10, 64); err != nil {
+			t.Fatalf("BARNABAS_SEED: %v", err)
+		}
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("BARNABAS_SEED=%d does the same again", seed)
+		}
+	})
+	return seed
 }
 
 // Shared is the folder with Apache Kafka's installer and the measuring tools.
@@ -113,7 +145,8 @@ type Broker struct {
 	settings []string
 	wrapper  []string
 	args     []string
-	kafka    bool
+	release  Release // of Apache Kafka; "" is ours
+	classes  string  // of plugins of an Apache Kafka
 
 	listeners string // the key, where --listen does not say it
 	running   *process
@@ -138,8 +171,8 @@ func Start(t testing.TB, settings ...string) *Broker {
 func StartWith(t testing.TB, o Options) *Broker {
 	t.Helper()
 	b := newBroker(t, o.Settings)
-	b.wrapper, b.args, b.kafka = o.Wrapper, o.Args, System() == "kafka"
-	if b.kafka {
+	b.wrapper, b.args, b.release = o.Wrapper, o.Args, release()
+	if b.release != "" {
 		b.formatKafka()
 	} else if b.Data = o.Data; b.Data == "" {
 		b.Data = filepath.Join(t.TempDir(), "data")
@@ -161,7 +194,7 @@ func (b *Broker) begin() {
 		if err = p.awaitReady(b); err == nil {
 			return
 		}
-		if b.kafka || !strings.Contains(p.log.String(), "address already in use") {
+		if b.release != "" || !strings.Contains(p.log.String(), "address already in use") {
 			b.t.Fatalf("%v\n%s", err, tail(p.log.String(), 8000))
 		}
 		b.port = freePorts(b.t)
@@ -193,7 +226,10 @@ func freePorts(t testing.TB) int {
 	t.Helper()
 	var last error
 	for range 100 {
-		port := 10_000 + 2*rand.IntN(10_000)
+		port := 10_000 + 2*rand.IntN(5_000) // test/suites/launcher has those from 20,000 on
+		if !reserve(port) {
+			continue // it is for a broker that has not started yet, or is down for a while
+		}
 		if last = free(port); last == nil {
 			last = free(port + 1)
 		}
@@ -203,6 +239,19 @@ func freePorts(t testing.TB) int {
 	}
 	t.Fatalf("find a free port: %v", last)
 	return 0
+}
+
+// reserved keeps what says that ports are this process's, until it ends.
+var reserved sync.Map
+
+// reserve takes a port for this process, where no other process of these tests has. It is a name of this machine's that is
+// taken, not the port, which the broker needs.
+func reserve(port int) bool {
+	l, err := net.Listen("unix", fmt.Sprintf("@barnabas-test-port-%d", port))
+	if err == nil {
+		reserved.Store(port, l)
+	}
+	return err == nil
 }
 
 // FreeAddress is an address of this machine at which nothing listens.
@@ -256,8 +305,8 @@ func (b *Broker) TryStart(args ...string) (output string, code int) {
 }
 
 func (b *Broker) launch() (*process, error) {
-	if b.kafka {
-		return spawn(kafkaCommand(b.t, b.Data+".properties"))
+	if b.release != "" {
+		return spawn(b.release.command(b.t, b.Data+".properties", b.classes))
 	}
 	args := append([]string{}, b.wrapper...)
 	args = append(args, Binary(b.t), "serve", "--data", b.Data)
@@ -371,7 +420,7 @@ func spawn(cmd *exec.Cmd) (*process, error) {
 
 func (p *process) awaitReady(b *Broker) error {
 	ready := p.log.ready
-	if b.kafka {
+	if b.release != "" {
 		ready = answers(b.Addr, p.gone)
 	}
 	select {
