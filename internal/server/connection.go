@@ -16,7 +16,10 @@ import (
 )
 
 const (
-	keyProduce = 0
+	keyProduce          = 0
+	keySaslHandshake    = 17
+	keyAPIVersions      = 18
+	keySaslAuthenticate = 36
 
 	// flushBytes is how much of a burst's replies is collected before it is sent although more
 	// requests wait.
@@ -53,7 +56,8 @@ type connection struct {
 
 	writeArmed time.Time   // the write deadline; whoever may write
 	lingerer   lingerer    // nil where a reset cannot be asked for
-	fresh      atomic.Bool // nothing was sent yet, and an end is a reset
+	fresh      atomic.Bool // an end is a reset; see beginAbruptly
+	served     atomic.Bool // a request beyond the opening was answered
 	queued     atomic.Int64
 	active     atomic.Int64 // when the writer last sent or a mute ended, since the server's start
 	mutedUntil atomic.Int64 // since the server's start; 0 is not muted
@@ -222,7 +226,15 @@ func (c *connection) answer(out *wire.Out, a answer) error {
 		return &requestError{key: a.key, version: a.version, err: err}
 	}
 	of.seconds.Observe(c.age(a))
+	if c.fresh.Load() && !opens(a.key) {
+		c.served.Store(true)
+	}
 	return nil
+}
+
+// opens tells whether requests with this key come before the ones that a client has a connection for.
+func opens(key int16) bool {
+	return key == keyAPIVersions || key == keySaslHandshake || key == keySaslAuthenticate
 }
 
 // age is how long ago a request was read, in seconds.
@@ -248,7 +260,9 @@ func (c *connection) flush(out *wire.Out) error {
 	if err := out.Flush(c.conn); err != nil {
 		return fmt.Errorf("send %d bytes of replies: %w", size, err)
 	}
-	c.endInOrder()
+	if c.served.Load() {
+		c.endInOrder()
+	}
 	c.s.stats.sent.Add(size)
 	return nil
 }
@@ -395,9 +409,9 @@ func (c *connection) fail(cause error) {
 // lingerer is a connection whose end can be a reset, as a net.TCPConn is.
 type lingerer interface{ SetLinger(seconds int) error }
 
-// beginAbruptly has the system reset the connection if it ends before anything was answered on it because we end, be it by
-// Shutdown or by a kill. Clients take the end of a stream there for a misconfiguration, which they do not try again: franz-go
-// gives the records up that wait for the broker.
+// beginAbruptly has the system reset the connection if it ends, before a request beyond its opening was answered, because we
+// end, be it by Shutdown or by a kill. Clients take the end of a stream there for a misconfiguration, which they do not try
+// again: franz-go, which does not count ApiVersions as an answer, gives the records up that wait for the broker.
 func (c *connection) beginAbruptly(conn net.Conn) {
 	l, ok := conn.(lingerer)
 	if !ok || l.SetLinger(0) != nil { // as it was: an orderly end

@@ -578,20 +578,27 @@ func TestShutdownFinishesRepliesUnderWay(t *testing.T) {
 	})
 }
 
-// Shutdown resets who was told nothing yet, and nobody else: clients take the end of a stream before the first answer for a
-// mistake in somebody's settings, and do not try again.
+// Shutdown resets who was told nothing yet but the versions, and nobody else: clients take the end of a stream before the first
+// answer for a mistake in somebody's settings, and do not try again.
 func TestShutdownResetsWhoWasToldNothing(t *testing.T) {
 	check := func(t *testing.T, r *rig) {
-		fresh, known := r.dial(), r.dial() // who is served has been accepted after the other
-		if _, err := known.Write(request(private, 0, 1, []byte("hello"))); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := response(known); err != nil {
-			t.Fatal(err)
+		fresh, greeted, known := r.dial(), r.dial(), r.dial() // who is served has been accepted after the other
+		for _, told := range []struct {
+			conn net.Conn
+			key  int16
+		}{{greeted, keyAPIVersions}, {known, keyAPIVersions}, {known, private}} {
+			if _, err := told.conn.Write(request(told.key, 0, 1, []byte("hello"))); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := response(told.conn); err != nil {
+				t.Fatal(err)
+			}
 		}
 		r.stop()
-		if n, err := fresh.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("who was told nothing reads %d bytes, %v", n, err)
+		for name, conn := range map[string]net.Conn{"told nothing": fresh, "told the versions alone": greeted} {
+			if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("who was %s reads %d bytes, %v", name, n, err)
+			}
 		}
 		if n, err := known.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("who was answered reads %d bytes, %v", n, err)
