@@ -12,7 +12,8 @@
 // testing/synctest, where time is fake: an hour of retention or of silence passes in about a second.
 // Start the broker inside the bubble. Under the race detector run such tests with go test -race -cpu 1:
 // with more processors the detector now and then ends a process that has a bubble (golang/go#78156).
-// Tests with a broker each run in parallel without knowing of each other. What a broker does, and how it is set up, is decided by the broker's own packages.
+// Tests with a broker each run in parallel without knowing of each other. What a broker does, and
+// how it is set up, is decided by the broker's own packages.
 package barnabastest
 
 import (

@@ -131,18 +131,26 @@ func (p *Peers) SetAddress(node int32, addr string) {
 	if node == p.o.Self.ID {
 		return
 	}
-	l := p.line(line{node, false}, addr)
-	if l == nil {
+	if p.line(line{node, false}, addr) == nil {
 		return
 	}
 	p.mu.Lock()
-	both := []*link{l, p.mu.links[line{node, true}]}
+	all := p.linksLocked(node)
 	p.mu.Unlock()
-	for _, l := range both {
-		if l != nil {
-			l.move(addr)
+	for _, l := range all {
+		l.move(addr)
+	}
+}
+
+// linksLocked are the connections from here to a node that there are.
+func (p *Peers) linksLocked(node int32) []*link {
+	var all []*link
+	for _, to := range []line{{node, false}, {node, true}} {
+		if l := p.mu.links[to]; l != nil {
+			all = append(all, l)
 		}
 	}
+	return all
 }
 
 // Forget ends the connections from here to a node, which are not made again before SetAddress: it is no part of the cluster any
@@ -150,12 +158,10 @@ func (p *Peers) SetAddress(node int32, addr string) {
 func (p *Peers) Forget(node int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, to := range []line{{node, false}, {node, true}} {
-		if l := p.mu.links[to]; l != nil {
-			delete(p.mu.links, to)
-			l.forgotten = true
-			l.stop()
-		}
+	for _, l := range p.linksLocked(node) {
+		delete(p.mu.links, line{l.to, l.data})
+		l.forgotten = true
+		l.stop()
 	}
 	delete(p.mu.warned, node)
 	if p.mu.up[node] && !p.mu.closed {
@@ -334,12 +340,9 @@ func (l *link) renew() {
 // hurry lets the link to a node connect at once, for the node has shown that it is alive.
 func (p *Peers) hurry(node int32) {
 	p.mu.Lock()
-	both := []*link{p.mu.links[line{node, false}], p.mu.links[line{node, true}]}
+	all := p.linksLocked(node)
 	p.mu.Unlock()
-	for _, l := range both {
-		if l == nil {
-			continue
-		}
+	for _, l := range all {
 		l.mu.Lock()
 		l.mu.hurry = l.mu.client == nil
 		l.mu.Unlock()

@@ -91,14 +91,7 @@ func TestWaitersAreLetGo(t *testing.T) {
 					}
 					return failFlushes(op)
 				})
-				a, err := p.Append(records(1), true, time.Now().UnixMilli())
-				if err != nil {
-					t.Fatal(err)
-				}
-				done := make(chan error, 3)
-				for range 3 {
-					go func() { done <- p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch) }()
-				}
+				done := p.send(t, 3)
 				w := NewWatch()
 				p.Watch(w, 5)
 				synctest.Wait()
@@ -325,12 +318,7 @@ func TestLeadingOnKeepsWaiters(t *testing.T) {
 		stall := make(chan struct{})
 		p.append(t, 1)
 		b.disk.SetFault(stallFlushes(stall))
-		a, err := p.Append(records(1), true, time.Now().UnixMilli())
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch) }()
+		done := p.send(t, 1)
 		synctest.Wait()
 		b.commit(&metadata.PartitionChangeRecord{TopicId: topicID(1).Bytes(), Isr: &metadata.Nodes{Ids: []int32{1}}})
 		synctest.Wait()
@@ -360,12 +348,7 @@ func TestRefusedMemberHoldsNobodyUp(t *testing.T) {
 		r.proposal = &proposal{ISRProposal: metadata.ISRProposal{LeaderEpoch: r.epoch, PartitionEpoch: r.partitionEpoch}, sending: true}
 		asked := r.proposal.ISRProposal
 		p.mu.Unlock()
-		a, err := p.Append(records(1), true, time.Now().UnixMilli())
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch) }()
+		done := p.send(t, 1)
 		synctest.Wait()
 		select {
 		case err := <-done:

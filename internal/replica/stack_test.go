@@ -143,6 +143,20 @@ func (p *Partition) append(t testing.TB, n int) commitlog.Appended {
 	return a
 }
 
+// send writes one record, and has waiters wait until it is committed: each sends how that ended.
+func (p *Partition) send(t testing.TB, waiters int) <-chan error {
+	t.Helper()
+	a, err := p.Append(records(1), true, time.Now().UnixMilli())
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, waiters)
+	for range waiters {
+		go func() { done <- p.AwaitCommitted(t.Context(), a.Next, a.LeaderEpoch) }()
+	}
+	return done
+}
+
 // stallFlushes holds every flush until the channel is closed.
 func stallFlushes(until chan struct{}) disk.Fault {
 	return func(op disk.Op) error {

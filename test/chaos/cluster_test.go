@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,7 +54,7 @@ type cluster struct {
 
 	told struct {
 		sync.Mutex
-		events []string
+		events []event
 	}
 }
 
@@ -108,29 +109,65 @@ func (c *cluster) end() {
 	if !c.t.Failed() {
 		return
 	}
-	c.t.Logf("what was done:\n%s", c.history())
+	c.logHistory()
 	for _, m := range c.nodes {
 		c.t.Logf("node %d said last:\n%s", m.id, m.log.tail(40))
 	}
 }
 
+// event is one line of a cluster's history.
+type event struct {
+	at    time.Time
+	line  string
+	wrong bool
+}
+
+// What is logged of the history before all of it: what stands so close to what went wrong.
+const (
+	beforeWrong = 6 * time.Second
+	behindWrong = time.Second
+)
+
 // note writes down what is done to the cluster, in the nodes' logs too. Any goroutine may call it.
-func (c *cluster) note(format string, args ...any) {
+func (c *cluster) note(format string, args ...any) { c.write(false, fmt.Sprintf(format, args...)) }
+
+// wrong is t.Errorf, and a note.
+func (c *cluster) wrong(format string, args ...any) {
+	c.t.Helper()
 	what := fmt.Sprintf(format, args...)
-	line := fmt.Sprintf("%s (at %.1f s) %s", time.Now().UTC().Format("15:04:05.000"), time.Since(c.began).Seconds(), what)
+	c.write(true, "WRONG: "+what)
+	c.t.Error(what)
+}
+
+func (c *cluster) write(wrong bool, what string) {
+	now := time.Now()
+	line := fmt.Sprintf("%s (at %.1f s) %s", now.UTC().Format("15:04:05.000"), now.Sub(c.began).Seconds(), what)
 	c.told.Lock()
-	c.told.events = append(c.told.events, line)
+	c.told.events = append(c.told.events, event{now, line, wrong})
 	c.told.Unlock()
 	for _, m := range c.nodes {
 		m.log.write("--- " + line + "\n")
 	}
 }
 
-// history is all that was noted.
-func (c *cluster) history() string {
+// logHistory logs all that was noted, and first what was done around that which went wrong.
+func (c *cluster) logHistory() {
+	c.t.Helper()
 	c.told.Lock()
 	defer c.told.Unlock()
-	return strings.Join(c.told.events, "\n")
+	var around, all strings.Builder
+	for _, e := range c.told.events {
+		fmt.Fprintln(&all, e.line)
+		if slices.ContainsFunc(c.told.events, func(w event) bool {
+			return w.wrong && !e.at.Before(w.at.Add(-beforeWrong)) && !e.at.After(w.at.Add(behindWrong))
+		}) {
+			fmt.Fprintln(&around, e.line)
+		}
+	}
+	if around.Len() > 0 {
+		c.t.Logf("around what went wrong:\n%s", around.String())
+	}
+	c.t.Logf("what was done:\n%s", all.String())
 }
 
 func (c *cluster) node(id int) *member { return c.nodes[id-1] }

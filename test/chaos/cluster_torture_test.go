@@ -146,7 +146,7 @@ func clusterTortured(t *testing.T, lasts time.Duration, faults func(c *cluster))
 		gap := writing.verdict()
 		c.awaitInSync(patience)
 		t.Logf("%s: longest gap %v", t.Name(), gap)
-		t.Logf("what was done:\n%s", c.history())
+		c.logHistory()
 		if !over {
 			return
 		}

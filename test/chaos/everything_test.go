@@ -239,7 +239,7 @@ func TestFiveNodesUnderEverything(t *testing.T) {
 	work.verdict()
 	gap := writing.verdict()
 	t.Logf("%s: longest gap %v", t.Name(), gap)
-	t.Logf("what was done:\n%s", e.history())
+	e.logHistory()
 	if len(done) < len(faults)/2 {
 		t.Errorf("only these faults came: %v", fmt.Sprint(done))
 	}

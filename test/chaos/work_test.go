@@ -131,13 +131,13 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 func (w *work) send(ctx context.Context) {
 	c, err := w.connect("the producer")
 	if err != nil {
-		w.t.Errorf("make a client: %v", err)
+		w.cluster.wrong("make a client: %v", err)
 		return
 	}
 	defer c.Close()
 	p, err := c.NewProducer()
 	if err != nil {
-		w.t.Errorf("make a producer: %v", err)
+		w.cluster.wrong("make a producer: %v", err)
 		return
 	}
 	tick := time.NewTicker(workEvery)
@@ -147,7 +147,7 @@ func (w *work) send(ctx context.Context) {
 		r := ours.ProducerRecord{Topic: workTopic, Partition: ours.ToPartition(int32(n % workPartitions)), Value: []byte(value)}
 		// Not ctx: what is begun is to be finished.
 		if err := p.Send(context.Background(), r, func(m ours.RecordMetadata, err error) { w.sent(value, m, err) }); err != nil {
-			w.t.Errorf("send %s: %v", value, err)
+			w.cluster.wrong("send %s: %v", value, err)
 			break
 		}
 		select {
@@ -158,13 +158,13 @@ func (w *work) send(ctx context.Context) {
 	flush, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := p.Close(flush); err != nil {
-		w.t.Errorf("close the producer: %v", err)
+		w.cluster.wrong("close the producer: %v", err)
 	}
 }
 
 func (w *work) sent(value string, m ours.RecordMetadata, err error) {
 	if err != nil {
-		w.t.Errorf("record %s was given up: %v", value, err)
+		w.cluster.wrong("record %s was given up: %v", value, err)
 		return
 	}
 	w.mu.Lock()
@@ -187,7 +187,7 @@ func (w *work) consume(ctx context.Context, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		lives := memberLivesMax/3 + time.Duration(rng.Int64N(int64(memberLivesMax*2/3)))
 		if err := w.member(ctx, lives, rng.IntN(4) > 0, rng); err != nil {
-			w.t.Errorf("a member of the group: %v", err)
+			w.cluster.wrong("a member of the group: %v", err)
 			return
 		}
 	}
@@ -230,7 +230,7 @@ func (w *work) member(ctx context.Context, lives time.Duration, leaves bool, rng
 			return err
 		}
 		if len(records) > 0 {
-			w.took(records, next)
+			w.took(name, records, next)
 		}
 		if rng.IntN(4) == 0 {
 			w.commit(life, g, next)
@@ -249,7 +249,7 @@ func (w *work) member(ctx context.Context, lives time.Duration, leaves bool, rng
 
 // took checks where a member begins with a partition, that it skips nothing from there on, and that a
 // place always has the same record.
-func (w *work) took(records []ours.Record, next map[int32]int64) {
+func (w *work) took(name string, records []ours.Record, next map[int32]int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
@@ -264,17 +264,17 @@ func (w *work) took(records []ours.Record, next map[int32]int64) {
 		at, going := next[r.Partition]
 		switch {
 		case !going && !w.commits[r.Partition].may(r.Offset):
-			w.t.Errorf("partition %d is gone on with at %d; committed is %d, tried %v", r.Partition, r.Offset,
+			w.cluster.wrong("%s goes on with partition %d at %d; committed is %d, tried %v", name, r.Partition, r.Offset,
 				w.commits[r.Partition].acknowledged, slices.Sorted(maps.Keys(w.commits[r.Partition].tried)))
 		case !going:
 			w.resumed++
 		case r.Offset != at:
-			w.t.Errorf("partition %d: a member read %d after %d", r.Partition, r.Offset, at-1)
+			w.cluster.wrong("partition %d: %s read %d after %d", r.Partition, name, r.Offset, at-1)
 		}
 		next[r.Partition] = r.Offset + 1
 		value := string(r.Value)
 		if before, again := w.delivered[r.Partition][r.Offset]; again && before != value {
-			w.t.Errorf("partition %d, offset %d: %s, and before that %s", r.Partition, r.Offset, value, before)
+			w.cluster.wrong("partition %d, offset %d: %s, and before that %s", r.Partition, r.Offset, value, before)
 		}
 		w.delivered[r.Partition][r.Offset] = value
 	}
@@ -347,10 +347,10 @@ func (w *work) verdict() {
 		}
 	}
 	if len(w.unplaced) > 0 {
-		w.t.Errorf("acknowledged without a place, and nowhere: %v", w.unplaced)
+		w.cluster.wrong("acknowledged without a place, and nowhere: %v", w.unplaced)
 	}
 	if total < 100 || w.resumed < 2*workPartitions || w.committing < 10 {
-		w.t.Errorf("that proves little: %d records, %d times gone on, %d commits", total, w.resumed, w.committing)
+		w.cluster.wrong("that proves little: %d records, %d times gone on, %d commits", total, w.resumed, w.committing)
 	}
 	w.t.Logf("%d records acknowledged; %d members, partitions gone on with %d times, %d commits; nobody was given a record for %v until %s",
 		total, w.members, w.resumed, w.committing, w.silence, w.silenceEnded.UTC().Format("15:04:05.000"))

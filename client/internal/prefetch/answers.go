@@ -262,6 +262,7 @@ func (s *Store[R]) Begin(now time.Time, c *Claim[R], at Spot, found bool, err er
 		s.stop(cur, ErrNoOffset)
 	default:
 		cur.start = s.cfg.Reset.start(now)
+		s.cfg.Log.Debug("nothing is committed", "partition", cur.tp.Topic, "number", cur.tp.Partition, "begin", cur.start.String())
 	}
 	s.signals.Fetchers = true
 }

@@ -119,6 +119,16 @@ func (y *story) polls(want ...int64) []rec {
 	return records
 }
 
+// begins opens a session with broker 1, which leads partition 0, and polls what that catches.
+func (y *story) begins(offsets ...int64) []rec {
+	y.t.Helper()
+	y.lead(map[int32]int32{0: 1})
+	y.s.Want(true)
+	y.sends(1, "fetch 0 +0")
+	y.answers(1, caught(0, offsets...))
+	return y.polls(offsets...)
+}
+
 func (y *story) marks(as Kind, records ...rec) {
 	y.t.Helper()
 	for _, r := range records {
@@ -193,11 +203,7 @@ func TestTrap27AcknowledgementDoesNotAddToTheSession(t *testing.T) {
 // What Commit waits for does not wait for records.
 func TestWatchedAcknowledgementsGoFirst(t *testing.T) {
 	y := tell(t, Config{})
-	y.lead(map[int32]int32{0: 1})
-	y.s.Want(true)
-	y.sends(1, "fetch 0 +0")
-	y.answers(1, caught(0, 1, 2))
-	got := y.polls(1, 2)
+	got := y.begins(1, 2)
 	y.marks(Release, got[0])
 	y.s.Flush(y.now)
 	w := y.s.Watch()
@@ -217,11 +223,7 @@ func TestWatchedAcknowledgementsGoFirst(t *testing.T) {
 // A renewal begins the lock anew, and leaves the record to the program, which may speak while it is on its way.
 func TestRenewal(t *testing.T) {
 	y := tell(t, Config{})
-	y.lead(map[int32]int32{0: 1})
-	y.s.Want(true)
-	y.sends(1, "fetch 0 +0")
-	y.answers(1, caught(0, 1, 2, 3))
-	got := y.polls(1, 2, 3)
+	got := y.begins(1, 2, 3)
 	if n := y.s.Unacknowledged(y.now); n != 3 {
 		t.Errorf("%d are unacknowledged", n)
 	}
@@ -261,11 +263,7 @@ func TestRenewal(t *testing.T) {
 // A renewal that is refused takes with it what was said meanwhile.
 func TestRefusedRenewal(t *testing.T) {
 	y := tell(t, Config{})
-	y.lead(map[int32]int32{0: 1})
-	y.s.Want(true)
-	y.sends(1, "fetch 0 +0")
-	y.answers(1, caught(0, 1, 2))
-	got := y.polls(1, 2)
+	got := y.begins(1, 2)
 	y.marks(Renew, got[0])
 	y.s.Flush(y.now)
 	y.sends(1, "acknowledge 1 0:1-1=renew renews")
@@ -508,11 +506,7 @@ var errGone = errors.New("gone")
 // What is said once Close has begun would be sent by nobody, and is not taken.
 func TestMarkAfterClose(t *testing.T) {
 	y := tell(t, Config{})
-	y.lead(map[int32]int32{0: 1})
-	y.s.Want(true)
-	y.sends(1, "fetch 0 +0")
-	y.answers(1, caught(0, 1, 2))
-	got := y.polls(1, 2)
+	got := y.begins(1, 2)
 	y.marks(Accept, got[0])
 	y.s.Close(y.now, errGone)
 	for range 2 {
