@@ -25,7 +25,7 @@ type Call struct {
 	done chan struct{} // closed when what follows is known
 	// Written before done is closed.
 	answer group.Reply
-	needs  int64 // the answer holds once everything below this offset is committed; 0: at once
+	needs  int64 // an answer that tells of records holds once everything below this offset is committed
 	err    error
 }
 
@@ -73,7 +73,7 @@ func (c *Call) mostRecordBytes() int {
 func (c *Call) Ready() bool {
 	select {
 	case <-c.done:
-		return c.err != nil || c.needs == 0 || c.partition.replica.Committed(c.needs, c.partition.epoch)
+		return c.err != nil || !c.answer.Committed || c.partition.replica.Committed(c.needs, c.partition.epoch)
 	default:
 		return false
 	}
@@ -97,9 +97,10 @@ func (c *Call) Await(ctx context.Context) (kmsg.Response, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	if c.needs == 0 {
+	if !c.answer.Committed {
 		return c.answer.Response, nil
 	}
+	// That there is nothing yet is told of records too: a log that is empty here may have some at the next coordinator.
 	err := c.awaitCommitted(ctx)
 	switch {
 	case err == nil:

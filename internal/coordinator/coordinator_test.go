@@ -187,6 +187,33 @@ func TestLostLeadershipLetsGo(t *testing.T) {
 	})
 }
 
+// Who has lost its leadership tells nobody that nothing is committed either, for the next coordinator may have let somebody commit
+// before the answer went out.
+func TestWhoLostItsLeadershipDoesNotSayNothing(t *testing.T) {
+	for name, before := range map[string]func(b *broker){
+		"log is empty":   func(*broker) {},
+		"log is another": func(b *broker) { b.mustCommit("other", 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
+				b := newBroker(t, disk.NewMem(), nil)
+				b.settle()
+				before(b)
+				asking := b.ask("g")
+				b.settle()
+				b.commit(&metadata.PartitionChangeRecord{TopicId: offsetsID.Bytes(), Leader: new(int32(-1))})
+				res, err := asking.Await(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if g := res.(*kmsg.OffsetFetchResponse).Groups[0]; g.ErrorCode != kerr.NotCoordinator.Code {
+					t.Fatalf("told code %d, %v", g.ErrorCode, g.Topics)
+				}
+			})
+		})
+	}
+}
+
 func oneRecord(t *testing.T) batch.Batch {
 	t.Helper()
 	b := batch.NewBuilder(batch.BuilderOptions{})

@@ -137,17 +137,22 @@ func (b *broker) mustCommit(groupID string, offset int64) {
 // committed is what a group has committed for partition 0, -1 for nothing.
 func (b *broker) committed(groupID string) int64 {
 	b.t.Helper()
+	res, err := b.ask(groupID).Await(b.t.Context())
+	if err != nil {
+		b.t.Fatalf("fetch the offsets of %s: %v", groupID, err)
+	}
+	return res.(*kmsg.OffsetFetchResponse).Groups[0].Topics[0].Partitions[0].Offset
+}
+
+// ask submits the question what a group has committed for partition 0.
+func (b *broker) ask(groupID string) *Call {
 	g := kmsg.NewOffsetFetchRequestGroup()
 	t := kmsg.NewOffsetFetchRequestGroupTopic()
 	t.Topic, t.Partitions = "orders", []int32{0}
 	g.Group, g.Topics = groupID, append(g.Topics, t)
 	q := kmsg.NewPtrOffsetFetchRequest()
 	q.Version, q.Groups = 9, append(q.Groups, g)
-	res, err := b.Submit(groupID, somebody, q, 100).Await(b.t.Context())
-	if err != nil {
-		b.t.Fatalf("fetch the offsets of %s: %v", groupID, err)
-	}
-	return res.(*kmsg.OffsetFetchResponse).Groups[0].Topics[0].Partitions[0].Offset
+	return b.Submit(groupID, somebody, q, 100)
 }
 
 // join submits a JoinGroup of a protocol that nobody parses.
