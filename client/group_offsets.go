@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -72,7 +70,7 @@ func (g *GroupConsumer) fetchCommittedOnce(ctx context.Context, partitions []Top
 	}
 	switch {
 	case err == nil:
-		g.c.log.Debug("committed offsets", "group", g.group, "broker", node, "asked", partitions, "found", offsetsFound(offsets))
+		g.c.log.Debug("committed offsets", "group", g.group, "broker", node, "asked", len(partitions), "found", len(offsets))
 	case outdatedMember(err) && asked.MemberID != nil:
 		g.event(func(m membership.Member, now time.Time) {
 			m.CommitAnswered(now, *asked.MemberID, asked.MemberEpoch, err)
@@ -81,17 +79,6 @@ func (g *GroupConsumer) fetchCommittedOnce(ctx context.Context, partitions []Top
 		g.event(func(m membership.Member, now time.Time) { m.CoordinatorLost(now, node) })
 	}
 	return offsets, err
-}
-
-// offsetsFound says in a log, if anybody reads it, where a group has got to.
-type offsetsFound map[TopicPartition]OffsetAndMetadata
-
-func (o offsetsFound) LogValue() slog.Value {
-	attrs := make([]slog.Attr, 0, len(o))
-	for _, tp := range slices.SortedFunc(maps.Keys(o), compareTP) {
-		attrs = append(attrs, slog.Int64(tp.String(), o[tp].Offset))
-	}
-	return slog.GroupValue(attrs...)
 }
 
 // offsetFetch asks for stable offsets only (trap 25): what a transaction is about to commit must

@@ -256,6 +256,7 @@ func (s *Store[R]) Begin(now time.Time, c *Claim[R], at Spot, found bool, err er
 	case found:
 		cur.begin(at)
 		cur.committed = at.Offset
+		s.cfg.Log.Debug("begins where the group has committed", "partition", cur.tp.Topic, "number", cur.tp.Partition, "offset", at.Offset)
 	case err != nil:
 		s.stop(cur, fmt.Errorf("find the committed offset: %w", err))
 	case s.cfg.Reset.Reports():
