@@ -274,6 +274,7 @@ func TestClientCommands(t *testing.T) {
 				}
 			})
 			env.Setenv("BARNABAS_BROKERS", strings.TrimPrefix(n.Advertised()[0], "PLAINTEXT://"))
+			endAtOnce(env)
 			return nil
 		},
 	})
@@ -286,7 +287,13 @@ func TestServe(t *testing.T) {
 		Cmds: commands,
 		Setup: func(env *testscript.Env) error {
 			env.Values[servedKey{}] = new(*served)
+			endAtOnce(env)
 			return nil
 		},
 	})
+}
+
+// endAtOnce has programs that are built for the race detector not wait a second, by default, each time that one ends.
+func endAtOnce(env *testscript.Env) {
+	env.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=10"))
 }
