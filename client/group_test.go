@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"regexp"
@@ -192,6 +193,29 @@ func (m *testMember) happened() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return strings.Join(m.events, "; ")
+}
+
+// A client that is closed under a member ends its connections, too.
+func TestClientClosedBeforeItsMember(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fakeCluster) {
+		f.groups(quickGroups())
+		f.topic("t", 1)
+		m := f.join(t)
+		settle(t, m, 1)
+		_ = m.c.Close()
+		for i, c := range m.conns {
+			if _, err := c.Write([]byte{0}); !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
+				t.Errorf("connection %d of %d is open: %v", i, len(m.conns), err)
+			}
+		}
+		<-m.ended
+		if !errors.Is(m.err, ErrClosed) {
+			t.Errorf("poll: %v", m.err)
+		}
+		if err := m.g.Close(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("close: %v", err)
+		}
+	})
 }
 
 // journal is what all members of a group together read and committed, for the check that each goes

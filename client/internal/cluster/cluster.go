@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -82,12 +84,18 @@ type Cluster struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
+
+	open struct { // Links that are not closed
+		sync.Mutex
+		all map[*Links]struct{}
+	}
 }
 
 // New starts a goroutine that keeps the metadata up to date once somebody has asked for some.
 func New(cfg Config) *Cluster {
 	c := &Cluster{cfg: cfg, log: cfg.Logger, Random: NewRandom()}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.open.all = map[*Links]struct{}{}
 	c.Metadata = newMetadata(c)
 	c.links = NewLinks(c, cfg.Meter)
 	c.wg.Go(func() { c.Metadata.run(c.ctx) })
@@ -103,7 +111,12 @@ func (c *Cluster) Context() context.Context { return c.ctx }
 // Close ends every connection, those of all Links included.
 func (c *Cluster) Close() {
 	c.cancel(ErrClosed)
-	c.links.Close()
+	c.open.Lock()
+	all := slices.Collect(maps.Keys(c.open.all))
+	c.open.Unlock()
+	for _, links := range all {
+		links.Close()
+	}
 	c.wg.Wait()
 }
 

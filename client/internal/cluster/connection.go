@@ -51,6 +51,9 @@ func NewLinks(c *Cluster, meter Meter) *Links {
 	ls.ctx, ls.cancel = context.WithCancelCause(c.ctx)
 	ls.mu.byNode = map[int32]*Link{}
 	ls.mu.bySeed = map[string]*Link{}
+	c.open.Lock()
+	c.open.all[ls] = struct{}{}
+	c.open.Unlock()
 	return ls
 }
 
@@ -143,6 +146,9 @@ func (ls *Links) Close() {
 	for _, l := range all {
 		l.close()
 	}
+	ls.c.open.Lock()
+	delete(ls.c.open.all, ls)
+	ls.c.open.Unlock()
 }
 
 // sweepLocked starts the goroutine that closes idle connections, with the first link.
