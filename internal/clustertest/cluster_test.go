@@ -194,17 +194,26 @@ func TestTrap10WipedNodeComesBack(t *testing.T) {
 		if _, known := image.Topic("topic4"); !known || image.ClusterID() != cluster {
 			w.Fatalf("the node that came back is in cluster %s and knows %d topics", image.ClusterID(), image.TopicCount())
 		}
-		w.Eventually("it votes again", 5*time.Second, func() bool {
-			p := w.quorum(c)
-			if p.ErrorCode != 0 || len(p.CurrentVoters) != 3 || len(p.Observers) != 0 {
-				return false
-			}
-			own, _ := victim.Broker().Image().Broker(int32((w.Seed+1)%3) + 1)
-			return slices.ContainsFunc(p.CurrentVoters, func(v kmsg.DescribeQuorumResponseTopicPartitionReplicaState) bool {
-				return v.ReplicaID == own.ID && slices.Contains(own.Directories, v.ReplicaDirectoryID)
-			})
-		})
+		w.Eventually("it votes again", 5*time.Second, func() bool { return w.allVote(nodes) })
 	})
+}
+
+// allVote tells whether every node is a voter with the disk that it has now.
+func (w *World) allVote(nodes []*Node) bool {
+	w.T.Helper()
+	c := w.MustDial("votes", nodes[0])
+	defer c.Close()
+	p := w.quorum(c)
+	if p.ErrorCode != 0 || len(p.CurrentVoters) != len(nodes) || len(p.Observers) != 0 {
+		return false
+	}
+	for _, v := range p.CurrentVoters {
+		own, known := nodes[0].Broker().Image().Broker(v.ReplicaID)
+		if !known || !slices.Contains(own.Directories, v.ReplicaDirectoryID) {
+			return false
+		}
+	}
+	return true
 }
 
 func TestTwoWipedNodesSayWhomTheyWaitFor(t *testing.T) {

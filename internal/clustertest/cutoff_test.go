@@ -124,6 +124,10 @@ func (w *World) checkCutOff(c *Client) {
 	if got, err := c.Fetch(w.Context(), "orders", 0, 0, FetchOptions{}); err != nil || len(got.RecordBatches) == 0 {
 		w.Fatalf("what is committed: %d bytes, %v", len(got.RecordBatches), err)
 	}
+	// A consumer that is told of an offset out of range begins anew, at the first record perhaps, while another leader has what it asks for.
+	if _, err := c.Fetch(w.Context(), "orders", 0, 1000, FetchOptions{}); !errors.Is(err, kerr.NotLeaderForPartition) {
+		w.Fatalf("beyond the end: %v", err)
+	}
 }
 
 // TestCutOffCoordinatorSendsItsMembersAway: so do the coordinators of groups.

@@ -33,7 +33,7 @@ type Result struct {
 // Read reads whole batches from the one that holds offset from on: up to about maxBytes, the first
 // batch even where it is larger if atLeastOne, never past what the isolation allows. callerEpoch is
 // the leader epoch that the caller believes in, -1 for none.
-// Errors: ErrNotLeader, ErrCutOff at the end of what there is, ErrFencedEpoch, ErrUnknownEpoch, ErrOffsetOutOfRange, and
+// Errors: ErrNotLeader, ErrCutOff at the end of what there is and beyond, ErrFencedEpoch, ErrUnknownEpoch, ErrOffsetOutOfRange, and
 // commitlog's.
 func (p *Partition) Read(from int64, callerEpoch int32, maxBytes int, atLeastOne bool, isolation Isolation) (Result, error) {
 	if _, err := p.LeaderEpoch(callerEpoch); err != nil {
@@ -82,6 +82,9 @@ func (p *Partition) LatestOffset(callerEpoch int32, isolation Isolation) (int64,
 
 func (p *Partition) read(from int64, maxBytes int, atLeastOne bool, isolation Isolation) (Result, error) {
 	progress := p.log.Progress()
+	if from > progress.End && p.InDoubt() { // another leader may have that, and whoever is told that nobody has begins anew
+		return Result{Progress: progress}, fmt.Errorf("read %v at %d, beyond its end: %w", p.id, from, ErrCutOff)
+	}
 	if from < progress.Start || from > progress.End {
 		return Result{Progress: progress}, fmt.Errorf("read %v at %d, log holds %d to %d: %w",
 			p.id, from, progress.Start, progress.End, ErrOffsetOutOfRange)
