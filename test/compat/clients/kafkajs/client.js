@@ -5,6 +5,7 @@
 const { parseArgs } = require('node:util')
 const { setTimeout: sleep } = require('node:timers/promises')
 const { AssignerProtocol, CompressionCodecs, CompressionTypes, ConfigResourceTypes, Kafka, Partitioners, logLevel } = require('kafkajs')
+const Connection = require('kafkajs/src/network/connection')
 const LZ4Codec = require('kafkajs-lz4')
 const SnappyCodec = require('kafkajs-snappy')
 const { ZstdCodec } = require('zstd-codec')
@@ -14,6 +15,17 @@ const PATIENCE = 60_000 // ms
 const ENDURING = { initialRetryTime: 100, maxRetryTime: 1000, retries: 60 }
 const CODECS = {
   none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy, lz4: CompressionTypes.LZ4, zstd: CompressionTypes.ZSTD
+}
+
+// kafkajs 2.2.4 keeps what has come of an answer when a connection breaks, and takes the next connection's first bytes for the rest
+// of it: after a broker was killed in the middle of an answer all requests time out until the consumer starts anew.
+const { disconnect } = Connection.prototype
+Connection.prototype.disconnect = async function () {
+  const done = await disconnect.call(this)
+  this.chunks = []
+  this.bytesBuffered = 0
+  this.bytesNeeded = 4 // the length of the next answer
+  return done
 }
 
 /** Prints one line; writes to a pipe are done when this returns. */
