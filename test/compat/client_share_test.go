@@ -462,6 +462,10 @@ func shareMembersAndGaps(t *testing.T, addr string) {
 			if _, err := q.Commit(ctx); err != nil {
 				t.Error(err)
 			}
+			// Who is a member and does not ask keeps its partitions, and what it has acquired of them, from the one that looks below.
+			if err := q.Close(ctx); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 	rig.Eventually(t, patience, "all are read", func() bool { read, _ := into.total(); return read >= committed })
