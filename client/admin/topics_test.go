@@ -108,8 +108,11 @@ func TestReplicasAreMovedByTheirBrokers(t *testing.T) {
 			r   PartitionReplica
 			err error
 		}{
-			{PartitionReplica{at("a", 0), 1}, nil}, {PartitionReplica{at("t", 0), 1}, nil}, {PartitionReplica{at("t", 1), 1}, client.ErrLogDirNotFound},
-			{PartitionReplica{at("t", 7), 2}, nil}, {PartitionReplica{at("t", 7), 9}, client.ErrUnknownBroker},
+			{PartitionReplica{at("a", 0), 1}, nil},
+			{PartitionReplica{at("t", 0), 1}, nil},
+			{PartitionReplica{at("t", 1), 1}, client.ErrLogDirNotFound},
+			{PartitionReplica{at("t", 7), 2}, nil},
+			{PartitionReplica{at("t", 7), 9}, client.ErrUnknownBroker},
 		} {
 			if got[i].Replica != want.r || !errors.Is(got[i].Err, want.err) || (got[i].Err == nil) != (want.err == nil) {
 				t.Errorf("%+v, expected %+v", got[i], want)

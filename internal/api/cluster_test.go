@@ -46,7 +46,7 @@ func (s *stack) place(topic metadata.UUID, number int32, epoch, leader int32, re
 	for i, id := range replicas {
 		directories[i] = metadata.UnassignedDirectory.Bytes()
 		if id == 1 {
-			directories[i] = metadata.UUID(s.dir.ID()).Bytes()
+			directories[i] = s.dir.ID().Bytes()
 		}
 	}
 	s.commit(&metadata.PartitionRecord{

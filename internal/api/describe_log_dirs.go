@@ -10,7 +10,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"barnabas/internal/commitlog"
-	"barnabas/internal/metadata"
 	"barnabas/internal/replica"
 )
 
@@ -30,7 +29,7 @@ func describeLogDirs(ctx context.Context, c *call, q *kmsg.DescribeLogDirsReques
 		dir := kmsg.NewDescribeLogDirsResponseDir()
 		dir.Dir = absolute(d.Path())
 		if own != nil {
-			dir.IsCordoned = slices.Contains(own.Cordoned, metadata.UUID(d.ID()))
+			dir.IsCordoned = slices.Contains(own.Cordoned, d.ID())
 		}
 		usage, err := usageOf(d)
 		if err != nil {

@@ -370,7 +370,7 @@ func (l *Log) makeDirectory() error {
 	if err := l.dir.fs.MkdirAll(l.path); err != nil {
 		return err
 	}
-	if id := l.TopicID(); id != [16]byte{} {
+	if id := l.TopicID(); !id.IsZero() {
 		return l.writeState(identity.PartitionFile, identity.FormatPartition(id))
 	}
 	return nil

@@ -25,6 +25,7 @@ import (
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
+	"barnabas/internal/uuid"
 )
 
 const (
@@ -90,8 +91,8 @@ type Observer interface {
 // Found is a log that was there when the directory was opened.
 type Found struct {
 	TopicPartition
-	TopicID [16]byte // all zero when it is not known
-	Size    int64    // bytes of its segments
+	TopicID uuid.UUID // all zero when it is not known
+	Size    int64     // bytes of its segments
 }
 
 // LogSize is a log's size in bytes.
@@ -283,7 +284,7 @@ func (d *Dir) findMark() error {
 }
 
 func (d *Dir) markIn(other string) string {
-	return path.Join(other, markPrefix+identity.UUIDText(d.ID()))
+	return path.Join(other, markPrefix+d.ID().String())
 }
 
 // fail takes the directory offline, for good, and returns ErrOffline with the cause. The housekeeping tells the observer.
@@ -311,7 +312,7 @@ func (d *Dir) Offline() error {
 func (d *Dir) Path() string { return d.path }
 
 // ID is the directory.id of meta.properties.
-func (d *Dir) ID() [16]byte {
+func (d *Dir) ID() uuid.UUID {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.mu.meta.DirectoryID
@@ -347,7 +348,7 @@ func (d *Dir) Usage() (Usage, error) {
 // settings are cfg from now on. A topicID of zeros is not compared.
 //
 // Errors: ErrTopicID when the log there belongs to another topic of the name (Remove it first); ErrOffline.
-func (d *Dir) Log(tp TopicPartition, topicID [16]byte, cfg Config) (*Log, error) {
+func (d *Dir) Log(tp TopicPartition, topicID uuid.UUID, cfg Config) (*Log, error) {
 	if err := d.Offline(); err != nil {
 		return nil, err
 	}
@@ -365,11 +366,11 @@ func (d *Dir) Log(tp TopicPartition, topicID [16]byte, cfg Config) (*Log, error)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if topicID != [16]byte{} {
-		if l.mu.topicID != [16]byte{} && l.mu.topicID != topicID {
-			return nil, fmt.Errorf("%s has id %s, not %s: %w", l.path, identity.UUIDText(l.mu.topicID), identity.UUIDText(topicID), ErrTopicID)
+	if !topicID.IsZero() {
+		if !l.mu.topicID.IsZero() && l.mu.topicID != topicID {
+			return nil, fmt.Errorf("%s has id %s, not %s: %w", l.path, l.mu.topicID, topicID, ErrTopicID)
 		}
-		if l.mu.topicID == [16]byte{} {
+		if l.mu.topicID.IsZero() {
 			l.mu.topicID = topicID
 			l.adopted.Store(true)
 			d.repairSoon()
@@ -512,7 +513,7 @@ func (d *Dir) buryOne(l *Log) (burial.Grave, error) {
 
 // graveOf draws a name for a deleted log's directory.
 func (d *Dir) graveOf(tp TopicPartition) (string, error) {
-	id, err := identity.NewUUID(d.options.Rand)
+	id, err := uuid.New(d.options.Rand)
 	return d.join(burial.Name(tp.String(), id)), err
 }
 

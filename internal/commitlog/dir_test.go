@@ -1,8 +1,11 @@
 package commitlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -89,6 +92,17 @@ func TestIdentityIsKept(t *testing.T) {
 		t.Fatalf("%q %x, was %x", d.ClusterID(), d.ID(), id)
 	}
 	_ = d.Close()
+}
+
+// What a command line takes for a flag is no directory's id: Apache Kafka's tools could not remove its voter.
+func TestDirectoryIDsAreNoFlags(t *testing.T) {
+	o := testOptions(disk.NewMem())
+	o.Rand = io.MultiReader(bytes.NewReader(bytes.Repeat([]byte{0xfb}, 16)), rand.NewChaCha8([32]byte{1}))
+	d := mustOpen(t, o)
+	defer func() { _ = d.Close() }()
+	if text := d.ID().String(); text[0] == '-' {
+		t.Fatal(text)
+	}
 }
 
 func TestRemovedLogsAreGoneAndTheNameIsFree(t *testing.T) {

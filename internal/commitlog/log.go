@@ -14,6 +14,7 @@ import (
 	"barnabas/internal/commitlog/producer"
 	"barnabas/internal/commitlog/segment"
 	"barnabas/internal/disk"
+	"barnabas/internal/uuid"
 )
 
 // Origin says who made a batch, and with that how much of it is checked.
@@ -168,7 +169,7 @@ type Log struct {
 
 	mu struct { // short: guards copies of a few words, never held during I/O or a wait
 		sync.Mutex
-		topicID      [16]byte
+		topicID      uuid.UUID
 		progress     Progress
 		end          spot  // where the bytes below End end; seg is nil while there is none
 		flushed      spot  // the same for Flushed and
@@ -216,7 +217,7 @@ func (l *Log) ID() TopicPartition { return l.id }
 func (l *Log) Dir() *Dir { return l.dir }
 
 // TopicID is the topic's id, all zero when it is not known.
-func (l *Log) TopicID() [16]byte {
+func (l *Log) TopicID() uuid.UUID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mu.topicID

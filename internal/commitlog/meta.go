@@ -7,6 +7,7 @@ import (
 
 	"barnabas/internal/commitlog/identity"
 	"barnabas/internal/disk"
+	"barnabas/internal/uuid"
 )
 
 var (
@@ -23,11 +24,8 @@ func (d *Dir) loadMeta(o *DirOptions) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		d.mu.meta.NodeID = o.NodeID
-		if d.mu.meta.DirectoryID, err = identity.NewUUID(o.Rand); err != nil {
+		if d.mu.meta.DirectoryID, err = uuid.New(o.Rand); err != nil || o.ClusterID == "" {
 			return err
-		}
-		if o.ClusterID == "" {
-			return nil
 		}
 		return d.SetClusterID(o.ClusterID)
 	case err != nil:
@@ -44,8 +42,8 @@ func (d *Dir) loadMeta(o *DirOptions) error {
 		return fmt.Errorf("%s: it is of cluster %s, this node is of %s: %w", d.join(identity.MetaFile), m.ClusterID, o.ClusterID, ErrForeign)
 	}
 	d.mu.meta = m
-	if m.DirectoryID == [16]byte{} {
-		if d.mu.meta.DirectoryID, err = identity.NewUUID(o.Rand); err != nil {
+	if m.DirectoryID.IsZero() {
+		if d.mu.meta.DirectoryID, err = uuid.New(o.Rand); err != nil {
 			return err
 		}
 		return disk.WriteFileAtomic(d.fs, d.join(identity.MetaFile), d.mu.meta.Format(d.now()))

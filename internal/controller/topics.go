@@ -14,6 +14,7 @@ import (
 
 	"barnabas/internal/config"
 	"barnabas/internal/metadata"
+	"barnabas/internal/uuid"
 )
 
 // createTopics decides CreateTopics. A topic that cannot be made does not keep the others from it.
@@ -112,7 +113,7 @@ func (v *view) createTopic(t *kmsg.CreateTopicsRequestTopic) ([]metadata.Record,
 	if why != nil {
 		return nil, notCreated(t.Topic, why)
 	}
-	id, err := metadata.NewUUID(v.ids)
+	id, err := uuid.New(v.ids)
 	if err != nil {
 		return nil, notCreated(t.Topic, refuse(kerr.UnknownServerError, "%v", err))
 	}

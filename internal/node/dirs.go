@@ -13,6 +13,7 @@ import (
 	"barnabas/internal/commitlog"
 	"barnabas/internal/config"
 	"barnabas/internal/metadata"
+	"barnabas/internal/uuid"
 )
 
 // dirs are a node's data directories: those of the partitions, and the metadata log's, which may
@@ -139,7 +140,7 @@ func (d *dirs) agree(o *Options) error {
 		return nil
 	}
 	if id == "" {
-		drawn, err := metadata.NewUUID(o.Random)
+		drawn, err := uuid.New(o.Random)
 		if err != nil {
 			return fmt.Errorf("draw a cluster id: %w", err)
 		}

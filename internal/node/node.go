@@ -27,6 +27,7 @@ import (
 	"barnabas/internal/quorum"
 	"barnabas/internal/replica"
 	"barnabas/internal/server"
+	"barnabas/internal/uuid"
 )
 
 // Node is a running broker.
@@ -91,7 +92,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 
 // start goes up the levels. What it has built when it fails, Close takes down.
 func (n *Node) start(ctx context.Context) (err error) {
-	if n.incarnation, err = metadata.NewUUID(n.o.Random); err != nil {
+	if n.incarnation, err = uuid.New(n.o.Random); err != nil {
 		return fmt.Errorf("draw this process's id: %w", err)
 	}
 	// The addresses first: a port in use is the commonest mistake, and should cost no recovery.

@@ -19,6 +19,7 @@ import (
 	"barnabas/internal/disk"
 	"barnabas/internal/metadata"
 	"barnabas/internal/peer"
+	"barnabas/internal/uuid"
 )
 
 // How a cluster begins, and how a node with an empty disk finds the one that there is.
@@ -215,7 +216,7 @@ func (f *formation) round(ctx context.Context) (Formation, bool, error) {
 		return Formation{}, false, p.err
 	}
 	if p.found {
-		id, err := metadata.NewUUID(f.o.Random)
+		id, err := uuid.New(f.o.Random)
 		if err != nil {
 			return Formation{}, false, fmt.Errorf("draw a cluster id: %w", err)
 		}

@@ -413,7 +413,7 @@ func (w *world) whole(id int32) bool {
 	if lq, _ := lead.running.quorum(); lq.Status().Changing {
 		return false
 	}
-	return w.voters()[id] == metadata.UUID(q.o.Dir.ID()) && m.lastOffset() == leads.lastOffset()
+	return w.voters()[id] == q.o.Dir.ID() && m.lastOffset() == leads.lastOffset()
 }
 
 // settle waits until all nodes are whole, and compares what they know.

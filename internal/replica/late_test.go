@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"barnabas/internal/commitlog"
-	"barnabas/internal/metadata"
 	"barnabas/internal/wire"
 )
 
@@ -218,7 +217,7 @@ func TestReplicaThatCameBackIsFoundByItsFollowers(t *testing.T) {
 			next.Replicas, next.ISR, next.Leader = replicas, replicas, leader
 			next.Directories = nil
 			for _, b := range replicas {
-				next.Directories = append(next.Directories, metadata.UUID(w.nodes[b-1].mu.dir.ID()))
+				next.Directories = append(next.Directories, w.nodes[b-1].mu.dir.ID())
 			}
 			next.LeaderEpoch++
 			next.PartitionEpoch++

@@ -143,7 +143,7 @@ func (m *Manager) Use(dirs []*commitlog.Dir, leftOut ...string) {
 	m.dirs, m.leftOut = slices.Clone(dirs), leftOut
 	for _, d := range dirs {
 		for _, f := range d.Found() {
-			m.mu.found[f.TopicPartition] = append(m.mu.found[f.TopicPartition], stood{d, metadata.UUID(f.TopicID)})
+			m.mu.found[f.TopicPartition] = append(m.mu.found[f.TopicPartition], stood{d, f.TopicID})
 		}
 	}
 }
@@ -389,13 +389,13 @@ func (m *Manager) dirOf(id commitlog.TopicPartition, state *metadata.Partition, 
 	found := m.mu.found[id]
 	m.mu.RUnlock()
 	for _, f := range found {
-		if len(found) == 1 || at < len(state.Directories) && metadata.UUID(f.dir.ID()) == state.Directories[at] {
+		if len(found) == 1 || at < len(state.Directories) && f.dir.ID() == state.Directories[at] {
 			return f.dir, nil
 		}
 	}
 	if at < len(state.Directories) && !state.Directories[at].Reserved() {
 		for _, d := range m.dirs {
-			if metadata.UUID(d.ID()) == state.Directories[at] {
+			if d.ID() == state.Directories[at] {
 				return d, nil
 			}
 		}
@@ -469,7 +469,7 @@ func (m *Manager) removeForgotten(img *metadata.Image) {
 			if found.Topic == metadataTopic {
 				continue
 			}
-			if metadata.UUID(found.TopicID).IsZero() {
+			if found.TopicID.IsZero() {
 				// The file that says whose log this is is damaged or missing. That is no proof that the
 				// topic is gone: under a name that is known the log is taken for its topic's.
 				if _, known := img.Topic(found.Topic); !known {
@@ -478,7 +478,7 @@ func (m *Manager) removeForgotten(img *metadata.Image) {
 				}
 				continue
 			}
-			topic, known := img.TopicByID(metadata.UUID(found.TopicID))
+			topic, known := img.TopicByID(found.TopicID)
 			if known && topic.Name == found.Topic && int(found.Partition) < len(topic.Partitions) {
 				continue
 			}

@@ -118,7 +118,7 @@ func TestDiskThatHangsDoesNotHoldUpMetadata(t *testing.T) {
 		d := disk.NewMem()
 		b := newBroker(t, d, "/one", "/two")
 		b.register(incarnation)
-		one, two := metadata.UUID(b.dirs[0].ID()), metadata.UUID(b.dirs[1].ID())
+		one, two := b.dirs[0].ID(), b.dirs[1].ID()
 		b.commit(topicRecord("orders", 1), partitionRecord(1, 0, one))
 		b.commit(topicRecord("sales", 2), partitionRecord(2, 0, one))
 		for _, name := range []string{"orders", "sales"} {
@@ -162,7 +162,7 @@ func TestMissingDirectoryIsNotReplaced(t *testing.T) {
 		d := disk.NewMem()
 		b := newBroker(t, d, "/one", "/two")
 		b.register(incarnation)
-		first := metadata.UUID(b.dirs[0].ID())
+		first := b.dirs[0].ID()
 		b.commit(topicRecord("orders", 1), partitionRecord(1, 0, first))
 		b.partition("orders").append(t, 3)
 		if dir := b.partition("orders").Log().Dir(); dir != b.dirs[0] {
@@ -197,7 +197,7 @@ func TestDirectoryFailsAlone(t *testing.T) {
 		b := newBroker(t, disk.NewMem(), "/one", "/two")
 		b.register(incarnation)
 		for i, name := range []string{"first", "second"} {
-			b.commit(topicRecord(name, byte(i+1)), partitionRecord(byte(i+1), 0, metadata.UUID(b.dirs[i].ID())))
+			b.commit(topicRecord(name, byte(i+1)), partitionRecord(byte(i+1), 0, b.dirs[i].ID()))
 			b.partition(name).append(t, 1)
 		}
 		b.disk.SetFault(func(op disk.Op) error {
@@ -297,7 +297,7 @@ func TestReplicaTakenAwayMeanwhileIsDeleted(t *testing.T) {
 		d := disk.NewMem()
 		b := newBroker(t, d, "/one", "/two")
 		b.register(incarnation)
-		one, two := metadata.UUID(b.dirs[0].ID()), metadata.UUID(b.dirs[1].ID())
+		one, two := b.dirs[0].ID(), b.dirs[1].ID()
 		b.commit(topicRecord("orders", 1), partitionRecord(1, 0, one))
 		b.partition("orders").append(t, 3)
 		b.close()
@@ -335,7 +335,7 @@ func TestOfTwoLogsTheAssignedOneCounts(t *testing.T) {
 		var ids []metadata.UUID
 		for i, path := range []string{"/one", "/two"} {
 			b := newBroker(t, d, path)
-			ids = append(ids, metadata.UUID(b.dirs[0].ID()))
+			ids = append(ids, b.dirs[0].ID())
 			b.commit(topicRecord("orders", 1), partitionRecord(1, 0, ids[i]))
 			b.register(incarnation)
 			b.partition("orders").append(t, 3+i)
@@ -361,7 +361,7 @@ func TestLogThatIsThereIsNotReplacedByAnEmptyOne(t *testing.T) {
 		newBroker(t, d, "/zero", "/one", "/two").close()
 		for _, path := range []string{"/one", "/two"} {
 			b := newBroker(t, d, path)
-			b.commit(topicRecord("orders", 1), partitionRecord(1, 0, metadata.UUID(b.dirs[0].ID())))
+			b.commit(topicRecord("orders", 1), partitionRecord(1, 0, b.dirs[0].ID()))
 			b.register(incarnation)
 			b.partition("orders").append(t, 3)
 			b.close()

@@ -41,7 +41,7 @@ func TestTrap26FilesThatStayedBehind(t *testing.T) {
 			}
 			b.close()
 			b = newBroker(t, d, "/data")
-			b.commit(topicRecord("orders", 2), partitionRecord(2, 0, metadata.UUID(b.dirs[0].ID())))
+			b.commit(topicRecord("orders", 2), partitionRecord(2, 0, b.dirs[0].ID()))
 			b.register(incarnation)
 			if at := b.partition("orders").Progress(); at.Start != 0 || at.End != 1 {
 				t.Errorf("%v, after a restart: %+v", cause, at)

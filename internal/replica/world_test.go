@@ -152,7 +152,7 @@ func (w *world) create(topic worldTopic) {
 		}
 		for _, b := range on {
 			p.Replicas = append(p.Replicas, b)
-			p.Directories = append(p.Directories, metadata.UUID(w.nodes[b-1].mu.dir.ID()))
+			p.Directories = append(p.Directories, w.nodes[b-1].mu.dir.ID())
 		}
 		p.ISR, p.Leader = p.Replicas, p.Replicas[0]
 		records = append(records, p.Record(id, int32(n)))
@@ -322,7 +322,7 @@ func (n *node) live(p process, incarnation metadata.UUID, how controller.Comebac
 			registered = true
 			b := &metadata.Broker{
 				ID: n.id, Epoch: n.w.mu.image.LastBrokerEpoch() + 1, Incarnation: incarnation, Fenced: true,
-				Directories: []metadata.UUID{metadata.UUID(p.dir.ID())},
+				Directories: []metadata.UUID{p.dir.ID()},
 			}
 			n.w.commitLocked(append([]metadata.Record{b.Record()}, n.w.decideLocked().Restart(b, how)...)...)
 		}

@@ -600,7 +600,7 @@ func TestShutdownResetsWhoWasToldNothing(t *testing.T) {
 				t.Errorf("who was %s reads %d bytes, %v", name, n, err)
 			}
 		}
-		if n, err := known.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := known.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("who was answered reads %d bytes, %v", n, err)
 		}
 	}

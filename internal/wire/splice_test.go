@@ -120,7 +120,9 @@ func splicedMemoryIsFree(t *testing.T, seed uint64) {
 	finished := make(chan struct{})
 	go func() { wg.Wait(); close(finished) }()
 	if stopAfter < callers*each && !hangsUp { // somebody waits for a broker that reads no more
-		_ = <-served
+		if err := <-served; err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
 		cancel()
 	}
 	<-finished

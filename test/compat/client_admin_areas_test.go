@@ -255,7 +255,8 @@ func ourQuotas(ctx context.Context, t *testing.T, _ string, a *ours.Admin) {
 		t.Errorf("checked: %v, %v", checked, err)
 	}
 	if _, err := a.AlterClientQuotas(ctx, []ours.QuotaChange{
-		{Entity: alice, Remove: []string{ours.ProducerByteRate, ours.RequestPercentage}}, {Entity: both, Remove: []string{ours.ConsumerByteRate}},
+		{Entity: alice, Remove: []string{ours.ProducerByteRate, ours.RequestPercentage}},
+		{Entity: both, Remove: []string{ours.ConsumerByteRate}},
 		{Entity: ours.QuotaFor(ours.IPQuota, "10.1.2.3"), Remove: []string{ours.ConnectionCreationRate}},
 	}); err != nil {
 		t.Fatal(err)

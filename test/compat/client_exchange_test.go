@@ -218,7 +218,8 @@ func program(name string, command []string) exchanger {
 		t.Helper()
 		rig.Launch(t, name, append(slices.Clone(command), args...), each).Succeeds(patience)
 	}
-	return exchanger{name,
+	return exchanger{
+		name,
 		func(t *testing.T, addr, topic string, transactions bool) {
 			run(t, func(string) {}, "write", addr, topic, fmt.Sprint(transactions))
 		},

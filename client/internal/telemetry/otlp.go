@@ -97,8 +97,11 @@ func (s *Snapshot) encode(wanted Wanted, delta bool, h helping) (text []byte, po
 
 func (t *taken) resource(b []byte) []byte {
 	for _, label := range [][2]string{
-		{"transactional_id", t.labels.TransactionalID}, {"group_id", t.labels.Group}, {"group_instance_id", t.labels.GroupInstance},
-		{"group_member_id", t.member}, {"client_rack", t.labels.Rack},
+		{"transactional_id", t.labels.TransactionalID},
+		{"group_id", t.labels.Group},
+		{"group_instance_id", t.labels.GroupInstance},
+		{"group_member_id", t.member},
+		{"client_rack", t.labels.Rack},
 	} {
 		if label[1] != "" {
 			b = appendAttribute(b, resourceAttributes, label[0], label[1])

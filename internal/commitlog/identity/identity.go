@@ -5,14 +5,14 @@
 package identity
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
+
+	"barnabas/internal/uuid"
 )
 
 const (
@@ -35,13 +35,13 @@ var (
 type Properties struct {
 	ClusterID   string
 	NodeID      int32
-	DirectoryID [16]byte // all zeros in a file of Kafka's before 3.7
+	DirectoryID uuid.UUID // all zeros in a file of Kafka's before 3.7
 }
 
 // Format is the file's content; now stands in its comment.
 func (m Properties) Format(now time.Time) []byte {
 	return fmt.Appendf(nil, "#\n#%s\nnode.id=%d\ndirectory.id=%s\nversion=%d\ncluster.id=%s\n",
-		now.UTC().Format("Mon Jan 02 15:04:05 MST 2006"), m.NodeID, UUIDText(m.DirectoryID), metaVersion, escapeProperty(m.ClusterID))
+		now.UTC().Format("Mon Jan 02 15:04:05 MST 2006"), m.NodeID, m.DirectoryID, metaVersion, escapeProperty(m.ClusterID))
 }
 
 // Parse is the inverse of Format. A newer version is refused (ErrNewerFormat) before anything else is looked at, for its
@@ -76,7 +76,7 @@ func Parse(data []byte) (Properties, error) {
 	}
 	m.NodeID, m.ClusterID = int32(node), values["cluster.id"]
 	if text, ok := values["directory.id"]; ok { // Kafka before 3.7 wrote none
-		if m.DirectoryID, err = ParseUUID(text); err != nil {
+		if m.DirectoryID, err = uuid.Parse(text); err != nil {
 			return m, fmt.Errorf("%w: directory.id %.40q", ErrMeta, text)
 		}
 	}
@@ -99,34 +99,13 @@ func unescapeProperty(s string) string {
 	return out.String()
 }
 
-// UUIDText is Kafka's form of a UUID: base64url without padding.
-func UUIDText(id [16]byte) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
-
-// ParseUUID is the inverse of UUIDText.
-func ParseUUID(text string) (id [16]byte, err error) {
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(raw) != len(id) {
-		return id, fmt.Errorf("%.40q is not a UUID", text)
-	}
-	return [16]byte(raw), nil
-}
-
-// NewUUID draws a random (version 4) UUID.
-func NewUUID(r io.Reader) (id [16]byte, err error) {
-	if _, err := io.ReadFull(r, id[:]); err != nil {
-		return id, fmt.Errorf("draw a UUID: %w", err)
-	}
-	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
-	return id, nil
-}
-
 // FormatPartition is the content of partition.metadata.
-func FormatPartition(topicID [16]byte) []byte {
-	return fmt.Appendf(nil, "version: 0\ntopic_id: %s", UUIDText(topicID))
+func FormatPartition(topicID uuid.UUID) []byte {
+	return fmt.Appendf(nil, "version: 0\ntopic_id: %s", topicID)
 }
 
 // ParsePartition is the inverse of FormatPartition.
-func ParsePartition(data []byte) (topicID [16]byte, err error) {
+func ParsePartition(data []byte) (topicID uuid.UUID, err error) {
 	version, rest, _ := strings.Cut(string(data), "\n")
 	if strings.TrimSpace(version) != "version: 0" {
 		return topicID, fmt.Errorf("%s: %.40q", PartitionFile, version)
@@ -135,7 +114,7 @@ func ParsePartition(data []byte) (topicID [16]byte, err error) {
 	if !ok {
 		return topicID, fmt.Errorf("%s: %.80q", PartitionFile, rest)
 	}
-	return ParseUUID(strings.TrimSpace(text))
+	return uuid.Parse(strings.TrimSpace(text))
 }
 
 // NoEpoch stands for a broker epoch that is not known.

@@ -8,7 +8,7 @@ import (
 func TestKafkasOwnMetaPropertiesAreRead(t *testing.T) {
 	data := "#\n#Sun Nov 22 16:43:31 UTC 2026\nnode.id=1\ndirectory.id=VsrwrI_ibwXqq8AiRFC-nw\nversion=1\ncluster.id=VHQ23N5GSg-IklrAhp-Bkw\n"
 	p, err := Parse([]byte(data))
-	if err != nil || p.NodeID != 1 || p.ClusterID != "VHQ23N5GSg-IklrAhp-Bkw" || UUIDText(p.DirectoryID) != "VsrwrI_ibwXqq8AiRFC-nw" {
+	if err != nil || p.NodeID != 1 || p.ClusterID != "VHQ23N5GSg-IklrAhp-Bkw" || p.DirectoryID.String() != "VsrwrI_ibwXqq8AiRFC-nw" {
 		t.Fatalf("%+v %v", p, err)
 	}
 	if again := p.Format(time.Date(2026, 11, 22, 16, 43, 31, 0, time.UTC)); string(again) != data {
