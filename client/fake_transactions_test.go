@@ -116,8 +116,12 @@ func (x *fakeTransactions) initialise(node int32, r *kmsg.InitProducerIDRequest,
 		resp.ErrorCode = int16(ErrProducerFenced)
 		return resp
 	case r.ProducerID >= 0 && r.ProducerEpoch == t.last: // the answer was lost
-	default:
+	case t.open: // nobody is given the epoch that ends it, so who named its own is fenced when it asks again
 		x.settle(t, false)
+		t.last, t.epoch = -1, t.epoch+1
+		resp.ErrorCode = int16(ErrConcurrentTransactions)
+		return resp
+	default:
 		t.last, t.epoch = t.epoch, t.epoch+1
 	}
 	resp.ProducerID, resp.ProducerEpoch = t.id, t.epoch
@@ -204,6 +208,7 @@ func (x *fakeTransactions) end(node int32, r *kmsg.EndTxnRequest, code int16) km
 	}
 	x.settle(t, r.Commit)
 	if x.level >= 2 {
+		t.ended, t.commit = true, r.Commit // an abort of nothing is one, too: it may be asked for again
 		t.last, t.epoch = t.epoch, t.epoch+1
 		x.raise(t)
 	}

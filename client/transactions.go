@@ -212,8 +212,7 @@ func (t *transactions) refused(ctx context.Context, err error) error {
 
 // failed does the same whoever gave up.
 func (t *transactions) failed(err error) error {
-	err = unsupported(err)
-	err = t.with(func(m *transaction.Machine) error { return m.RequestFailed(err) })
+	err = t.with(func(m *transaction.Machine) error { return m.RequestFailed(unsupported(err)) })
 	t.drop()
 	return err
 }
@@ -234,7 +233,10 @@ func (t *transactions) end(ctx context.Context, commit bool) error {
 	next := transactionIdentity{batch.NoProducerID, batch.NoProducerEpoch}
 	if finish.Tell {
 		if next, err = t.tellEnd(ctx, commit); err != nil {
-			return t.refused(ctx, err)
+			if t.with(func(m *transaction.Machine) error { return m.EndRefused(err) }) != nil {
+				return t.refused(ctx, err)
+			}
+			finish.Raise = true
 		}
 	}
 	if finish.Raise {
@@ -306,11 +308,8 @@ func (t *transactions) tellEnd(ctx context.Context, commit bool) (next transacti
 	if err != nil {
 		return transactionIdentity{}, err
 	}
-	answer := resp.(*kmsg.EndTxnResponse)
-	if answer.Version > lastEndTxnTold {
-		return transactionIdentity{answer.ProducerID, answer.ProducerEpoch}, nil
-	}
-	return transactionIdentity{batch.NoProducerID, batch.NoProducerEpoch}, nil
+	answer := resp.(*kmsg.EndTxnResponse) // before version 5 it says -1 for both: none
+	return transactionIdentity{answer.ProducerID, answer.ProducerEpoch}, nil
 }
 
 // limitLocked gives the version limit of a request: told in the first protocol, none in the second.
@@ -342,6 +341,7 @@ func (t *transactions) sendOffsets(ctx context.Context, offsets map[TopicPartiti
 		}); err != nil {
 			return t.failed(err)
 		}
+		_ = t.with(func(m *transaction.Machine) error { m.OffsetsTold(); return nil })
 	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = t.id, id, epoch, of.Group

@@ -138,7 +138,7 @@ func allOrNothing(t *testing.T, f *fakeCluster, level int16, seed uint64) {
 					t.Fatalf("seed %d: transaction %d: %v", seed, n, err)
 				}
 			} else {
-				want, position = kept(want, sent), offset
+				want, position = kept(want, sent), max(position, offset)
 				_, _ = transact(t, p, rng, 1000+n, partitions, group)
 			}
 			if err := p.Abort(t.Context()); err != nil {
@@ -146,7 +146,7 @@ func allOrNothing(t *testing.T, f *fakeCluster, level int16, seed uint64) {
 			}
 			continue
 		}
-		want, position = kept(want, sent), offset
+		want, position = kept(want, sent), max(position, offset)
 	}
 	if err := p.Close(t.Context()); err != nil {
 		t.Fatalf("seed %d: %v", seed, err)
@@ -166,7 +166,7 @@ func allOrNothing(t *testing.T, f *fakeCluster, level int16, seed uint64) {
 	}
 }
 
-// transact sends the records and the offset of one transaction.
+// transact sends the records of one transaction and, in most, an offset; 0: none.
 func transact(t *testing.T, p *Producer, rng *rand.Rand, n, partitions int, group TopicPartition) (sent [][]string, offset int64) {
 	t.Helper()
 	if err := p.Begin(); err != nil {
@@ -184,6 +184,9 @@ func transact(t *testing.T, p *Producer, rng *rand.Rand, n, partitions int, grou
 		if rng.IntN(5) == 0 {
 			time.Sleep(time.Duration(rng.IntN(int(200 * time.Millisecond))))
 		}
+	}
+	if rng.IntN(3) == 0 {
+		return sent, 0
 	}
 	offset = int64(n + 1)
 	err := p.SendOffsets(t.Context(), map[TopicPartition]OffsetAndMetadata{group: {Offset: offset}}, Membership{Group: "g", Generation: -1})

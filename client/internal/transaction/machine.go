@@ -66,6 +66,7 @@ type Machine struct {
 	failure error // the transaction can only be aborted
 	fatal   error // nothing can be done any more
 	started bool  // the coordinator may know of the transaction
+	known   bool  // it has said so; before that nothing is written, in the first protocol
 	raise   bool  // the epoch must go up before the next transaction
 	unknown bool  // the coordinator does not know the producer id: there is nothing to end
 
@@ -107,7 +108,7 @@ func (m *Machine) Initialised(id int64, epoch int16) {
 }
 
 func (m *Machine) reset() {
-	m.phase, m.failure, m.started, m.raise, m.unknown, m.commit = ready, nil, false, false, false, false
+	m.phase, m.failure, m.started, m.known, m.raise, m.unknown, m.commit = ready, nil, false, false, false, false, false
 	clear(m.added)
 	m.wants = nil
 }
@@ -184,6 +185,7 @@ func (m *Machine) Untold() []Partition {
 
 // Told takes in that the coordinator knows of the partitions.
 func (m *Machine) Told(partitions []Partition) {
+	m.known = m.known || len(partitions) > 0
 	for _, p := range partitions {
 		m.added[p] = true
 	}
@@ -192,6 +194,9 @@ func (m *Machine) Told(partitions []Partition) {
 
 // OffsetsGo takes in that offsets are about to be added to the transaction.
 func (m *Machine) OffsetsGo() { m.started = true }
+
+// OffsetsTold takes in that the coordinator knows of the group whose offsets are added.
+func (m *Machine) OffsetsTold() { m.known = true }
 
 // BatchFailed takes in that a batch of the transaction will not be delivered. It is true where that
 // is news: the rest of the transaction need not be sent.
@@ -317,6 +322,16 @@ func (m *Machine) Finish() (Finish, error) {
 		f.Raise = false // its end raises the epoch
 	}
 	return f, nil
+}
+
+// EndRefused takes in why the coordinator has not ended the transaction. It gives nil where that is over all the same: what was
+// to tell the coordinator of it was given up for an abort, and has not come there. A higher epoch is to be asked for then, which keeps
+// away what may still be on its way. (Asked for before, while the coordinator has a transaction, it would fence the producer itself.)
+func (m *Machine) EndRefused(err error) error {
+	if errors.Is(err, errcode.InvalidTxnState) && m.phase == ending && !m.commit && !m.known && m.protocol == Told {
+		return nil
+	}
+	return err
 }
 
 // Ended takes in that the coordinator has ended the transaction, and the epoch that it gave

@@ -102,6 +102,40 @@ func TestBrokenNumbersRaiseTheEpoch(t *testing.T) {
 	}
 }
 
+// What was to tell the coordinator of a transaction may be given up, and have reached it or not. Where it says to an abort that it has
+// none, there is none; anywhere else the two disagree, after which nothing can be done any more.
+func TestAbortOfWhatTheCoordinatorNeverHeardOf(t *testing.T) {
+	partitions := func(m *Machine) { m.Admit(Partition{"t", 0}); m.Untold() }
+	for _, c := range []struct {
+		name     string
+		protocol Protocol
+		tell     func(*Machine)
+		commit   bool
+		refusal  errcode.Error
+		over     bool
+	}{
+		{"partitions", Told, partitions, false, errcode.InvalidTxnState, true},
+		{"offsets", Told, (*Machine).OffsetsGo, false, errcode.InvalidTxnState, true},
+		{"another refusal", Told, partitions, false, errcode.InvalidProducerEpoch, false},
+		{"a commit", Told, partitions, true, errcode.InvalidTxnState, false},
+		{"it has said that it knows", Told, func(m *Machine) { partitions(m); m.Told(m.Untold()) }, false, errcode.InvalidTxnState, false},
+		{"it has said so of offsets", Told, func(m *Machine) { m.OffsetsGo(); m.OffsetsTold() }, false, errcode.InvalidTxnState, false},
+		{"brokers tell it", Inform, partitions, false, errcode.InvalidTxnState, false},
+	} {
+		m := begun(t, c.protocol)
+		c.tell(m)
+		if err := errors.Join(m.Close(c.commit), m.Settle()); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := m.Finish(); err != nil || f != (Finish{Tell: true}) {
+			t.Errorf("%s: ends with %+v, %v", c.name, f, err)
+		}
+		if err := m.EndRefused(fmt.Errorf("asked: %w", c.refusal)); (err == nil) != c.over || err != nil && !errors.Is(err, c.refusal) {
+			t.Errorf("%s: its end was refused: %v", c.name, err)
+		}
+	}
+}
+
 // Whatever is called in whatever order: nothing leaves but within a transaction that can still be
 // committed; no partition leaves before the coordinator knows of it (first protocol); a transaction
 // of which something failed is never committed; and the coordinator hears of every end that it may
@@ -141,8 +175,11 @@ func TestMachineKeepsItsPromises(t *testing.T) {
 				}
 			case 5:
 				names := m.Untold()
+				if sent = sent || len(names) > 0; rng.IntN(2) == 0 { // no answer
+					continue
+				}
 				for _, p := range names {
-					told[p], sent = true, true
+					told[p] = true
 				}
 				m.Told(names)
 			case 6:
