@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,12 +138,12 @@ func (h *Handler) answerFetch(ctx context.Context, c *call, f *fetchRequest, out
 	}
 	round := &fetchRound{h: h, f: f, peer: c.peer, image: h.o.Images.Image()}
 	defer round.discard()
-	round.readNews()
+	round.readSurely(ctx, out)
 	for !round.enough() {
 		if !round.waitForNews(ctx, out) {
 			break
 		}
-		round.readNews()
+		round.readSurely(ctx, out)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("fetch: %w", ctx.Err())
@@ -162,7 +163,10 @@ type fetchRound struct {
 	// missing counts the partitions that do not exist: no reason to answer at once, as long as there
 	// are others to wait for.
 	missing int
-	full    bool // something readable has no room any more
+	full    bool  // something readable has no room any more
+	unsure  bool  // a partition was left unanswered, for another broker may lead it by now
+	asked   bool  // the controller was asked whether this one does
+	sure    error // nil, or why it is not known
 	timer   *time.Timer
 	read    []*sessionPartition // those with a result, in the session's order of reading
 }
@@ -170,6 +174,19 @@ type fetchRound struct {
 func (r *fetchRound) enough() bool {
 	return r.mind || r.full || r.f.ready || r.bytes >= r.f.minBytes || r.missing == len(r.f.session.byName) ||
 		!r.h.o.Now().Before(r.f.deadline)
+}
+
+// readSurely reads what is new. Where something is asked for that this leader does not have, and another may, the controller is
+// asked first, once in a request.
+func (r *fetchRound) readSurely(ctx context.Context, out *wire.Out) {
+	r.readNews()
+	if !r.unsure {
+		return
+	}
+	out.Waiting()
+	r.sure, r.asked, r.unsure = r.h.confirm(ctx), true, false
+	r.image = r.h.o.Images.Image()
+	r.readNews()
 }
 
 // readNews reads the partitions of the session that may have something new.
@@ -212,7 +229,13 @@ func (r *fetchRound) readOne(p *sessionPartition, left int) {
 	if p.err == nil {
 		p.err = r.readResolved(p, left)
 	}
+	unsure := errors.Is(p.err, replica.ErrOffsetOutOfRange) && p.offset >= p.result.Progress.Start && p.partition.OthersMayLead()
+	if unsure && r.asked {
+		p.err, unsure = cmp.Or(r.sure, p.err), false
+	}
 	switch n := int(p.result.Records.Len()); {
+	case unsure:
+		p.err, r.unsure = nil, true // it stays among the news
 	case isMissing(p.err) && !wasThere:
 		r.missing++
 	case p.err != nil:

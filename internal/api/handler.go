@@ -33,6 +33,8 @@ type Controller interface {
 	AlterPartitionReassignments(context.Context, *kmsg.AlterPartitionAssignmentsRequest) (*kmsg.AlterPartitionAssignmentsResponse, error)
 	ListPartitionReassignments(context.Context, *kmsg.ListPartitionReassignmentsRequest) (*kmsg.ListPartitionReassignmentsResponse, error)
 	UnregisterBroker(context.Context, *kmsg.UnregisterBrokerRequest) (*kmsg.UnregisterBrokerResponse, error)
+	// Sync returns when the images here, and the replicas by them, are as new as the call.
+	Sync(ctx context.Context) error
 	// AutoCreateTopics makes topics with their defaults because somebody uses them.
 	AutoCreateTopics(ctx context.Context, names []string) (*kmsg.CreateTopicsResponse, error)
 	// AllocateProducerIDs hands a broker, registered in epoch, a block of producer ids that nobody has.

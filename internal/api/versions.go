@@ -29,7 +29,7 @@ var routes = [...]*route{
 	{key: kmsg.DeleteTopics, min: 1, max: 6, handle: decided(Controller.DeleteTopics)},
 	{key: kmsg.DeleteRecords, min: 0, max: 2, handle: waiting(deleteRecords)},
 	{key: kmsg.InitProducerID, min: 0, max: 5, handle: waiting(initProducerID)},
-	{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, handle: answered(offsetForLeaderEpoch)},
+	{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, handle: waiting(offsetForLeaderEpoch)},
 	{key: kmsg.DescribeConfigs, min: 1, max: 4, handle: answered(describeConfigs)},
 	{key: kmsg.AlterConfigs, min: 0, max: 2, handle: decided(Controller.AlterConfigs)},
 	{key: kmsg.DescribeLogDirs, min: 1, max: 5, handle: waiting(describeLogDirs)},

@@ -130,6 +130,78 @@ func (w *World) checkCutOff(c *Client) {
 	}
 }
 
+// TestLeaderThatWasReplacedDeniesNothing: a leader that has not heard yet that there is another is asked for what only the other
+// has. It may not say that there is no such thing, for whoever is told so begins anew; whole clusters say so at once.
+func TestLeaderThatWasReplacedDeniesNothing(t *testing.T) {
+	threeNodes(t, 24, func(w *World, nodes []*Node) {
+		c := w.MustDial("admin", nodes[0])
+		controller := w.leader(c, nodes)
+		old := controller
+		if w.Seed%2 == 0 { // the two cases differ in who could answer too soon
+			old = without(nodes, controller)[w.Seed/2%2]
+		}
+		rest := without(nodes, old)
+		id := int32(1 + slices.Index(nodes, old))
+		if err := c.PlaceTopic(w.Context(), "orders", 1, id, 1+id%3, 1+(id+1)%3); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 5*time.Second, "orders")
+		at, fresh := w.MustDial("client", old), w.MustDial("client", rest[0])
+		if _, err := at.Produce(w.Context(), -1, "orders", 0, Batch(1, batch.None, "before")); err != nil {
+			w.Fatalf("%v", err)
+		}
+		for _, wait := range []int32{0, timeoutMillis} {
+			began := time.Now()
+			_, err := at.Fetch(w.Context(), "orders", 0, 3, FetchOptions{MaxWaitMillis: wait})
+			if took := time.Since(began); !errors.Is(err, kerr.OffsetOutOfRange) || took > 60*time.Millisecond {
+				w.Fatalf("beyond the end, of a leader that is none the less: %v after %v", err, took)
+			}
+		}
+		if code, found, end := w.epochEnd(at, 1000); code != 0 || found != -1 || end != -1 {
+			w.Fatalf("an epoch that nobody has heard of: code %d, epoch %d, end %d", code, found, end)
+		}
+
+		mend := w.cutOff(old, nodes)
+		w.Eventually("another leads", 5*time.Second, func() bool { return w.leaderOf(fresh, "orders", 0) != id })
+		topic, err := fresh.Topic(w.Context(), "orders")
+		if err != nil {
+			w.Fatalf("%v", err)
+		}
+		leader := w.MustDial("client", nodes[topic.Partitions[0].Leader-1])
+		for range 2 {
+			if _, err := leader.Produce(w.Context(), -1, "orders", 0, Batch(1, batch.None, "after")); err != nil {
+				w.Fatalf("%v", err)
+			}
+		}
+		for range 3 {
+			if _, err := at.Fetch(w.Context(), "orders", 0, 3, FetchOptions{}); !errors.Is(err, kerr.NotLeaderForPartition) {
+				w.Fatalf("beyond the end: %v", err)
+			}
+			if code, found, _ := w.epochEnd(at, topic.Partitions[0].LeaderEpoch); code != kerr.NotLeaderForPartition.Code {
+				w.Fatalf("an epoch of another leader: code %d, epoch %d", code, found)
+			}
+		}
+		mend()
+		w.whole(nodes, 20*time.Second, "orders")
+	})
+}
+
+// epochEnd asks a node where an epoch of orders ends.
+func (w *World) epochEnd(c *Client, epoch int32) (code int16, found int32, end int64) {
+	w.T.Helper()
+	q := kmsg.NewPtrOffsetForLeaderEpochRequest()
+	q.ReplicaID = -1
+	part := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+	part.LeaderEpoch = epoch
+	q.Topics = []kmsg.OffsetForLeaderEpochRequestTopic{{Topic: "orders", Partitions: []kmsg.OffsetForLeaderEpochRequestTopicPartition{part}}}
+	res, err := Call[*kmsg.OffsetForLeaderEpochResponse](w.Context(), c, q)
+	if err != nil {
+		w.Fatalf("%v", err)
+	}
+	got := res.Topics[0].Partitions[0]
+	return got.ErrorCode, got.LeaderEpoch, got.EndOffset
+}
+
 // TestCutOffCoordinatorSendsItsMembersAway: so do the coordinators of groups.
 func TestCutOffCoordinatorSendsItsMembersAway(t *testing.T) {
 	for seed := range Seeds(4) {

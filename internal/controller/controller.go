@@ -33,9 +33,11 @@ var (
 
 // Log is where decisions go; *quorum.Quorum is one. Propose hands in one entry. Entries of one epoch
 // are committed in the order in which they were accepted, each reported to Apply under the id that
-// Propose returned. An error means that nothing was written and nothing will be.
+// Propose returned. An error means that nothing was written and nothing will be. Confirm returns once a
+// majority has said, after it was called, that this node leads in epoch.
 type Log interface {
 	Propose(epoch int32, records []metadata.Record) (id uint64, err error)
+	Confirm(ctx context.Context, epoch int32) error
 }
 
 // Options say what a controller is made of.
@@ -64,6 +66,7 @@ type Controller struct {
 	loader  *metadata.Loader
 	slots   chan struct{} // one for every request between arrival and answer
 	inbox   inbox
+	log     Log // set by Start
 
 	ctx     context.Context // of publishers; ends with Close
 	cancel  context.CancelFunc
@@ -95,6 +98,7 @@ func New(ctx context.Context, o Options) *Controller {
 
 // Start begins to answer requests, with log as the place where changes are proposed.
 func (c *Controller) Start(log Log) {
+	c.log = log
 	c.started.Store(true)
 	s := newShard(&c.options, c.loader, log)
 	s.decides = &c.active

@@ -74,6 +74,15 @@ func (l *fakeLog) Propose(epoch int32, records []metadata.Record) (uint64, error
 	return l.mu.next, nil
 }
 
+func (l *fakeLog) Confirm(_ context.Context, epoch int32) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.epoch != epoch {
+		return quorum.ErrNotLeader
+	}
+	return nil
+}
+
 // commit lets the first n waiting entries pass.
 func (l *fakeLog) commit(n int) {
 	l.commits <- struct{}{}

@@ -60,6 +60,8 @@ type orderAnswer struct {
 
 	Alive    *metadata.HeartbeatAnswer `json:"alive,omitempty"`
 	Outcomes []metadata.ISROutcome     `json:"outcomes,omitempty"`
+
+	behind error // why the local image has not all that the answer is about; what was asked for took effect
 }
 
 // codes are the errors that travel, so that a caller far away can decide as one on this node.
@@ -146,13 +148,21 @@ func (r *Router) carryOut(ctx context.Context, o *order) (*orderAnswer, error) {
 			a.Response = res.AppendTo(nil)
 		}
 	default:
-		err = r.local.sync(ctx)
+		err = r.local.Sync(ctx)
 	}
 	return a, err
 }
 
-// sync waits until everything that this controller has decided is committed.
-func (c *Controller) sync(ctx context.Context) error {
-	_, err := submit(ctx, c, false, func(*view) ([]metadata.Record, struct{}) { return nil, struct{}{} })
+// Sync waits until everything that this controller has decided is committed, and the others have said since that it
+// is the controller: without that another may have been elected, and have decided more.
+func (c *Controller) Sync(ctx context.Context) error {
+	epoch, err := submit(ctx, c, false, func(v *view) ([]metadata.Record, int32) { return nil, v.epoch })
+	if err != nil {
+		return err
+	}
+	err = c.log.Confirm(ctx, epoch)
+	if errors.Is(err, quorum.ErrNotLeader) {
+		return ErrNotController
+	}
 	return err
 }

@@ -420,9 +420,9 @@ func (r *Router) UpdateDirectories(ctx context.Context, broker int32, epoch int6
 	}, func(*orderAnswer) error { return nil })
 }
 
-// Sync returns when the local image has everything that was committed before the call.
+// Sync returns when the local image, which every publisher has been told of, has everything that was committed before the call.
 func (r *Router) Sync(ctx context.Context) error {
-	return r.order(ctx, &order{}, r.local.sync, func(*orderAnswer) error { return nil })
+	return r.order(ctx, &order{}, r.local.Sync, func(a *orderAnswer) error { return a.behind })
 }
 
 // order takes a request of the cluster's own nodes to the controller.
@@ -445,7 +445,7 @@ func (r *Router) order(ctx context.Context, o *order, local func(context.Context
 		}
 		var a orderAnswer
 		if err = json.Unmarshal(rest, &a); err == nil && !o.quick(&a) {
-			_ = r.seen(whole, offset)
+			a.behind = r.seen(whole, offset)
 		}
 		if err == nil && a.Code != "" {
 			return true, a.failure()

@@ -283,6 +283,7 @@ func (s *shard) request(r *request) {
 // view is what a decision sees: it reads, and changes nothing.
 type view struct {
 	image    *metadata.Image
+	epoch    int32       // in which this node decides
 	settings *config.Set // the controller's, with what the metadata adds
 	features []Feature
 	random   *rand.Rand
@@ -297,7 +298,7 @@ type view struct {
 
 func (s *shard) view() *view {
 	return &view{
-		image: s.image, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand,
+		image: s.image, epoch: s.epoch, settings: s.effective(), features: s.options.features, random: s.random, ids: s.options.Rand,
 		alive: s.alive, heard: s.sessions.hasSpoken, complete: s.sessions.isComplete,
 	}
 }

@@ -268,6 +268,39 @@ func TestAnswersWaitForTheCommit(t *testing.T) {
 	})
 }
 
+// Who is told that the metadata here is the newest was told so by the others: a controller that was replaced, and has not heard of
+// it, does not know what the next one has decided.
+func TestSyncAsksWhetherThisNodeDecides(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		c, l := ready(t)
+		defer c.Close()
+		if err := c.Sync(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = c.CreateTopics(context.Background(), createRequest(1, "a")) }()
+		synctest.Wait()
+		var err error
+		done := make(chan struct{})
+		go func() { defer close(done); err = c.Sync(context.Background()) }()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Fatal("what has been decided was not waited for")
+		default:
+		}
+		l.commit(1)
+		if <-done; err != nil {
+			t.Fatal(err)
+		}
+		l.mu.Lock()
+		l.mu.epoch++ // another's
+		l.mu.Unlock()
+		if err := c.Sync(context.Background()); !errors.Is(err, ErrNotController) {
+			t.Fatalf("of a controller that was replaced: %v", err)
+		}
+	})
+}
+
 func TestRefusedProposalChangesNothing(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		c, l := ready(t)

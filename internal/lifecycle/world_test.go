@@ -172,6 +172,15 @@ func (p pen) Propose(epoch int32, records []metadata.Record) (uint64, error) {
 	return id, nil
 }
 
+func (p pen) Confirm(_ context.Context, epoch int32) error {
+	p.l.mu.Lock()
+	defer p.l.mu.Unlock()
+	if p.l.mu.leader != p.id || p.l.mu.epoch != epoch {
+		return quorum.ErrNotLeader
+	}
+	return nil
+}
+
 // world is three nodes: everything of them but the quorum, logs and clients.
 type world struct {
 	t      *testing.T

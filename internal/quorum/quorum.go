@@ -34,24 +34,25 @@ type Quorum struct {
 	applies chan func() error // the applier's: entries and leadership in raft's order
 
 	// The owner's alone.
-	raft     *raft.RawNode
-	random   *rand.Rand
-	leading  metadata.Leadership // as announced last
-	snapped  time.Time           // when a snapshot was last due by time
-	members  map[uint64]Member   // by raft's id; more than there are now, perhaps
-	routes   map[uint64]int32    // where raft's ids are reached: node ids
-	voices   map[uint64]*voice   // when they were last heard of
-	sending  map[uint64]bool     // a snapshot is on its way to them
-	received *snapshotFile       // the last one that came, for raft to take or to leave
-	standing *time.Timer         // this node stands for election when it fires
-	down     map[int32]bool      // nodes whose connection has broken and not been made again
-	ticks    int
-	alone    int    // ticks without a leader
-	quiet    int    // ticks since a leader was last heard
-	asking   bool   // to be taken in
-	led      int    // ticks for which this node has led; 0 while it does not
-	rivals   int    // answers in a row that spoke of another process of this node's number
-	refused  Member // the last that was
+	raft       *raft.RawNode
+	random     *rand.Rand
+	leading    metadata.Leadership // as announced last
+	snapped    time.Time           // when a snapshot was last due by time
+	members    map[uint64]Member   // by raft's id; more than there are now, perhaps
+	routes     map[uint64]int32    // where raft's ids are reached: node ids
+	voices     map[uint64]*voice   // when they were last heard of
+	sending    map[uint64]bool     // a snapshot is on its way to them
+	received   *snapshotFile       // the last one that came, for raft to take or to leave
+	standing   *time.Timer         // this node stands for election when it fires
+	down       map[int32]bool      // nodes whose connection has broken and not been made again
+	ticks      int
+	alone      int        // ticks without a leader
+	quiet      int        // ticks since a leader was last heard
+	asking     bool       // to be taken in
+	led        int        // ticks for which this node has led; 0 while it does not
+	rivals     int        // answers in a row that spoke of another process of this node's number
+	refused    Member     // the last that was
+	confirming confirming // that this node leads (confirm.go)
 
 	following bool                 // this node has no vote and fetches what is committed (follow.go)
 	fetching  bool                 // a goroutine does
@@ -281,6 +282,7 @@ func (q *Quorum) ready() {
 				q.transmit(m)
 			}
 		}
+		q.confirmed(rd.ReadStates)
 		q.announce()
 		q.publishStatus()
 	}
@@ -313,6 +315,7 @@ func send[T any](q *Quorum, to chan<- T, work T) {
 // which it begins its term: by then everything before has been applied.
 func (q *Quorum) announce() {
 	s := q.raft.BasicStatus()
+	q.unconfirmed(s)
 	l := metadata.Leadership{Epoch: int32(s.GetTerm()), Leader: q.leaderNode(s.Lead)}
 	if q.leaving && l.Leader >= 0 && l.Leader != q.o.NodeID && q.st.isCommitted(s.GetCommit(), s.GetTerm()) {
 		q.release()

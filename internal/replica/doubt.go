@@ -29,6 +29,15 @@ func (p *Partition) InDoubt() bool {
 	return leads && p.doubtedLocked(r)
 }
 
+// OthersMayLead reports whether this broker leads the partition as far as it knows, and another replica could have been elected
+// without its knowing yet. What such a leader does not have may be there all the same: before it denies that, it asks the controller.
+func (p *Partition) OthersMayLead() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r, leads := p.mu.role.(*leading)
+	return leads && r.reliesOnOthers()
+}
+
 func (p *Partition) doubtedLocked(r *leading) bool { return p.m.doubted.Load() && r.reliesOnOthers() }
 
 // sendAway lets everybody go who waits for what others have to do.

@@ -97,6 +97,7 @@ func (s *Server) newConnection(conn net.Conn, cfg *Listener, ip string) *connect
 	c.conn, c.raw = s.prepare(conn, cfg)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.out.Pool, c.late.Pool = &s.outs, &s.outs
+	c.out.OnWaiting(c.flush)
 	c.in.filledAt = time.Now()
 	c.in.pull = c.pull
 	return c

@@ -33,7 +33,8 @@ import (
 // order for one peer, at the same time for different ones.
 type Handler interface {
 	// Handle runs phase one of a request: what must happen in the order of arrival. ready says
-	// that the Reply will not wait. A nil Reply means that nothing is sent (Produce with acks=0).
+	// that the Reply will not wait, but where that could not be foreseen: then it calls Out.Waiting, and nothing is
+	// read from the peer meanwhile. A nil Reply means that nothing is sent (Produce with acks=0).
 	// An error closes the connection with one line in the log. req and its Body are only valid
 	// until Handle returns; ctx ends with the connection.
 	Handle(ctx context.Context, peer *wire.Peer, req *wire.Request) (reply wire.Reply, ready bool, err error)

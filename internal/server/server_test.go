@@ -205,6 +205,9 @@ func (m *moody) Handle(_ context.Context, _ *wire.Peer, req *wire.Request) (wire
 	}
 	req.AnnouncesWait = dice.IntN(2) == 0
 	announces, ready := req.AnnouncesWait, wait == 0 && dice.IntN(4) > 0
+	if announces && wait > 0 {
+		ready = dice.IntN(4) == 0 // that it waits could not be foreseen
+	}
 	return func(ctx context.Context, out *wire.Out) error {
 		if wait > 0 {
 			if announces {

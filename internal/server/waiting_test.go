@@ -55,6 +55,31 @@ func expectReplies(t *testing.T, c io.Reader, want ...string) {
 	}
 }
 
+// A reply that was to be ready and has to wait all the same holds none back that was complete before it.
+func TestReadyReplyThatWaitsSaysSo(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		r := newRig(t, 1, handlerFunc(func(_ context.Context, _ *wire.Peer, req *wire.Request) (wire.Reply, bool, error) {
+			id := req.CorrelationID
+			return func(_ context.Context, out *wire.Out) error {
+				if id == 2 {
+					out.Waiting()
+					time.Sleep(time.Hour)
+				}
+				out.Bytes([]byte("done"))
+				return nil
+			}, true, nil
+		}), Limits{})
+		c := r.dial()
+		start := time.Now()
+		send(t, c, 1, 2, 3)
+		expectReplies(t, c, "1 done")
+		if since := time.Since(start); since > time.Minute {
+			t.Errorf("the first waited for %v", since)
+		}
+		expectReplies(t, c, "2 done", "3 done")
+	})
+}
+
 // TestWhatRepliesHoldWhileTheyWaitIsBounded over all connections: past the limit they do not wait, nobody
 // who waits is disturbed by another connection, and everything is given back.
 func TestWhatRepliesHoldWhileTheyWaitIsBounded(t *testing.T) {
