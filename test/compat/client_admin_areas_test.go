@@ -442,7 +442,7 @@ func ourReplacedConfigs(ctx context.Context, t *testing.T, _ string, a *ours.Adm
 func ourOffsetSpecs(ctx context.Context, t *testing.T, addr string, a *ours.Admin) {
 	name, _ := madeTopic(ctx, t, a, "our-specs", 1)
 	p := ourOwnProducer(t, addr, client.BatchSize(0))
-	at := time.UnixMilli(1_700_000_000_000)
+	at := yesterday
 	for _, seconds := range []int{0, 20, 10} {
 		if _, err := p.SendSync(ctx, client.ProducerRecord{Topic: name, Value: []byte("v"), Timestamp: at.Add(time.Duration(seconds) * time.Second)}); err != nil {
 			t.Fatal(err)

@@ -160,7 +160,7 @@ func ourOffsets(ctx context.Context, t *testing.T, a *ours.Admin, addr string) {
 		t.Fatal(err)
 	}
 	p := ourOwnProducer(t, addr, client.BatchSize(0))
-	at := time.UnixMilli(1_700_000_000_000)
+	at := yesterday
 	for i := range 10 {
 		if _, err := p.SendSync(ctx, client.ProducerRecord{
 			Topic: name, Partition: client.ToPartition(1), Value: []byte("v"), Timestamp: at.Add(time.Duration(i) * time.Second),

@@ -187,7 +187,7 @@ func ourStarts(t *testing.T, addr string) {
 		t.Fatal(err)
 	}
 	ctx := within(t, patience)
-	at := time.UnixMilli(1_700_000_000_000)
+	at := yesterday
 	for i := range 100 {
 		r := client.ProducerRecord{Topic: topic, Value: fmt.Appendf(nil, "%d", i), Timestamp: at.Add(time.Duration(i) * time.Second)}
 		if err := p.Send(ctx, r, nil); err != nil {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -65,7 +66,7 @@ func fillSegments(t *testing.T, addr string, seed uint64) (expected []string) {
 		for range 12 {
 			var records []*kgo.Record
 			for range 50 {
-				r := &kgo.Record{Topic: "files", Key: fmt.Appendf(nil, "%d", rng.IntN(1000)), Timestamp: msTime(1_700_000_000_000 + rng.Int64N(1_000_000_000))}
+				r := &kgo.Record{Topic: "files", Key: fmt.Appendf(nil, "%d", rng.IntN(1000)), Timestamp: yesterday.Add(time.Duration(rng.Int64N(int64(24 * time.Hour)))).Truncate(time.Millisecond)}
 				if rng.IntN(10) > 0 {
 					r.Value = make([]byte, 500+rng.IntN(1000))
 					for j := range r.Value {

@@ -48,7 +48,7 @@ func TestFranzGo(t *testing.T) {
 // sample makes records that differ in all that a record can carry.
 func sample(topic string, seed uint64) []*kgo.Record {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	at := time.UnixMilli(1_700_000_000_000)
+	at := yesterday
 	var records []*kgo.Record
 	for i := range 300 {
 		r := &kgo.Record{Topic: topic, Timestamp: at.Add(time.Duration(i) * time.Millisecond)}
@@ -209,11 +209,11 @@ func offsets(t *testing.T, addr string) {
 	adm := admin(t, addr)
 	cl := kgoClient(t, addr, kgo.DisableIdempotentWrite())
 	for i := range int64(10) {
-		ms := 1_600_000_000_000 + 1000*i
+		at := yesterday.Add(time.Duration(i) * time.Second)
 		if i == 6 { // the latest time need not be the last record's
-			ms += 100_000
+			at = at.Add(100 * time.Second)
 		}
-		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "times", Timestamp: time.UnixMilli(ms), Value: []byte("x")}).FirstErr(); err != nil {
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "times", Timestamp: at, Value: []byte("x")}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -230,9 +230,9 @@ func offsets(t *testing.T, addr string) {
 	at("start", listed, err, 0)
 	listed, err = adm.ListEndOffsets(ctx, "times")
 	at("end", listed, err, 10)
-	listed, err = adm.ListOffsetsAfterMilli(ctx, 1_600_000_003_500, "times")
+	listed, err = adm.ListOffsetsAfterMilli(ctx, yesterday.UnixMilli()+3500, "times")
 	at("the first from a time on", listed, err, 4)
-	listed, err = adm.ListOffsetsAfterMilli(ctx, 1_600_000_050_000, "times")
+	listed, err = adm.ListOffsetsAfterMilli(ctx, yesterday.UnixMilli()+50_000, "times")
 	at("only one is as late", listed, err, 6)
 	listed, err = adm.ListMaxTimestampOffsets(ctx, "times")
 	at("latest time", listed, err, 6)

@@ -37,7 +37,7 @@ const (
 	recordsEach    = 40 // in each of the three partitions of groupTopic
 )
 
-var firstRecordTime = msTime(1_700_000_000_000) // the others follow a minute apart each
+var firstRecordTime = yesterday // the others follow a minute apart each
 
 // TestGroupTools lets Apache Kafka's tools for groups and ours look at the same groups, one with members and
 // one without, and change them in turn: what the one says or does, the other says and sees.
@@ -585,7 +585,7 @@ func (g groupTools) offsetsFormatter() {
 		if committed := g.sameOffsets(group); fmt.Sprint(committed) != fmt.Sprint(last) {
 			g.t.Errorf("%s: the log has %v, committed is %v", group, last, committed)
 		}
-		if age := time.Since(msTime(newest)); age < 0 || age > 10*time.Minute {
+		if age := time.Since(time.UnixMilli(newest)); age < 0 || age > 10*time.Minute {
 			g.t.Errorf("%s: committed %v ago", group, age)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -177,7 +178,7 @@ func javaOffsets(t *testing.T, b *rig.Broker) {
 	createTopic(t, addr, "java.offsets", 2)
 	cl := kgoClient(t, addr, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	for i := range 10 {
-		if err := cl.ProduceSync(within(t, patience), &kgo.Record{Topic: "java.offsets", Partition: int32(i % 2), Timestamp: msTime(1_700_000_000_000 + int64(i)), Value: []byte("x")}).FirstErr(); err != nil {
+		if err := cl.ProduceSync(within(t, patience), &kgo.Record{Topic: "java.offsets", Partition: int32(i % 2), Timestamp: yesterday.Add(time.Duration(i) * time.Millisecond), Value: []byte("x")}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -187,7 +188,7 @@ func javaOffsets(t *testing.T, b *rig.Broker) {
 	}
 	equalLines(t, "latest", ask("-1"), []string{"java.offsets:0:5", "java.offsets:1:5"})
 	equalLines(t, "largest time", ask("max-timestamp"), []string{"java.offsets:0:4", "java.offsets:1:4"})
-	equalLines(t, "from a time on", ask("1700000000003"), []string{"java.offsets:0:2", "java.offsets:1:1"})
+	equalLines(t, "from a time on", ask(fmt.Sprint(yesterday.UnixMilli()+3)), []string{"java.offsets:0:2", "java.offsets:1:1"})
 
 	file := writeFile(t, "delete.json", `{"partitions":[{"topic":"java.offsets","partition":0,"offset":3},{"topic":"java.offsets","partition":1,"offset":-1}],"version":1}`)
 	contains(t, "deletion", rig.Java(t, nil, deleteRecords, "--bootstrap-server", addr, "--offset-json-file", file),

@@ -180,4 +180,6 @@ func decodeJSON[T any](t *testing.T, what, text string) T {
 	return v
 }
 
-func msTime(ms int64) time.Time { return time.UnixMilli(ms) }
+// yesterday is the time of the first of records that bear times of their own: a whole second, and not so long ago that retention
+// would delete them, which it does from half a minute after a broker's start on.
+var yesterday = time.Now().Add(-36 * time.Hour).Truncate(time.Second)
