@@ -122,7 +122,7 @@ func (x *fakeTransactions) initialise(node int32, r *kmsg.InitProducerIDRequest,
 		resp.ErrorCode = int16(ErrConcurrentTransactions)
 		return resp
 	default:
-		t.last, t.epoch = t.epoch, t.epoch+1
+		t.last, t.epoch, t.ended = t.epoch, t.epoch+1, false
 	}
 	resp.ProducerID, resp.ProducerEpoch = t.id, t.epoch
 	return resp

@@ -232,11 +232,9 @@ func (t *transactions) end(ctx context.Context, commit bool) error {
 	}
 	next := transactionIdentity{batch.NoProducerID, batch.NoProducerEpoch}
 	if finish.Tell {
-		if next, err = t.tellEnd(ctx, commit); err != nil {
-			if t.with(func(m *transaction.Machine) error { return m.EndRefused(err) }) != nil {
-				return t.refused(ctx, err)
-			}
-			finish.Raise = true
+		next, err = t.tellEnd(ctx, commit)
+		if err := t.with(func(m *transaction.Machine) error { finish.Raise, err = m.EndTold(err); return err }); err != nil {
+			return t.refused(ctx, err)
 		}
 	}
 	if finish.Raise {

@@ -391,6 +391,62 @@ func TestCommitIsCalledAgainForItsOutcome(t *testing.T) {
 	})
 }
 
+// An abort whose end the coordinator has answered, and that was given up while it waited for the epoch, goes on with the epoch: told
+// of the end in the old one again the coordinator would take the producer for a fenced one.
+func TestAbortIsCalledAgainForTheEpoch(t *testing.T) {
+	inEachProtocol(t, func(t *testing.T, f *transactionalCluster) {
+		p := f.producer
+		defer f.script(nil)                           // or the producer's Close would wait for an epoch
+		for round, trouble := range []int16{24, -1} { // the coordinator hears nothing of the first transaction
+			f.script(func(_ int32, req kmsg.Request) interference {
+				switch req.Key() {
+				case 22: // each answer is lost
+					return interference{cut: true}
+				case trouble:
+					return interference{code: int16(ErrConcurrentTransactions)}
+				}
+				return interference{}
+			})
+			if err := p.Begin(); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Send(t.Context(), ProducerRecord{Topic: "t", Value: []byte("v")}, nil); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			for range 2 {
+				short, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				err := p.Abort(short)
+				cancel()
+				if lacksEpoch := f.level < 2 && round == 0; (err != nil) != lacksEpoch {
+					t.Fatalf("round %d: aborted without an epoch: %v", round, err)
+				}
+				if err == nil {
+					break
+				}
+			}
+			f.script(nil)
+			if f.level < 2 && round == 0 {
+				if err := p.Abort(t.Context()); err != nil {
+					t.Fatalf("abort again: %v", err)
+				}
+			}
+		}
+		if err := p.Begin(); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Send(t.Context(), ProducerRecord{Topic: "t", Value: []byte("w")}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, open := f.committed(TopicPartition{"t", 0}); !slices.Equal(got, []string{"w"}) || open > 0 {
+			t.Errorf("committed are %v, %d undecided", got, open)
+		}
+	})
+}
+
 // A member that the group has put out cannot commit through a transaction: it can only be aborted,
 // and the next one is fine.
 func TestOffsetsOfAStrangerFailTheTransaction(t *testing.T) {

@@ -145,6 +145,7 @@ func (h *Handler) answerFetch(ctx context.Context, c *call, f *fetchRequest, out
 		}
 		round.readSurely(ctx, out)
 	}
+	round.readRest(ctx, out)
 	if ctx.Err() != nil {
 		return fmt.Errorf("fetch: %w", ctx.Err())
 	}
@@ -163,10 +164,10 @@ type fetchRound struct {
 	// missing counts the partitions that do not exist: no reason to answer at once, as long as there
 	// are others to wait for.
 	missing int
-	full    bool  // something readable has no room any more
-	unsure  bool  // a partition was left unanswered, for another broker may lead it by now
-	asked   bool  // the controller was asked whether this one does
-	sure    error // nil, or why it is not known
+	full    bool                // something readable has no room any more
+	unsure  []*sessionPartition // left unanswered, for another broker may lead them by now
+	asked   bool                // the controller was asked whether this one does
+	sure    error               // nil, or why it is not known
 	timer   *time.Timer
 	read    []*sessionPartition // those with a result, in the session's order of reading
 }
@@ -177,16 +178,40 @@ func (r *fetchRound) enough() bool {
 }
 
 // readSurely reads what is new. Where something is asked for that this leader does not have, and another may, the controller is
-// asked first, once in a request.
+// asked first.
 func (r *fetchRound) readSurely(ctx context.Context, out *wire.Out) {
 	r.readNews()
-	if !r.unsure {
+	r.makeSure(ctx, out)
+}
+
+// readRest reads the partitions for which there was no room: after a full request all are answered.
+func (r *fetchRound) readRest(ctx context.Context, out *wire.Out) {
+	if !r.f.full {
+		return
+	}
+	for _, p := range r.f.session.list {
+		if !p.answered {
+			r.readOne(p, 0)
+		}
+	}
+	r.makeSure(ctx, out)
+}
+
+// makeSure asks the controller, once in a request, and reads what was left for that.
+func (r *fetchRound) makeSure(ctx context.Context, out *wire.Out) {
+	if len(r.unsure) == 0 {
 		return
 	}
 	out.Waiting()
-	r.sure, r.asked, r.unsure = r.h.confirm(ctx), true, false
+	r.sure, r.asked = r.h.confirm(ctx, out.Hurried()), true
+	if ctx.Err() != nil {
+		return // nobody is told anything
+	}
 	r.image = r.h.o.Images.Image()
-	r.readNews()
+	for _, p := range r.unsure {
+		r.readOne(p, r.f.maxBytes-r.bytes)
+	}
+	r.unsure = nil
 }
 
 // readNews reads the partitions of the session that may have something new.
@@ -235,7 +260,7 @@ func (r *fetchRound) readOne(p *sessionPartition, left int) {
 	}
 	switch n := int(p.result.Records.Len()); {
 	case unsure:
-		p.err, r.unsure = nil, true // it stays among the news
+		p.err, r.unsure = nil, append(r.unsure, p) // it stays among the news
 	case isMissing(p.err) && !wasThere:
 		r.missing++
 	case p.err != nil:

@@ -59,11 +59,6 @@ func (r *fetchRound) toBeTold() []*sessionPartition {
 		}
 		return told
 	}
-	for _, p := range r.f.session.list {
-		if !p.answered { // the response was full before its turn came
-			r.readOne(p, 0)
-		}
-	}
 	return r.f.session.list
 }
 

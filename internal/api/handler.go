@@ -70,10 +70,11 @@ type Options struct {
 
 // Handler answers requests. Its methods are safe for concurrent use.
 type Handler struct {
-	o        Options
-	log      *slog.Logger
-	sessions *sessions
-	ids      *controller.ProducerIDAllocator
+	o             Options
+	log           *slog.Logger
+	sessions      *sessions
+	confirmations confirmations
+	ids           *controller.ProducerIDAllocator
 	// served is what ApiVersions lists.
 	served []kmsg.ApiVersionsResponseApiKey
 }

@@ -13,7 +13,7 @@ import (
 
 func offsetForLeaderEpoch(ctx context.Context, c *call, q *kmsg.OffsetForLeaderEpochRequest) (kmsg.Response, error) {
 	res := kmsg.NewPtrOffsetForLeaderEpochResponse()
-	confirm := sync.OnceValue(func() error { return c.h.confirm(ctx) }) // for all partitions
+	confirm := sync.OnceValue(func() error { return c.h.confirm(ctx, nil) }) // for all partitions
 	for _, t := range q.Topics {
 		topic := kmsg.NewOffsetForLeaderEpochResponseTopic()
 		topic.Topic = t.Topic

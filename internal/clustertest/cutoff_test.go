@@ -145,8 +145,16 @@ func TestLeaderThatWasReplacedDeniesNothing(t *testing.T) {
 		if err := c.PlaceTopic(w.Context(), "orders", 1, id, 1+id%3, 1+(id+1)%3); err != nil {
 			w.Fatalf("%v", err)
 		}
-		w.whole(nodes, 5*time.Second, "orders")
+		if err := c.PlaceTopic(w.Context(), "spread", 4, id, 1+id%3, 1+(id+1)%3); err != nil {
+			w.Fatalf("%v", err)
+		}
+		w.whole(nodes, 5*time.Second, "orders", "spread")
 		at, fresh := w.MustDial("client", old), w.MustDial("client", rest[0])
+		for n := range int32(4) {
+			if _, err := at.Produce(w.Context(), -1, "spread", n, Batch(1, batch.None, "some")); err != nil {
+				w.Fatalf("%v", err)
+			}
+		}
 		if _, err := at.Produce(w.Context(), -1, "orders", 0, Batch(1, batch.None, "before")); err != nil {
 			w.Fatalf("%v", err)
 		}
@@ -157,6 +165,7 @@ func TestLeaderThatWasReplacedDeniesNothing(t *testing.T) {
 				w.Fatalf("beyond the end, of a leader that is none the less: %v after %v", err, took)
 			}
 		}
+		w.checkBeyondBesideOthers(at)
 		if code, found, end := w.epochEnd(at, 1000); code != 0 || found != -1 || end != -1 {
 			w.Fatalf("an epoch that nobody has heard of: code %d, epoch %d, end %d", code, found, end)
 		}
@@ -184,6 +193,42 @@ func TestLeaderThatWasReplacedDeniesNothing(t *testing.T) {
 		mend()
 		w.whole(nodes, 20*time.Second, "orders")
 	})
+}
+
+// checkBeyondBesideOthers asks one time for partitions that are beyond the end and for some that are not: everyone is answered, in
+// the order of the request, however little room there is.
+func (w *World) checkBeyondBesideOthers(c *Client) {
+	w.T.Helper()
+	const beyond, whole = 77, 0
+	for _, from := range [][]int64{{beyond, whole}, {whole, beyond}, {beyond, whole, beyond, whole}} {
+		for _, room := range []int32{1, 1 << 20} {
+			q := kmsg.NewPtrFetchRequest()
+			q.MaxBytes, q.MinBytes, q.MaxWaitMillis, q.SessionEpoch = room, 1, timeoutMillis, -1
+			topic := kmsg.NewFetchRequestTopic()
+			topic.Topic = "spread"
+			for n, offset := range from {
+				p := kmsg.NewFetchRequestTopicPartition()
+				p.Partition, p.FetchOffset, p.PartitionMaxBytes, p.CurrentLeaderEpoch = int32(n), offset, 1<<20, -1
+				topic.Partitions = append(topic.Partitions, p)
+			}
+			q.Topics = append(q.Topics, topic)
+			began := time.Now()
+			res, err := Call[*kmsg.FetchResponse](w.Context(), c, q)
+			if err != nil || res.ErrorCode != 0 || len(res.Topics) != 1 || len(res.Topics[0].Partitions) != len(from) || time.Since(began) > 60*time.Millisecond {
+				w.Fatalf("%v with room for %d: %+v, %v after %v", from, room, res, err, time.Since(began))
+			}
+			read := 0
+			for n, p := range res.Topics[0].Partitions {
+				read += min(len(p.RecordBatches), 1)
+				if want := from[n] == beyond; (p.ErrorCode == kerr.OffsetOutOfRange.Code) != want || p.ErrorCode != 0 && len(p.RecordBatches) > 0 {
+					w.Fatalf("%v with room for %d: partition %d: code %d, %d bytes", from, room, n, p.ErrorCode, len(p.RecordBatches))
+				}
+			}
+			if read == 0 {
+				w.Fatalf("%v with room for %d: nothing was read", from, room)
+			}
+		}
+	}
 }
 
 // epochEnd asks a node where an epoch of orders ends.

@@ -89,7 +89,7 @@ func TestIdentityIsKept(t *testing.T) {
 	o.FS = m
 	d = mustOpen(t, o)
 	if d.ClusterID() != "abc=:d" || d.ID() != id {
-		t.Fatalf("%q %x, was %x", d.ClusterID(), d.ID(), id)
+		t.Fatalf("%q %v, was %v", d.ClusterID(), d.ID(), id)
 	}
 	_ = d.Close()
 }

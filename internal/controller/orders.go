@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"barnabas/internal/metadata"
 	"barnabas/internal/peer"
@@ -14,6 +15,7 @@ import (
 // order is what a node of the cluster asks of the controller on another: one of the fields says what.
 // Without any it asks for nothing but the newest offset.
 type order struct {
+	PatienceMs  int64         `json:"patienceMs,omitempty"` // for which the answer is waited for; 0: ordersPatience
 	Broker      int32         `json:"broker,omitempty"`
 	Epoch       int64         `json:"epoch,omitempty"`
 	Register    *Registration `json:"register,omitempty"`
@@ -104,7 +106,11 @@ func (r *Router) serveOrder(ctx context.Context, from peer.Node, body []byte) ([
 	if o.of(from.ID) != from.ID {
 		return nil, fmt.Errorf("node %d speaks for broker %d", from.ID, o.of(from.ID))
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, ordersPatience, ErrTimedOut)
+	patience := ordersPatience
+	if o.PatienceMs > 0 {
+		patience = min(patience, time.Duration(o.PatienceMs)*time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, ErrTimedOut)
 	defer cancel()
 	a, err := r.carryOut(ctx, &o)
 	switch {
@@ -161,7 +167,7 @@ func (c *Controller) Sync(ctx context.Context) error {
 		return err
 	}
 	err = c.log.Confirm(ctx, epoch)
-	if errors.Is(err, quorum.ErrNotLeader) {
+	if errors.Is(err, quorum.ErrNotLeader) || errors.Is(err, quorum.ErrClosed) {
 		return ErrNotController
 	}
 	return err

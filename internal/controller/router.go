@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -420,9 +421,12 @@ func (r *Router) UpdateDirectories(ctx context.Context, broker int32, epoch int6
 	}, func(*orderAnswer) error { return nil })
 }
 
-// Sync returns when the local image, which every publisher has been told of, has everything that was committed before the call.
+// Sync returns when the local image, which the replicas have been told of, has everything that was committed before the call.
+// Errors: ErrTimedOut after ordersPatience, ctx's.
 func (r *Router) Sync(ctx context.Context) error {
-	return r.order(ctx, &order{}, r.local.Sync, func(a *orderAnswer) error { return a.behind })
+	var behind error
+	err := r.order(ctx, &order{}, r.local.Sync, func(a *orderAnswer) error { behind = a.behind; return nil })
+	return cmp.Or(err, behind)
 }
 
 // order takes a request of the cluster's own nodes to the controller.
@@ -431,6 +435,10 @@ func (r *Router) order(ctx context.Context, o *order, local func(context.Context
 	defer cancel()
 	whole := ctx // as in ask
 	return r.route(ctx, func() error { return local(ctx) }, func(ctx context.Context, node int32) (bool, error) {
+		o := *o
+		if deadline, limited := ctx.Deadline(); limited { // who is asked need not work for somebody who has gone
+			o.PatienceMs = max(time.Until(deadline).Milliseconds(), 1)
+		}
 		body, err := json.Marshal(o)
 		if err != nil {
 			panic(fmt.Sprintf("BUG: encode an order: %v", err))

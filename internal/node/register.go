@@ -71,8 +71,12 @@ func (n *Node) register(ctx context.Context) (err error) {
 	if err = n.awaitLeader(ctx); err != nil {
 		return err
 	}
-	if err = n.router.Sync(ctx); err != nil {
-		return fmt.Errorf("catch up with the metadata of the cluster: %w", err)
+	n.phase("catching up with the metadata of the cluster")
+	for err = n.router.Sync(ctx); err != nil; err = n.router.Sync(ctx) {
+		if ctx.Err() != nil || !errors.Is(err, controller.ErrTimedOut) {
+			return fmt.Errorf("catch up with the metadata of the cluster: %w", err)
+		}
+		n.log.Info("still catching up with the metadata of the cluster", "err", err)
 	}
 	if err = n.guardData(); err != nil {
 		return err

@@ -158,6 +158,7 @@ func (q *Quorum) reconfigured(index uint64, said membersChange, state *pb.ConfSt
 	next.members.ClusterID = q.o.ClusterID
 	q.mu.confs = append(q.mu.confs, next)
 	q.mu.Unlock()
+	q.askAgain()
 	q.publishStatus()
 }
 

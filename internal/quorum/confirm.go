@@ -63,7 +63,15 @@ func (q *Quorum) confirm(epoch int32, done chan<- error) {
 // question asks the voters. Owner only.
 func (q *Quorum) question() {
 	q.confirming.number++
-	q.raft.ReadIndex(binary.BigEndian.AppendUint64(nil, q.confirming.number))
+	q.askAgain()
+}
+
+// askAgain puts the question that is open once more, under its number: raft counts the answers when one comes, and of voters that
+// have become fewer none may. Owner only.
+func (q *Quorum) askAgain() {
+	if len(q.confirming.asked) > 0 {
+		q.raft.ReadIndex(binary.BigEndian.AppendUint64(nil, q.confirming.number))
+	}
 }
 
 // confirmed takes what raft says that the voters have answered. Owner only.

@@ -65,3 +65,51 @@ func TestConfirmNeedsAMajority(t *testing.T) {
 		})
 	}
 }
+
+// Whoever asks while the voters become fewer is answered, down to the one that has nobody left to ask.
+func TestConfirmOutlivesAChangeOfVoters(t *testing.T) {
+	for seed := range uint64(20) {
+		inWorld(t, seed, 2, func(w *world) {
+			w.net.SetLatency("", "", 2*time.Millisecond, 3*time.Millisecond)
+			w.startAll()
+			w.settle()
+			leads := w.leader()
+			q, _ := leads.running.quorum()
+			epoch := q.Status().Epoch
+			other := w.nodes[3-leads.id]
+			otherQ, _ := other.running.quorum()
+			stop := make(chan struct{})
+			var asking sync.WaitGroup
+			for range 4 {
+				asking.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						case <-time.After(100*time.Microsecond + time.Duration(seed%4)*time.Millisecond):
+						}
+						ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+						err := q.Confirm(ctx, epoch)
+						cancel()
+						if err != nil {
+							w.t.Errorf("seed %d: %v", seed, err)
+							return
+						}
+					}
+				})
+			}
+			if err := w.change(leads, RemoveVoter, other, otherQ.o.Dir.ID(), 10*time.Second); err != nil {
+				w.fatalf("remove a voter: %v", err)
+			}
+			other.kill()
+			<-time.After(20 * time.Millisecond) // fake time
+			close(stop)
+			asking.Wait()
+			ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+			defer cancel()
+			if err := q.Confirm(ctx, epoch); err != nil {
+				w.fatalf("of the only voter: %v", err)
+			}
+		})
+	}
+}

@@ -97,7 +97,7 @@ func (s *Server) newConnection(conn net.Conn, cfg *Listener, ip string) *connect
 	c.conn, c.raw = s.prepare(conn, cfg)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.out.Pool, c.late.Pool = &s.outs, &s.outs
-	c.out.OnWaiting(c.flush)
+	c.out.OnWaiting(c.flushNow)
 	c.in.filledAt = time.Now()
 	c.in.pull = c.pull
 	return c
@@ -346,6 +346,15 @@ func (c *connection) writeOne(a answer, last bool) error {
 		return c.flushLate()
 	}
 	return nil
+}
+
+// flushNow sends what the reader has completed before a reply that could not foresee that it waits.
+func (c *connection) flushNow(out *wire.Out) error {
+	err := c.flush(out)
+	if err != nil {
+		c.fail(err)
+	}
+	return err
 }
 
 func (c *connection) flushLate() error {

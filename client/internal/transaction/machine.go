@@ -67,6 +67,7 @@ type Machine struct {
 	fatal   error // nothing can be done any more
 	started bool  // the coordinator may know of the transaction
 	known   bool  // it has said so; before that nothing is written, in the first protocol
+	over    bool  // it has ended the transaction; what is left is the epoch
 	raise   bool  // the epoch must go up before the next transaction
 	unknown bool  // the coordinator does not know the producer id: there is nothing to end
 
@@ -108,7 +109,7 @@ func (m *Machine) Initialised(id int64, epoch int16) {
 }
 
 func (m *Machine) reset() {
-	m.phase, m.failure, m.started, m.known, m.raise, m.unknown, m.commit = ready, nil, false, false, false, false, false
+	m.phase, m.failure, m.started, m.known, m.over, m.raise, m.unknown, m.commit = ready, nil, false, false, false, false, false, false
 	clear(m.added)
 	m.wants = nil
 }
@@ -317,21 +318,25 @@ func (m *Machine) Finish() (Finish, error) {
 		m.phase = open
 		return Finish{}, m.failed()
 	}
-	f := Finish{Tell: m.started && !m.unknown, Raise: m.raise}
+	f := Finish{Tell: m.started && !m.unknown && !m.over, Raise: m.raise}
 	if f.Tell && m.protocol == Inform {
 		f.Raise = false // its end raises the epoch
 	}
 	return f, nil
 }
 
-// EndRefused takes in why the coordinator has not ended the transaction. It gives nil where that is over all the same: what was
-// to tell the coordinator of it was given up for an abort, and has not come there. A higher epoch is to be asked for then, which keeps
-// away what may still be on its way. (Asked for before, while the coordinator has a transaction, it would fence the producer itself.)
-func (m *Machine) EndRefused(err error) error {
-	if errors.Is(err, errcode.InvalidTxnState) && m.phase == ending && !m.commit && !m.known && m.protocol == Told {
-		return nil
+// EndTold takes in how the coordinator answered to the end, nil for well, and tells whether a higher epoch is to be asked for now.
+//
+// What was to tell the coordinator of the transaction may have been given up for an abort. Where it has not come there the
+// coordinator has no transaction to end, and says so: it is over all the same. The epoch then keeps away what may still be on
+// its way. (Asked for before, while the coordinator has a transaction, it would fence the producer itself.)
+func (m *Machine) EndTold(err error) (raise bool, _ error) {
+	unheard := m.phase == ending && !m.commit && !m.known && m.protocol == Told
+	if err != nil && (!unheard || !errors.Is(err, errcode.InvalidTxnState)) {
+		return false, err
 	}
-	return err
+	m.over, m.raise = true, m.raise || unheard
+	return m.raise && m.protocol == Told, nil
 }
 
 // Ended takes in that the coordinator has ended the transaction, and the epoch that it gave

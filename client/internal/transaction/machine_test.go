@@ -130,8 +130,13 @@ func TestAbortOfWhatTheCoordinatorNeverHeardOf(t *testing.T) {
 		if f, err := m.Finish(); err != nil || f != (Finish{Tell: true}) {
 			t.Errorf("%s: ends with %+v, %v", c.name, f, err)
 		}
-		if err := m.EndRefused(fmt.Errorf("asked: %w", c.refusal)); (err == nil) != c.over || err != nil && !errors.Is(err, c.refusal) {
-			t.Errorf("%s: its end was refused: %v", c.name, err)
+		raise, err := m.EndTold(fmt.Errorf("asked: %w", c.refusal))
+		if (err == nil) != c.over || raise != c.over || err != nil && !errors.Is(err, c.refusal) {
+			t.Errorf("%s: its end was refused: %v, raise %v", c.name, err, raise)
+		}
+		want := Finish{Tell: !c.over, Raise: c.over} // asked again, because who waited for the epoch has gone
+		if f, err := m.Finish(); err != nil || f != want {
+			t.Errorf("%s: goes on with %+v, %v", c.name, f, err)
 		}
 	}
 }
