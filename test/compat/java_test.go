@@ -175,7 +175,7 @@ func javaConfigs(t *testing.T, addr string) {
 
 func javaOffsets(t *testing.T, b *rig.Broker) {
 	addr := b.Addr
-	createTopic(t, addr, "java.offsets", 2)
+	createTopic(t, addr, "java.offsets", 2, "retention.ms=-1") // what javaConfigs has set for all others is two hours
 	cl := kgoClient(t, addr, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	for i := range 10 {
 		if err := cl.ProduceSync(within(t, patience), &kgo.Record{Topic: "java.offsets", Partition: int32(i % 2), Timestamp: yesterday.Add(time.Duration(i) * time.Millisecond), Value: []byte("x")}).FirstErr(); err != nil {
