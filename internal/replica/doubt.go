@@ -6,8 +6,9 @@ package replica
 // whether it outlives another leader is open: a producer with sequences asks the next leader, which has it or takes it.
 //
 // What is committed is committed under every leader, so it can be read; at its end readers are sent away, too, for they would
-// wait here for records that are written elsewhere, and beyond it, for what they ask for may be there. A partition whose other replicas are neither in sync, nor proposed to
-// be, nor eligible is led on: nobody else can have been elected, but by an unclean election.
+// wait here for records that are written elsewhere, and beyond it, for what they ask for may be there. A partition whose
+// other replicas are neither in sync, nor proposed to be, nor eligible is led on: nobody else can have been elected, but by
+// an unclean election.
 func (m *Manager) Doubt(doubted bool) {
 	m.doubted.Store(doubted)
 	if !doubted {

@@ -251,6 +251,7 @@ func (m *Machine) RequestFailed(err error) error {
 		m.unknown, m.raise = true, true
 	}
 	switch {
+	case m.phase == ending && m.over: // it stands as it ended, whatever becomes of the epoch
 	case m.phase == ending && m.commit: // the coordinator will not commit it
 		m.phase, m.failure = open, err
 	case m.phase == open || m.phase == closing:

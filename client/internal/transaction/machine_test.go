@@ -141,6 +141,32 @@ func TestAbortOfWhatTheCoordinatorNeverHeardOf(t *testing.T) {
 	}
 }
 
+// What the coordinator has committed is never aborted, whatever becomes of the epoch that is asked for behind it.
+func TestCommittedStaysCommitted(t *testing.T) {
+	m := begun(t, Told)
+	m.Admit(Partition{"t", 0})
+	m.Told(m.Untold())
+	if err := errors.Join(m.Close(true), m.Settle()); err != nil {
+		t.Fatal(err)
+	}
+	m.Broken()
+	if raise, err := m.EndTold(nil); !raise || err != nil {
+		t.Fatalf("raise %v, %v", raise, err)
+	}
+	if err := m.RequestFailed(errcode.InvalidProducerIDMapping); !errors.Is(err, errcode.InvalidProducerIDMapping) {
+		t.Fatal(err)
+	}
+	if err := m.Close(false); !errors.Is(err, ErrState) {
+		t.Errorf("an abort of what is committed: %v", err)
+	}
+	if err := errors.Join(m.Close(true), m.Settle()); err != nil {
+		t.Errorf("commit again: %v", err)
+	}
+	if f, err := m.Finish(); err != nil || f != (Finish{Raise: true}) {
+		t.Errorf("goes on with %+v, %v", f, err)
+	}
+}
+
 // Whatever is called in whatever order: nothing leaves but within a transaction that can still be
 // committed; no partition leaves before the coordinator knows of it (first protocol); a transaction
 // of which something failed is never committed; and the coordinator hears of every end that it may
